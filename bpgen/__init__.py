@@ -1,0 +1,40 @@
+"""bpgen: how brain-like learning rules shape the solutions that recurrent networks find.
+
+Importing this package costs nothing: every public name is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Network": "bpgen.network",
+    "gradients": "bpgen.rules",
+    "list_rules": "bpgen.rules",
+    "load_rule": "bpgen.rules",
+    "sharpness": "bpgen.curvature",
+    "load_run": "bpgen.training.run_folder",
+}
+__all__ = ["Network", "gradients", "list_rules", "load_rule", "load_run", "neurons", "sharpness"]
+
+if TYPE_CHECKING:
+    from bpgen import neurons
+    from bpgen.curvature import sharpness
+    from bpgen.network import Network
+    from bpgen.rules import gradients, list_rules, load_rule
+    from bpgen.training.run_folder import load_run
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "neurons":
+        return import_module("bpgen.neurons")
+    raise AttributeError(f"module 'bpgen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,30 @@
+"""Errors a user can act on: what was wrong, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BpgenError(Exception):
+    """Bad input. The command line prints the message alone and exits with code 2."""
+
+
+class DivergedError(Exception):
+    """Training left the finite numbers: data about a rule, not bad input (exit code 3)."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> BpgenError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    suggestion = f" Did you mean {near[0]!r}?" if near else ""
+    return BpgenError(
+        f"unknown {kind} {name!r}.{suggestion} Known: {', '.join(known)}.{' ' + hint if hint else ''}"
+    )
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `BpgenError(message)` unless `condition` holds."""
+    if not condition:
+        raise BpgenError(message)

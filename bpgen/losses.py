@@ -1,0 +1,123 @@
+"""The true loss of a batch, its derivative by the outputs, and its regulariser.
+
+    last step:  L = (1/B) Σ_b ℓ(y_{T,b})                  all steps:  L = (1/B) Σ_{t,b} m_{tb} ℓ(y_{t,b})
+    ℓ = -log softmax(y)[y*]  (cross_entropy)              ℓ = ½ Σ_o (y_o - y*_o)²  (mse)
+The weights m of the steps are fixed beforehand, because an online learner cannot know a future mask; without a
+mask m = 1/T for cross-entropy and 1 for squared error. Losses of split batches therefore add up.
+A regulariser is part of the loss, never weight decay of the optimizer: the Hessian has to contain it, and every
+number has to be reportable without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bpgen.errors import require, unknown
+
+LossName = Literal["cross_entropy", "mse"]
+When = Literal["last", "all"]
+PENALISED = ("W_in", "W_rec", "W_out")
+
+
+@dataclass(frozen=True)
+class L2:
+    """½ Σ_w c_w ‖w‖² over the stored weights, a masked diagonal included (as the released code of Liu 2022).
+
+    coefficients: weight name -> c_w.
+    """
+
+    coefficients: Mapping[str, float]
+
+    @classmethod
+    def of(cls, value: L2 | float | Mapping[str, float] | None) -> L2 | None:
+        """Accept a number (for W_in, W_rec and W_out; never a bias), a mapping by weight, or nothing."""
+        if value is None or isinstance(value, L2):
+            return value
+        coefficients = dict(value) if isinstance(value, Mapping) else dict.fromkeys(PENALISED, float(value))
+        for name, c in coefficients.items():
+            require(c >= 0, f"loss.l2 of {name} must be >= 0, got {c}.")
+        coefficients = {name: c for name, c in coefficients.items() if c}
+        return cls(coefficients) if coefficients else None
+
+    def value(self, params: Mapping[str, Tensor]) -> Tensor:
+        """The penalty, a 0-d tensor."""
+        terms = [0.5 * c * params[n].square().sum() for n, c in self.coefficients.items() if n in params]
+        return torch.stack(terms).sum() if terms else next(iter(params.values())).new_zeros(())
+
+    def gradient(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Its exact gradient c_w w, by weight name."""
+        return {n: c * params[n] for n, c in self.coefficients.items() if n in params}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss: what is compared, at which steps, with which weights, and what is added.
+
+    kind: "cross_entropy" (target: int64 classes) or "mse" (target: float).
+    when: "last" (outputs [B,O]) or "all" (outputs [T,B,O]).
+    mask: weights m [T,B] of the steps, only with "all".
+    regulariser: an `L2`, or None.
+    """
+
+    kind: LossName = "cross_entropy"
+    when: When = "last"
+    mask: Tensor | None = None
+    regulariser: L2 | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("cross_entropy", "mse"):
+            raise unknown("loss", self.kind, ("cross_entropy", "mse"))
+        if self.when not in ("last", "all"):
+            raise unknown("loss.when", self.when, ("last", "all"))
+        require(self.mask is None or self.when == "all", "a mask needs when='all': it weights the steps.")
+
+    def with_mask(self, mask: Tensor | None) -> Loss:
+        """The same loss with the step weights of a batch."""
+        return self if mask is self.mask else replace(self, mask=mask)
+
+    def without_regulariser(self) -> Loss:
+        """The same loss without its regulariser."""
+        return replace(self, regulariser=None)
+
+    def data(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss without regulariser, a 0-d tensor; differentiable."""
+        weights, n = self._weights(outputs)
+        if self.kind == "mse":
+            per_step = 0.5 * (outputs - target).square().sum(-1)
+        else:
+            per_step = -outputs.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        return (per_step.sum() if weights is None else (per_step * weights).sum()) / n
+
+    def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss without regulariser and e = ∂L/∂y, shaped like `outputs`, in closed form."""
+        weights, n = self._weights(outputs)
+        if self.kind == "mse":
+            error = outputs - target
+            per_step = 0.5 * error.square().sum(-1)
+        else:
+            log_p = outputs.log_softmax(-1)
+            per_step = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+            error = log_p.exp() - F.one_hot(target, outputs.shape[-1])
+        if weights is None:
+            return per_step.sum() / n, error / n
+        return (per_step * weights).sum() / n, error * (weights / n).unsqueeze(-1)
+
+    def total(self, outputs: Tensor, target: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+        """The loss with its regulariser."""
+        data = self.data(outputs, target)
+        return data if self.regulariser is None else data + self.regulariser.value(params)
+
+    def _weights(self, outputs: Tensor) -> tuple[Tensor | None, float]:
+        """Step weights (None: all one) and what the sum is divided by."""
+        B = outputs.shape[-2]
+        if self.when == "last" or (self.mask is None and self.kind == "mse"):
+            return None, B
+        if self.mask is None:
+            return None, B * outputs.shape[0]
+        return self.mask, B

@@ -1,0 +1,215 @@
+"""A recurrent network: linear currents into per-neuron dynamics.
+
+    (1) I_t = W_rec h_{t-1} + W_in x_t + b_rec      the only place where one neuron drives another   [B,K,N]
+    (2) s_t = f(s_{t-1}, I_t),  h_t = g(s_t)        per neuron (`bpgen.neurons`)                     [B,d,N], [B,N]
+    (3) r_t = κ r_{t-1} + (1-κ) h_t,  y_t = W_out r_t + b_out                                        [B,O]
+
+Axes: T steps, B batch, I inputs, N neurons, O outputs, d states and K currents per neuron. Time comes first,
+weights are [post, pre]. h_0 = g(s_0) always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bpgen.errors import require, unknown
+from bpgen.initialisation import INITIALISATIONS
+from bpgen.neurons import Neuron
+from bpgen.readout import filtered
+from bpgen.streams import generator
+from bpgen.trajectory import Trajectory
+
+Bias = Literal["none", "rec", "out", "both"]
+InitName = Literal["liu2022", "glorot2010", "saxe2014", "sompolinsky1988"]
+
+
+class Network(nn.Module):
+    """Recurrent network with parameters W_rec [K·N,N], W_in [K·N,I], b_rec [K·N], W_out [O,N], b_out [O].
+
+    A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N].
+
+    Args:
+        neuron: dynamics of a neuron.
+        n_in: number of inputs I.
+        n_rec: number of recurrent neurons N.
+        n_out: number of outputs O.
+        autapses: whether a neuron may drive itself. If not (as in Liu 2022), the diagonal of W_rec is masked in
+            the forward pass: what is stored there has no effect and no gradient.
+        bias: which biases exist: none, rec, out or both.
+        init: scheme of the initial weights, named after its source.
+        kappa: decay per step of the readout filter, in [0, 1); 0 reads the activity itself.
+        trainable_initial_state: whether the state at the start of a sequence is learned (from zero).
+        sigma_rec: strength σ of the noise in the recurrent currents during training; for leaky neurons the
+            current noise has standard deviation σ √(2/α) per step, as is usual in this field.
+        seed: seed of the initial weights; they are drawn in float64 and then cast, so that one seed gives one
+            network in every dtype.
+        dtype: floating type of the parameters.
+
+    Raises:
+        BpgenError: an option outside its range.
+    """
+
+    W_rec: nn.Parameter
+    W_in: nn.Parameter
+    W_out: nn.Parameter
+    autapse_mask: Tensor | None
+
+    def __init__(
+        self,
+        neuron: Neuron,
+        n_in: int,
+        n_rec: int = 128,
+        n_out: int = 1,
+        *,
+        autapses: bool = False,
+        bias: Bias = "out",
+        init: InitName = "liu2022",
+        kappa: float = 0.0,
+        trainable_initial_state: bool = False,
+        sigma_rec: float = 0.0,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        for name, size in (("n_in", n_in), ("n_rec", n_rec), ("n_out", n_out)):
+            require(size >= 1, f"network.{name} must be a positive number, got {size}.")
+        require(0 <= kappa < 1, f"network.kappa must be in [0, 1), got {kappa}.")
+        require(sigma_rec >= 0, f"network.sigma_rec must be >= 0, got {sigma_rec}.")
+        if bias not in ("none", "rec", "out", "both"):
+            raise unknown("bias", bias, ("none", "rec", "out", "both"))
+        if init not in INITIALISATIONS:
+            raise unknown("init", init, INITIALISATIONS)
+        self.neuron, self.kappa, self.sigma_rec = neuron, float(kappa), float(sigma_rec)
+        self.n_in, self.n_rec, self.n_out = n_in, n_rec, n_out
+        K, d = neuron.n_currents, neuron.n_states
+
+        def parameter(value: Tensor) -> nn.Parameter:
+            return nn.Parameter(value.to(dtype))
+
+        weights = INITIALISATIONS[init](K, n_rec, n_in, n_out, generator(seed, "init"))
+        self.W_rec, self.W_in, self.W_out = map(parameter, weights)
+        self.b_rec = parameter(torch.zeros(K * n_rec)) if bias in ("rec", "both") else None
+        self.b_out = parameter(torch.zeros(n_out)) if bias in ("out", "both") else None
+        self.initial_state = parameter(torch.zeros(d, n_rec)) if trainable_initial_state else None
+        mask = None if autapses else (1 - torch.eye(n_rec)).repeat(K, 1).to(dtype)
+        self.register_buffer("autapse_mask", mask, persistent=False)
+
+    def params(self) -> dict[str, Tensor]:
+        """The parameters by name, detached: what `run` and every rule are handed."""
+        return {name: p.detach() for name, p in self.named_parameters()}
+
+    def masks(self) -> dict[str, Tensor]:
+        """0-1 masks of the weights that cannot act, by parameter name; such entries have no gradient."""
+        return {} if self.autapse_mask is None else {"W_rec": self.autapse_mask}
+
+    def draw_noise(self, n_steps: int, batch: int, random: torch.Generator) -> Tensor | None:
+        """Current noise [T,B,K·N] of standard deviation sigma_rec · neuron.noise_scale; None without noise."""
+        if self.sigma_rec == 0:
+            return None
+        noise = torch.randn(n_steps, batch, self.W_rec.shape[0], generator=random, dtype=torch.float64)
+        return (noise * (self.sigma_rec * self.neuron.noise_scale)).to(self.W_rec)
+
+    def start(self, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None) -> Tensor:
+        """s_0 [B,d,N]: the given one, else the learned one, else zero."""
+        if initial_state is not None:
+            return initial_state
+        d, N = self.neuron.n_states, self.n_rec
+        learned = params.get("initial_state")
+        return params["W_rec"].new_zeros(batch, d, N) if learned is None else learned.expand(batch, d, N)
+
+    def drive(self, params: Mapping[str, Tensor], x: Tensor, noise: Tensor | None) -> Tensor:
+        """The part of the currents that does not depend on the state: W_in x_t + b_rec + noise, [T,B,K·N]."""
+        drive = x @ params["W_in"].mT
+        if "b_rec" in params:
+            drive = drive + params["b_rec"]
+        return drive if noise is None else drive + noise
+
+    def run(
+        self,
+        params: Mapping[str, Tensor],
+        x: Tensor,
+        *,
+        when: Literal["last", "all"] = "last",
+        initial_state: Tensor | None = None,
+        current_noise: Tensor | None = None,
+        in_place: bool | None = None,
+    ) -> Trajectory:
+        """Run a batch of sequences at the weights `params`; nothing is read from the module behind its back.
+
+        Args:
+            params: weights by name.
+            x: inputs [T,B,I].
+            when: whether the outputs are wanted at the "last" step or at "all" steps.
+            initial_state: s_0 [B,d,N], or None.
+            current_noise: [T,B,K·N], or None.
+            in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1 and
+                nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
+        """
+        if "W_rec" in self.masks():
+            params = {**params, "W_rec": params["W_rec"] * self.autapse_mask}
+        s_0 = self.start(params, x.shape[1], initial_state)
+        if in_place is None:
+            in_place = self.neuron.n_states == self.neuron.n_currents == 1 and not is_traced(
+                x, s_0, *params.values()
+            )
+        loop = self._loop_in_place if in_place else self._loop
+        h, states, currents = loop(params, self.drive(params, x, current_noise), s_0)
+        trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents)
+        if when == "all":
+            read = trajectory.r
+        else:
+            read = h[-1] if self.kappa == 0 else trajectory.r[-1]
+        outputs = read @ params["W_out"].mT
+        trajectory.outputs = outputs + params["b_out"] if "b_out" in params else outputs
+        return trajectory
+
+    def forward(
+        self, x: Tensor, when: Literal["last", "all"] = "last", initial_state: Tensor | None = None
+    ) -> Tensor:
+        """Outputs [B,O] or [T,B,O] of inputs x [T,B,I], differentiable by autograd."""
+        params = dict(self.named_parameters())
+        return self.run(params, x, when=when, initial_state=initial_state, in_place=False).outputs
+
+    def _loop(
+        self, params: Mapping[str, Tensor], drive: Tensor, s_0: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Equations (1), (2) for any neuron, as a pure function: autograd, jvp and vmap may trace it."""
+        W_rec, K, N = params["W_rec"].mT, self.neuron.n_currents, self.n_rec
+        s, h = s_0, self.neuron.g(s_0)
+        activities, states, currents = [h], [s], []
+        for drive_t in drive.unbind(0):
+            I = drive_t + h @ W_rec
+            s = self.neuron.f(s, I.unflatten(-1, (K, N)))
+            h = self.neuron.g(s)
+            currents.append(I)
+            states.append(s)
+            activities.append(h)
+        return torch.stack(activities), torch.stack(states), torch.stack(currents)
+
+    def _loop_in_place(
+        self, params: Mapping[str, Tensor], drive: Tensor, s_0: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
+        """The same for d = K = 1, with one matrix product and one or two passes a step and no new memory."""
+        T, B, N = drive.shape
+        h = drive.new_empty(T + 1, B, N)
+        currents = drive.new_empty(T + 1, B, N)
+        currents[1:] = drive
+        states = self.neuron.states_live_in(currents, h)
+        states[0] = s_0.squeeze(-2)
+        h[0] = self.neuron.g(s_0)
+        W_rec = params["W_rec"].mT
+        hs, ss, Is = h.unbind(0), states.unbind(0), currents.unbind(0)
+        for t in range(1, T + 1):
+            Is[t].addmm_(hs[t - 1], W_rec)
+            self.neuron.advance_into(Is[t], ss[t - 1], ss[t], hs[t])
+        return h, states.unsqueeze(-2), None
+
+
+def is_traced(*tensors: Tensor) -> bool:
+    """Whether autograd, vmap or jvp follows any of these tensors, so that nothing may be overwritten."""
+    follows = torch._C._functorch.is_functorch_wrapped_tensor
+    return any(follows(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors)

@@ -1,0 +1,82 @@
+"""What a neuron is: per-neuron dynamics s_t = f(s_{t-1}, I_t), h_t = g(s_t). No sum over neurons in here.
+
+A new neuron is `f`, `g` and the numbers d and K, nothing else: its derivatives come from forward mode. A
+neuron that knows closed forms overrides `local`, and is tested against the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bpgen.neurons.gain import Dense, Local
+
+
+class Path(Protocol):
+    """What a neuron may look at to give its derivatives: its own states, currents and activities.
+
+    states: [T+1,B,d,N]. currents: [T+1,B,K,N], entry 0 unused; computed when asked for. h: [T+1,B,N].
+    """
+
+    @property
+    def states(self) -> Tensor: ...  # noqa: D102
+    @property
+    def currents(self) -> Tensor: ...  # noqa: D102
+    @property
+    def h(self) -> Tensor: ...  # noqa: D102
+
+
+class Neuron(nn.Module):
+    """Base of all neurons. It holds no rule, no time loop and no loss.
+
+    Attributes:
+        n_states: d, state components per neuron.
+        n_currents: K, input currents per neuron.
+        noise_scale: factor from `sigma_rec` to the standard deviation of the current noise per step.
+    """
+
+    n_states: int = 1
+    n_currents: int = 1
+    noise_scale: float = 1.0
+
+    def f(self, s: Tensor, I: Tensor) -> Tensor:
+        """Next state [...,d,N] from the state [...,d,N] and the currents [...,K,N]; elementwise over neurons."""
+        raise NotImplementedError
+
+    def g(self, s: Tensor) -> Tensor:
+        """Activity [...,N] (rate or spike) of a state [...,d,N]."""
+        raise NotImplementedError
+
+    def local(self, path: Path) -> Local:
+        """Gains A, C, D along a trajectory, by forward mode: d + K elementwise passes."""
+        states, currents = path.states, path.currents
+        before = torch.cat([states[:1], states[:-1]])  # entry 0 has no predecessor and is never asked for
+        A = _jacobian(lambda s: self.f(s, currents), before)
+        C = _jacobian(lambda I: self.f(before, I), currents)
+        D = _jacobian(lambda s: self.g(s).unsqueeze(-2), states)
+        return Local(Dense(A), Dense(C), Dense(D))
+
+    # In-place evaluation, used for d = K = 1 only.
+
+    def states_live_in(self, drive: Tensor, h: Tensor) -> Tensor:
+        """The buffer [T+1,B,N] that will hold the states: `drive` (the currents) or `h` to overwrite one."""
+        return torch.empty_like(h)
+
+    def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
+        """Write the next state into `s` and the activity into `h`; all arguments [B,N]."""
+        after = self.f(before.unsqueeze(-2), I.unsqueeze(-2))
+        h.copy_(self.g(after))
+        s.copy_(after.squeeze(-2))
+
+
+def _jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    """Per-neuron Jacobian [...,rows,columns,N] of an elementwise map [...,columns,N] -> [...,rows,N]."""
+    one, zero = torch.ones_like(point[..., 0, :]), torch.zeros_like(point[..., 0, :])
+    columns = []
+    for k in range(point.shape[-2]):
+        unit = torch.stack([one if j == k else zero for j in range(point.shape[-2])], dim=-2)
+        columns.append(torch.func.jvp(function, (point,), (unit,))[1])
+    return torch.stack(columns, dim=-2)

@@ -1,0 +1,95 @@
+"""A, C and D: the derivatives inside one neuron, kept as cheaply as each neuron allows.
+
+A gain stands for one of
+    A_t = ∂s_t/∂s_{t-1} [d,d]      C_t = ∂s_t/∂I_t [d,K]      D_t = ∂h_t/∂s_t [1,d]
+at every time of a trajectory, per neuron. It only knows its pull-back, the product with its transpose:
+`pull(u, t)` maps [...,rows,N] to [...,columns,N]. `t` is an index or a slice of times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bpgen.neurons.activation import Activation
+
+Time = int | slice
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The same number at all times: factor · identity."""
+
+    factor: float
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether no credit passes here at all."""
+        return self.factor == 0
+
+    def pull(self, u: Tensor, t: Time) -> Tensor:
+        """factor · u."""
+        return u if self.factor == 1 else self.factor * u
+
+    def pull_into(self, u: Tensor, t: Time) -> None:
+        """Overwrite u by its pull-back."""
+        if self.factor != 1:
+            u.mul_(self.factor)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """factor · φ' at the outputs o = φ(v), without ever storing φ'.
+
+    `o` is [T+1,B,N], indexed by time; its entry 0 is used by D alone.
+    """
+
+    activation: Activation
+    o: Tensor
+    factor: float = 1.0
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether no credit passes here at all."""
+        return self.factor == 0
+
+    def pull(self, u: Tensor, t: Time) -> Tensor:
+        """factor · φ' u, for u [...,1,N]."""
+        pulled = self.activation.pull(u, self.o[t].unsqueeze(-2))
+        return pulled if self.factor == 1 else self.factor * pulled
+
+    def pull_into(self, u: Tensor, t: Time) -> None:
+        """Overwrite u [...,N] by its pull-back."""
+        self.activation.pull_into(u, self.o[t])
+        if self.factor != 1:
+            u.mul_(self.factor)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Any gain, materialised: `jacobian` [T+1,B,rows,columns,N] indexed by time."""
+
+    jacobian: Tensor
+    is_zero = False
+
+    def pull(self, u: Tensor, t: Time) -> Tensor:
+        """Jᵀ u per neuron: [...,rows,N] -> [...,columns,N]."""
+        return torch.einsum("...rcn,...rn->...cn", self.jacobian[t], u)
+
+    def pull_into(self, u: Tensor, t: Time) -> None:
+        """Overwrite u [...,N] by its pull-back; for gains of one row and one column."""
+        u.mul_(self.jacobian[t][..., 0, 0, :])
+
+
+Gain = Scale | Slope | Dense
+
+
+@dataclass(frozen=True)
+class Local:
+    """The three gains of a trajectory; valid times: A, C at 1..T, D at 0..T."""
+
+    A: Gain
+    C: Gain
+    D: Gain

@@ -1,0 +1,22 @@
+"""The public API for rules: what a plugin imports, and what users call."""
+
+from bpgen.rules.api import gradients, list_rules, load_rule
+from bpgen.rules.base import OfflineRule, Rule, RuleGradients
+from bpgen.rules.feedback import Feedback, FeedbackName
+from bpgen.rules.kernel import Credit, propagate, weight_gradients
+from bpgen.rules.traits import Traits
+
+__all__ = [
+    "Credit",
+    "Feedback",
+    "FeedbackName",
+    "OfflineRule",
+    "Rule",
+    "RuleGradients",
+    "Traits",
+    "gradients",
+    "list_rules",
+    "load_rule",
+    "propagate",
+    "weight_gradients",
+]

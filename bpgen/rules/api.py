@@ -1,0 +1,130 @@
+"""What users call: find a rule, list them, take one gradient."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpgen.errors import BpgenError, require, unknown
+from bpgen.losses import L2, Loss, LossName, When
+from bpgen.network import Network
+from bpgen.registry import find, plugins
+from bpgen.rules.base import Rule, RuleGradients
+from bpgen.rules.traits import Traits
+from bpgen.streams import generator
+
+
+def load_rule(name: str, **options: Any) -> Rule:
+    """A rule by its short name, whichever package it comes from.
+
+    Args:
+        name: as listed by `bpgen rules`.
+        **options: its constructor's options.
+
+    Raises:
+        BpgenError: unknown name or option, a bad value, or a broken plugin.
+    """
+    cls = find("rule", name).load()
+    if not issubclass(cls, Rule):
+        raise BpgenError(f"rule {name!r} is {cls.__name__}, which is not a bpgen.rules.Rule.")
+    known = inspect.signature(cls).parameters
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of rule {name!r}", option, known)
+    return cls(**options)
+
+
+def list_rules() -> dict[str, Traits]:
+    """Every installed rule that can be imported, with its traits; a broken one is left out with a warning."""
+    traits = {}
+    for name, plugin in plugins("rule").items():
+        try:
+            traits[name] = plugin.load().traits  # type: ignore[attr-defined]
+        except Exception as error:
+            warnings.warn(str(error), stacklevel=2)
+    return traits
+
+
+def gradients(
+    rule: Rule | str,
+    network: Network,
+    x: Tensor,
+    target: Tensor,
+    loss: LossName = "cross_entropy",
+    when: When = "last",
+    mask: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    regulariser: L2 | float | Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> RuleGradients:
+    """The gradient that `rule` assigns to `network` on one batch, at its present weights.
+
+    Args:
+        rule: a rule or its name.
+        network: the network.
+        x: inputs [T,B,I].
+        target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
+        loss: "cross_entropy" or "mse" (½ Σ_o (y-y*)²).
+        when: whether the loss is taken at the "last" step or at "all" steps.
+        mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ.
+        initial_state: s_0 [B,d,N], or None.
+        regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
+        seed: of everything random in the rule, and of feedback weights that are not drawn yet.
+
+    Returns:
+        `RuleGradients` with the true loss, the outputs and one gradient per parameter.
+
+    Raises:
+        BpgenError: a shape or option that does not fit, with what was expected.
+    """
+    bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
+    _check_shapes(network, x, target, loss, when, mask, initial_state)
+    random = generator(seed, "draws")
+    draws = dict(bound.draw(network, x, random))
+    noise = network.draw_noise(x.shape[0], x.shape[1], random)
+    for name, value in (("current_noise", noise), ("initial_state", initial_state)):
+        if value is not None:
+            draws[name] = value
+    objective = Loss(loss, when, mask, L2.of(regulariser))
+    with torch.no_grad():
+        return bound.gradients(network, network.params(), x, target, objective, draws)
+
+
+def _check_shapes(
+    network: Network,
+    x: Tensor,
+    target: Tensor,
+    loss: str,
+    when: str,
+    mask: Tensor | None,
+    initial_state: Tensor | None,
+) -> None:
+    I, O, d, N = network.n_in, network.n_out, network.neuron.n_states, network.n_rec
+    require(
+        x.ndim == 3 and x.shape[-1] == I and x.shape[0] > 0 and x.shape[1] > 0,
+        f"x must be [T,B,I] with I={I} (time first), got {list(x.shape)}.",
+    )
+    require(
+        x.dtype == network.W_rec.dtype, f"x is {x.dtype}, the network is {network.W_rec.dtype}: convert one."
+    )
+    T, B = x.shape[:2]
+    expected = ([B] if when == "last" else [T, B]) + ([O] if loss == "mse" else [])
+    require(
+        list(target.shape) == expected,
+        f"target must be {expected} for loss={loss!r}, when={when!r}, got {list(target.shape)}.",
+    )
+    if loss == "cross_entropy":
+        require(
+            target.dtype == torch.int64 and bool((target >= 0).all()) and bool((target < O).all()),
+            f"target must hold int64 classes 0..{O - 1} for cross-entropy, got {target.dtype}.",
+        )
+    require(mask is None or list(mask.shape) == [T, B], f"mask must be [T,B] = {[T, B]}.")
+    require(
+        initial_state is None or list(initial_state.shape) == [B, d, N],
+        f"initial_state must be [B,d,N] = {[B, d, N]}.",
+    )

@@ -1,0 +1,133 @@
+"""The contract of a rule: from a network, its weights and a batch to a gradient for every weight.
+
+The trainer, the callbacks and the conformance suite know one method, `Rule.gradients`. A rule is written for one
+network in operations that `torch.func.vmap` can batch, reads weights only from the `params` it is handed and
+random numbers only from `draws`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bpgen.errors import BpgenError
+from bpgen.losses import Loss
+from bpgen.network import Network
+from bpgen.readout import filtered_back
+from bpgen.rules.kernel import Credit, weight_gradients
+from bpgen.rules.traits import Traits
+from bpgen.trajectory import Trajectory
+
+
+class RuleGradients(NamedTuple):
+    """What a rule returns.
+
+    loss: the true loss, 0-d (with the regulariser if the loss has one).
+    outputs: [B,O] or [T,B,O].
+    grads: by parameter name, the shape and dtype of each parameter.
+    aux: whatever else a rule wants to report, by name.
+    """
+
+    loss: Tensor
+    outputs: Tensor
+    grads: dict[str, Tensor]
+    aux: dict[str, Tensor]
+
+
+class Rule(nn.Module):
+    """Base of all rules. Hyper-parameters go to the constructor; what survives a batch is a buffer or parameter."""
+
+    traits: ClassVar[Traits] = Traits()
+
+    def bind(self, network: Network, seed: int = 0) -> Rule:
+        """Fit the rule to a network: draw what is fixed for life (feedback weights). Returns itself.
+
+        Args:
+            network: the network to be trained.
+            seed: for draws that the user gave no seed of their own.
+
+        Raises:
+            BpgenError: the rule is not defined for these neurons.
+        """
+        defined, name = self.traits.neurons, type(network.neuron).__name__
+        if defined and name not in defined:
+            raise BpgenError(f"{type(self).__name__} is defined for {', '.join(defined)}, not for {name}.")
+        return self
+
+    def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """The random numbers one call of `gradients` uses, by name; none by default."""
+        return {}
+
+    def gradients(
+        self,
+        network: Network,
+        params: Mapping[str, Tensor],
+        x: Tensor,
+        target: Tensor,
+        loss: Loss,
+        draws: Mapping[str, Tensor],
+    ) -> RuleGradients:
+        """The rule's gradient of `loss` on a batch.
+
+        Args:
+            network: structure and neurons; its own weights are not to be read.
+            params: weights by name.
+            x: inputs [T,B,I].
+            target: classes int64 [B] or [T,B], or values [B,O] or [T,B,O].
+            loss: always the true loss.
+            draws: every random number used, and optionally "current_noise" [T,B,K·N] and "initial_state" [B,d,N].
+        """
+        raise NotImplementedError
+
+    def forward(self, *args: Any) -> RuleGradients:
+        """`gradients`, so that `torch.func.functional_call` can hand in the rule's own buffers per seed."""
+        return self.gradients(*args)
+
+
+class OfflineRule(Rule):
+    """A rule that is one function from output error to the credit of every input current.
+
+    The framework runs the network, differentiates the loss by the outputs, and turns credit into weight
+    gradients with one matrix product per weight. W_out always gets its exact gradient.
+    """
+
+    def credit(self, trajectory: Trajectory, error: Tensor) -> Credit | Tensor:
+        """Credit of the currents [L,B,K,N] at the last L steps, given ē [L',B,O] at the last L' steps.
+
+        `error` is ∂L/∂y filtered back through the readout: what the activities h_t are told. A `Credit` may
+        also carry the credit of the initial state.
+        """
+        raise NotImplementedError
+
+    def gradients(
+        self,
+        network: Network,
+        params: Mapping[str, Tensor],
+        x: Tensor,
+        target: Tensor,
+        loss: Loss,
+        draws: Mapping[str, Tensor],
+    ) -> RuleGradients:
+        """See `Rule.gradients`."""
+        trajectory = network.run(
+            params,
+            x,
+            when=loss.when,
+            initial_state=draws.get("initial_state"),
+            current_noise=draws.get("current_noise"),
+        )
+        value, error = loss.data_and_error(trajectory.outputs, target)
+        if loss.when == "last":
+            error = error.unsqueeze(0)
+        credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
+        if not isinstance(credit, Credit):
+            credit = Credit(credit)
+        grads = weight_gradients(trajectory, credit, error)
+        if loss.regulariser is not None:
+            value = value + loss.regulariser.value(params)
+            for name, gradient in loss.regulariser.gradient(params).items():
+                grads[name] = grads[name] + gradient
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {})

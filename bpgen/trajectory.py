@@ -1,0 +1,68 @@
+"""One run of a network over a batch of sequences: everything a rule or a curvature product may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bpgen.neurons.gain import Local
+from bpgen.readout import filtered
+
+if TYPE_CHECKING:
+    from bpgen.network import Network
+
+
+@dataclass
+class Trajectory:
+    """Activity of a network at given weights. Time first; index t = 1..T along h and states, 0 is the start.
+
+    params: weights by name; `W_rec` has its autapses already masked.
+    x: inputs [T,B,I].
+    h: activities [T+1,B,N].
+    states: [T+1,B,d,N].
+    outputs: y [B,O] at the last step, or [T,B,O].
+    in_place: whether plain tensors may be overwritten by whoever owns them (not under vmap, jvp or autograd).
+    """
+
+    network: Network
+    params: Mapping[str, Tensor]
+    x: Tensor
+    h: Tensor
+    states: Tensor
+    outputs: Tensor
+    in_place: bool
+    current_noise: Tensor | None = None
+    known_currents: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def n_steps(self) -> int:
+        """T."""
+        return self.x.shape[0]
+
+    @cached_property
+    def currents(self) -> Tensor:
+        """I [T+1,B,K,N]; entry 0 is unused and zero. Computed again where the forward pass overwrote them."""
+        if self.known_currents is not None:
+            I = self.known_currents
+        else:
+            I = (
+                self.network.drive(self.params, self.x, self.current_noise)
+                + self.h[:-1] @ self.params["W_rec"].mT
+            )
+        I = I.unflatten(-1, (self.network.neuron.n_currents, self.network.n_rec))
+        return torch.cat([torch.zeros_like(I[:1]), I])
+
+    @cached_property
+    def local(self) -> Local:
+        """The gains A, C, D inside each neuron along this trajectory."""
+        return self.network.neuron.local(self)
+
+    @cached_property
+    def r(self) -> Tensor:
+        """The filtered activity [T,B,N] that the readout weights see."""
+        return filtered(self.h[1:], self.network.kappa)

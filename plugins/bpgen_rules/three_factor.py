@@ -1,0 +1,53 @@
+"""Three-factor rule with symmetric feedback (e-prop): credit stays in the neuron that caused it.
+
+    (1) ε_t = A_t ε_{t-1} + C_t h_{t-1}ᵀ          eligibility vector of a synapse, [d] per synapse
+    (2) e_t = D_t ε_t                             eligibility trace
+    (3) ∂L/∂W_rec ≈ Σ_t q_t e_t,   q_t = ē_t W_out     learning signal: the partial derivative ∂L/∂h_t
+    (4) computed as λ_t = D_tᵀ q_t + A_{t+1}ᵀ λ_{t+1},  c_t = C_tᵀ λ_t,  Σ_t c_t h_{t-1}ᵀ: the same sum, for O(N)
+        instead of O(N²) work a step, and no trace in memory
+Source: Bellec et al. 2020, Nat. Commun. 11:3625, eq. 1, 4 and 13; the "three-factor" rule of Liu et al. 2022,
+whose released code is (1) to (3) with α = 1 and a loss at the last step, where it is the last-step outer product.
+Deviation: the readout is trained with its exact gradient, and weights change after the sequence, not within.
+Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: W_rec = 0, or T = 1. Neurons: all.
+"""
+
+from torch import Tensor
+
+from bpgen.network import Network
+from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, propagate
+from bpgen.trajectory import Trajectory
+
+
+class ThreeFactor(OfflineRule):
+    """Three-factor rule (e-prop): eligibility trace times learning signal, with symmetric feedback.
+
+    Args:
+        feedback: how the output error reaches the neurons: symmetric (W_out), random, or sparse random.
+        seed: seed of random feedback; by default it follows the run's seed.
+        scale: an entry of random feedback has standard deviation scale/√N.
+        density: fraction of neurons that receive any error, for sparse feedback.
+    """
+
+    traits = Traits(
+        signal_scope="broadcast", needs_future=False, online=True, time_per_step="N", exact_when="W_rec = 0"
+    )
+
+    def __init__(
+        self,
+        feedback: FeedbackName = "symmetric",
+        seed: int | None = None,
+        scale: float = 1.0,
+        density: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.feedback = Feedback(feedback, seed, scale, density)
+
+    def bind(self, network: Network, seed: int = 0) -> "ThreeFactor":
+        """Draw random feedback, if any."""
+        super().bind(network, seed)
+        self.feedback.bind(network, seed)
+        return self
+
+    def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
+        """Equation (4)."""
+        return propagate(trajectory, self.feedback.signal(trajectory, error))

@@ -15,13 +15,15 @@ class DivergedError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> BpgenError:
-    """The error for a name that does not exist, with the nearest one that does."""
+    """The error for a name that does not exist, with the nearest one that does; a short list is given whole."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    return BpgenError(
-        f"unknown {kind} {name!r}.{suggestion} Known: {', '.join(known)}.{' ' + hint if hint else ''}"
-    )
+    parts = [f"unknown {kind} {name!r}."]
+    if near:
+        parts.append(f"Did you mean {near[0]!r}?")
+    if len(known) <= 15:
+        parts.append(f"Known: {', '.join(known)}.")
+    return BpgenError(" ".join([*parts, hint]).strip())
 
 
 def require(condition: bool, message: str) -> None:

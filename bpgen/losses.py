@@ -120,4 +120,4 @@ class Loss:
             return None, B
         if self.mask is None:
             return None, B * outputs.shape[0]
-        return self.mask, B
+        return self.mask.to(outputs.dtype), B  # a bool or int mask divided by B would be float32

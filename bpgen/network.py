@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from bpgen.errors import require, unknown
 from bpgen.initialisation import INITIALISATIONS
 from bpgen.neurons import Neuron
-from bpgen.readout import filtered
 from bpgen.streams import generator
 from bpgen.trajectory import Trajectory
 

@@ -1,8 +1,8 @@
 """Sequential MNIST by rows (28 steps of 28) or pixels (784 steps of 1), 10 classes; downloaded once (11 MB).
 
-Sources: Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits". By pixels, permuted
-or not: Q. V. Le, N. Jaitly and G. E. Hinton (2015), arXiv:1504.00941. By rows, with the splits below and test
-noise of sd 0.2: the released code of Liu et al. (2022).
+Sources: Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits". By pixels,
+permuted or not: Q. V. Le, N. Jaitly and G. E. Hinton (2015), arXiv:1504.00941. By rows, with these splits and
+test noise of sd 0.2: the released code of Liu et al. (2022).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,30 +22,18 @@ from bpgen.streams import generator
 from bpgen.tasks.base import Split, SplitName, Task
 from bpgen.tasks.idx import read_idx, unpack
 
-
-class _File(NamedTuple):
-    """What an IDX file must hold: the shape of its values, the sha256 of the whole file once uncompressed.
-
-    The hash is of the uncompressed file because the same data circulate compressed in different ways.
-    """
-
-    shape: tuple[int, ...]
-    sha256: str
-
-
-FILES = {
-    "train-images-idx3-ubyte": _File(
-        (60000, 28, 28), "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
-    ),
-    "train-labels-idx1-ubyte": _File(
-        (60000,), "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-    ),
-    "t10k-images-idx3-ubyte": _File(
-        (10000, 28, 28), "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-    ),
-    "t10k-labels-idx1-ubyte": _File(
-        (10000,), "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-    ),
+SHAPES: dict[str, tuple[int, ...]] = {
+    "train-images-idx3-ubyte": (60000, 28, 28),
+    "train-labels-idx1-ubyte": (60000,),
+    "t10k-images-idx3-ubyte": (10000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10000,),
+}
+# Of the uncompressed files, because the same data circulate compressed in more than one way.
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -53,7 +41,6 @@ MIRRORS = (
     "http://yann.lecun.com/exdb/mnist/",
 )
 N_PIXELS = 28 * 28
-N_CLASSES = 10
 N_VALIDATION = 5000  # the first training images, as in the loader of the TensorFlow 1 tutorials
 N_TRAIN = 60000 - N_VALIDATION
 _INSTEAD = "Or put the four IDX files into a folder and name it: --task.data_dir=FOLDER."
@@ -65,9 +52,9 @@ class SeqMNIST(Task):
     55,000 training, 5,000 validation and 10,000 test images, the same in every run whatever its seed.
 
     Args:
-        data_dir: folder with the four MNIST files, gzipped or not (train-images-idx3-ubyte and so on; a dot in
-            place of the second hyphen is fine). Another data set in the same format and sizes, such as
-            Fashion-MNIST, works too. Without it MNIST is downloaded once and kept in the user's cache folder.
+        data_dir: folder with the four MNIST files, gzipped or not: train-images-idx3-ubyte and so on, or
+            spelt train-images.idx3-ubyte. Another data set of the same format and sizes, such as Fashion-MNIST,
+            works too. Without it MNIST is downloaded once and kept in the user's cache folder.
         order: what one time step shows: a row of 28 pixels (28 steps) or a single pixel (784 steps).
         permuted: shuffle the 784 pixels of every image by one fixed permutation before cutting it into steps.
         permutation_seed: which permutation; it does not depend on the seed of the run.
@@ -75,7 +62,7 @@ class SeqMNIST(Task):
         noise_sd: standard deviation of the Gaussian noise added to test inputs; pixels go from 0 to 1.
     """
 
-    n_out = N_CLASSES
+    n_out = 10
 
     def __init__(
         self,
@@ -89,9 +76,8 @@ class SeqMNIST(Task):
         super().__init__(noise_sd)
         require(data_dir != "", "task.data_dir is empty. Name a folder, or leave it out to download MNIST.")
         require(order in ("rows", "pixels"), f"task.order must be rows or pixels, got {order!r}.")
-        require(
-            n_train is None or 1 <= n_train <= N_TRAIN, f"task.n_train must be 1 to {N_TRAIN}, got {n_train}."
-        )
+        in_range = n_train is None or 1 <= n_train <= N_TRAIN
+        require(in_range, f"task.n_train must be 1 to {N_TRAIN}, got {n_train}.")
         self.data_dir = data_dir
         self.n_train = n_train
         self.n_in = 28 if order == "rows" else 1
@@ -103,13 +89,13 @@ class SeqMNIST(Task):
         """Images as x float32 [T, n, I] in [0, 1] and target int64 [n].
 
         Raises:
-            BpgenError: a file is missing, unreadable or not what it should be; or no mirror gave the right one.
+            BpgenError: a file is missing, unreadable or not what it should be, or no mirror gave it.
         """
-        paths = {name: _download(name) for name in FILES} if self.data_dir is None else _find(self.data_dir)
-        data = {name: read_idx(paths[name], FILES[name].shape) for name in FILES}
+        paths = {name: _download(name) for name in SHAPES} if self.data_dir is None else _find(self.data_dir)
+        data = {name: read_idx(paths[name], shape) for name, shape in SHAPES.items()}
         for name in ("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"):
             highest = int(data[name].max())
-            require(highest < N_CLASSES, f"{paths[name]} holds the label {highest}, expected 0 to 9.")
+            require(highest < self.n_out, f"{paths[name]} holds the label {highest}, expected 0 to 9.")
         images, labels = data["train-images-idx3-ubyte"], data["train-labels-idx1-ubyte"]
         train = slice(N_VALIDATION, N_VALIDATION + (self.n_train or N_TRAIN))
         return {
@@ -123,7 +109,7 @@ class SeqMNIST(Task):
         if self.permutation is not None:
             pixels = pixels[:, self.permutation]
         steps = pixels.unflatten(1, (self.n_steps, self.n_in)).transpose(0, 1)  # [T, n, I]
-        # Bytes are put in order before they become floats, which are four times as many bytes to move.
+        # Bytes are put in order before they become floats, which are four times as much to move.
         return Split(steps.contiguous().float().div_(255), torch.tensor(labels).long())
 
 
@@ -134,21 +120,20 @@ def _find(data_dir: str) -> dict[str, Path]:
         present = {entry.name for entry in folder.iterdir() if not entry.is_dir()}
     except OSError as error:
         raise BpgenError(
-            f"cannot list task.data_dir {folder}: {error.strerror}. Expected a folder with {', '.join(FILES)}, "
-            f"gzipped or not."
+            f"cannot list task.data_dir {folder}: {error.strerror}. Expected a folder with the IDX files "
+            f"{', '.join(SHAPES)}, gzipped or not."
         ) from error
-    found = {}
-    for name in FILES:
+    spelt = {}
+    for name in SHAPES:
         dotted = name.replace("-idx", ".idx")
-        spellings = (name, dotted, f"{name}.gz", f"{dotted}.gz")
-        found[name] = next((folder / s for s in spellings if s in present), None)
-    missing = [name for name, path in found.items() if path is None]
+        spelt[name] = [s for s in (name, dotted, f"{name}.gz", f"{dotted}.gz") if s in present]
+    missing = [name for name, spellings in spelt.items() if not spellings]
     require(
         not missing,
         f"task.data_dir {folder} lacks {', '.join(missing)}. Expected each as it is or with .gz; "
         f"leave task.data_dir out to download MNIST.",
     )
-    return {name: path for name, path in found.items() if path is not None}
+    return {name: folder / spellings[0] for name, spellings in spelt.items()}
 
 
 def _download(name: str) -> Path:
@@ -156,25 +141,23 @@ def _download(name: str) -> Path:
     import pooch  # late: a run that has its files needs no download library
 
     cache = Path(pooch.os_cache("bpgen")) / "mnist"
-    known = f"sha256:{FILES[name].sha256}"
     failed = {}
     for mirror in MIRRORS:
         host = urlsplit(mirror).netloc
         try:
+            known = f"sha256:{SHA256[name]}"
             return Path(pooch.retrieve(f"{mirror}{name}.gz", known, name, cache, downloader=_fetch))
         except ConnectionError as error:
             failed[host] = str(error)
         except ValueError:  # of pooch for another hash, of `unpack` for a damaged file
             failed[host] = "wrong content"
         except OSError as error:
-            raise BpgenError(
-                f"cannot keep MNIST in {cache}: {error}. Make it writable. {_INSTEAD}"
-            ) from error
+            raise BpgenError(f"cannot keep MNIST (60 MB) in {cache}: {error}. {_INSTEAD}") from error
     tried = ", ".join(f"{host}: {why}" for host, why in failed.items())
     if "wrong content" in failed.values():
         raise BpgenError(
-            f"no mirror gave the right {name} ({tried}): its sha256 is not the known one, as when a proxy or a "
-            f"login page answers.\nTry from another network. {_INSTEAD}"
+            f"no mirror gave the right {name} ({tried}): its sha256 is not the known one, as when a login "
+            f"page answers.\nTry from another network. {_INSTEAD}"
         )
     raise BpgenError(
         f"MNIST is not in {cache} and no mirror could be reached ({tried}).\nConnect to the internet once. {_INSTEAD}"
@@ -192,7 +175,7 @@ def _fetch(url: str, output_file: str, _: Any) -> None:
 
     answer = io.BytesIO()
     try:
-        # Connecting may take 5 s, so that three dead mirrors cost a quarter of a minute; a pause in the data 30 s.
+        # 5 s to connect, so that three dead mirrors cost 15 s; 30 s for a pause in the data.
         pooch.HTTPDownloader(timeout=(5, 30), chunk_size=1 << 16)(url, answer, None)
     except OSError as error:  # the base of all errors of requests; its messages fill a paragraph
         response = getattr(error, "response", None)

@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM stop a run after the step it is in, with a checkpoint that continues bit for bit."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+
+from bpgen.training.run_folder import RunFolder
+
+
+class RunInterrupted(Exception):
+    """Training was asked to stop. signum: the signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class Interrupt(pl.Callback):
+    """Turns SIGINT and SIGTERM into a checkpoint and `RunInterrupted`; a second signal stops at once."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals, after Lightning has."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Stop here if asked to."""
+        if self.received is not None:
+            trainer.save_checkpoint(self.folder.checkpoint)
+            raise RunInterrupted(self.received)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise RunInterrupted(signum)
+        self.received = signum
+        print("\nstopping after this step; once more stops at once", file=sys.stderr)

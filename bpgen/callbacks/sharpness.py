@@ -1,0 +1,97 @@
+"""Sharpness along training: the leading eigenvalue of the Hessian of the true loss, never of the truncated one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bpgen.callbacks.measurement import Measurement, Moment, size_of
+from bpgen.curvature import measure
+from bpgen.tasks import Task
+
+
+class Sharpness(Measurement):
+    """Leading Hessian eigenvalue of the true loss on a fixed subset of the training data, with its residual.
+
+    Args:
+        samples: size of the fixed random training subset; 0 switches the measurement off.
+        block: W_rec (as in Liu 2022) or all trained parameters. Stability bounds such as 2/η speak of all.
+        tol: relative tolerance of the eigenvalue.
+        max_products: most Hessian-vector products per evaluation.
+        regulariser: whether the Hessian contains the L2 penalty, which adds its coefficient to every eigenvalue.
+        released: also log sharpness/released, the definition of the released code of Liu 2022: the largest |λ| for
+            W_rec, L2 inside, on 256 validation samples.
+    """
+
+    name = "sharpness"
+
+    def __init__(
+        self,
+        samples: int = 512,
+        block: Literal["W_rec", "all"] = "W_rec",
+        tol: float = 1e-4,
+        max_products: int = 300,
+        regulariser: bool = True,
+        released: bool = False,
+    ) -> None:
+        super().__init__()
+        self.samples = size_of("sharpness.samples", samples) or 0
+        self.block, self.tol, self.max_products = block, tol, max_products
+        self.regulariser, self.released = regulariser, released
+        self._vectors: dict[str, Tensor] = {}  # leading eigenvectors of the last evaluation: warm starts
+
+    @property
+    def enabled(self) -> bool:
+        """Switched off by samples = 0."""
+        return self.samples > 0
+
+    def describe(self, task: Task) -> str:
+        """Block, subset, definition."""
+        whole = task.split("train").size
+        return (
+            f"sharpness: largest Hessian eigenvalue, block {self.block}, {min(self.samples, whole)} of {whole} train "
+            f"samples, L2 {'inside' if self.regulariser else 'left out'}"
+        )
+
+    def measure(self, moment: Moment) -> dict[str, float | int]:
+        """λ_max, its residual ‖Hv - λv‖ and the number of products."""
+        result = self._eigenvalue(moment, "largest")
+        row: dict[str, float | int] = {
+            "sharpness/lambda_max": float(result.eigenvalues[0]),
+            "sharpness/residual": float(result.residuals[0]),
+            "sharpness/products": result.products,
+        }
+        if self.released:
+            row["sharpness/released"] = float(self._eigenvalue(moment, "released").eigenvalues[0])
+        return row
+
+    def _eigenvalue(self, moment: Moment, definition: Literal["largest", "released"]) -> Any:
+        released, module = definition == "released", moment.module
+        split = self.subset(moment, "val", 256) if released else self.subset(moment, "train", self.samples)
+        loss = module.loss.with_mask(split.mask)
+        result = measure(
+            module.network,
+            module.network.params(),
+            split.x,
+            split.target,
+            loss if self.regulariser or released else loss.without_regulariser(),
+            block="W_rec" if released else self.block,
+            tol=self.tol,
+            seed=module.seed,
+            definition=definition,
+            start=self._vectors.get(definition),
+            max_products=self.max_products,
+        )
+        if torch.isfinite(result.vectors).all():
+            self._vectors[definition] = result.vectors
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """The warm-start vectors, so that a resumed run measures the same."""
+        return dict(self._vectors)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with them."""
+        self._vectors = dict(state_dict)

@@ -1,0 +1,64 @@
+"""The command line. This module imports the standard library only, so that help and listings answer at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from bpgen import __version__
+from bpgen.errors import BpgenError, unknown
+
+COMMANDS = {
+    "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
+    "rules": "list the installed learning rules",
+    "tasks": "list the installed tasks",
+    "bench": "measure the speed of the rules against their peers and their floors",
+}
+HELP = f"""\
+bpgen {__version__}: how brain-like learning rules shape the solutions that recurrent networks find.
+
+usage: bpgen COMMAND [options]
+
+commands:
+{os.linesep.join(f"  {name:<7} {text}" for name, text in COMMANDS.items())}
+
+first steps:
+  bpgen fit --rule rflo                 a run on embedded data: half a minute, no download, no account
+  bpgen fit --rule bptt --seed 1        the same network and batches under another rule need only the same seed
+  bpgen fit --rule rflo --help          every option of the run, the rule's own included
+
+options:
+  -h, --help     this text; `bpgen COMMAND --help` for a command
+  --version      the version
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 2 bad input, 3 diverged, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(argv)
+    except BpgenError as error:
+        print(f"bpgen: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output is gone, e.g. `bpgen rules | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if argv[0] in ("--version", "-V"):
+        print(f"bpgen {__version__}")
+        return 0
+    command, *rest = argv
+    if command not in COMMANDS:
+        raise unknown("command", command, COMMANDS, "See `bpgen --help`.")
+    result: int = import_module(f"bpgen.cli.{command}").run(rest)
+    return result

@@ -1,0 +1,28 @@
+"""`bpgen bench`: how fast the rules are, as ratios to peers measured in the same run."""
+
+from __future__ import annotations
+
+import sys
+
+from bpgen.cli.listing import Parser
+from bpgen.errors import require
+
+
+def run(argv: list[str]) -> int:
+    """Run the benchmark and print its table."""
+    parser = Parser(
+        prog="bpgen bench",
+        description="Time every rule against torch.nn.RNN, an autograd loop of the same model, and its own floor "
+        "(forward loop + backward loop + weight products), interleaved in one run; ratios of minima.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds to take the minimum of (default: 15)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="thread counts (default: 2 1)")
+    options = parser.parse_args(argv)
+    require(options.rounds >= 1 and min(options.threads) >= 1, "rounds and threads must be positive.")
+    from bpgen import bench
+
+    print("measuring ...", file=sys.stderr)
+    rows = bench.run(threads=tuple(options.threads), rounds=options.rounds)
+    print(bench.to_json(rows) if options.json else bench.table(rows))
+    return 0

@@ -1,0 +1,70 @@
+"""`bpgen fit`: train one network with one rule, measure it, and show the result."""
+
+from __future__ import annotations
+
+import sys
+
+from bpgen.errors import require
+
+MANUAL = """\
+bpgen fit: train a recurrent network with a learning rule, and measure along the way, on the true loss,
+  - sharpness: the leading eigenvalue of the Hessian,
+  - the generalization gap: test against training performance of the same weights,
+  - alignment: the rule's gradient against the true one (BPTT).
+
+examples:
+  bpgen fit --rule rflo
+  bpgen fit --rule three_factor --neuron.alpha 0.2 --network.n_rec 256 --seed 3
+  bpgen fit --rule rflo --task seqmnist --task.data_dir MNIST_FOLDER --trainer.max_steps 500
+  bpgen fit --config liu2022_three_factor --out runs        a shipped config, or the path of a YAML file
+  bpgen fit --resume runs/digits-rflo-seed3                 continue an interrupted run, bit for bit
+
+choosing the parts (their own options follow below, for the parts chosen now):
+  --rule NAME         learning rule, see `bpgen rules` (default: rflo)
+  --task NAME         task, see `bpgen tasks` (default: digits)
+  --neuron NAME       neuron model (default: leaky)
+  --config NAME|FILE  take options from a config; the command line wins; may be given several times
+                      shipped: {configs}
+  --print_config      print the resolved config and stop
+  --resume RUN        continue the run in this folder; takes no other options
+  -h, --help          this text
+
+exit codes: 0 finished, 2 bad input, 3 diverged, 130 interrupted.
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Run the command."""
+    if any(token == "--resume" or token.startswith("--resume=") for token in argv):
+        return _resume(argv)
+    from bpgen.cli.options import NAMED, _scan, make_parser, resolve, shipped_configs
+
+    if "-h" in argv or "--help" in argv:
+        names = {**NAMED, **_scan(argv)[1]}
+        parser = make_parser(names)
+        print(MANUAL.format(configs=", ".join(shipped_configs())))
+        print(parser.format_help().split("\n\n", 2)[-1], end="")
+        return 0
+    show = "--print_config" in argv
+    config = resolve([token for token in argv if token != "--print_config"])
+    if show:
+        from bpgen.training.run_folder import dump_config
+
+        print(dump_config(config), end="")
+        return 0
+    from bpgen.cli.report import report
+    from bpgen.experiment import fit
+
+    return report(fit(config, terminal=sys.stderr.isatty()))
+
+
+def _resume(argv: list[str]) -> int:
+    tokens = [part for token in argv for part in token.split("=", 1)]
+    require(
+        len(tokens) == 2 and tokens[0] == "--resume",
+        "--resume RUN takes no other options: a continued run keeps its own config.",
+    )
+    from bpgen.cli.report import report
+    from bpgen.experiment import resume
+
+    return report(resume(tokens[1], terminal=sys.stderr.isatty()))

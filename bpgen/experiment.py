@@ -1,0 +1,254 @@
+"""One run, from a resolved config to a finished folder: what `bpgen fit` does."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+
+import bpgen
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness
+from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
+from bpgen.callbacks.progress import ProgressBar, ProgressLines
+from bpgen.callbacks.record import Record
+from bpgen.errors import BpgenError, DivergedError, require
+from bpgen.figures import run_figures
+from bpgen.losses import Loss
+from bpgen.tasks import Task
+from bpgen.tracking import wandb as tracking
+from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
+from bpgen.training.data import TaskData, fitted
+from bpgen.training.module import RuleTraining
+from bpgen.training.optim import Optimizer, Schedule
+from bpgen.training.run_folder import COLUMNS, RunFolder, config_hash
+
+Say = Callable[[str], None]
+EXIT_CODES = {"finished": 0, "diverged": 3, "interrupted": 130}
+
+
+class Outcome(NamedTuple):
+    """How a run ended: its folder, status, the exit code that says so, and a message if it did not finish."""
+
+    folder: RunFolder
+    status: str
+    exit_code: int
+    message: str
+
+
+def fit(config: dict[str, Any], say: Say = print, terminal: bool = False) -> Outcome:
+    """Train and measure one network, in a new folder.
+
+    Args:
+        config: all options, as `bpgen fit --print_config` shows them.
+        say: where lines for the user go.
+        terminal: draw a progress bar instead of a line per evaluation.
+
+    Raises:
+        BpgenError: bad input; found before anything is written.
+    """
+    _set_threads(config)
+    module, data, measurements, config = _parts(config)
+    name = f"{config['task']['name']}-{config['rule']['name']}-seed{config['seed']}"
+    folder = RunFolder.create(config["out"], name)
+    folder.write_config(config)
+    return _train(config, folder, module, data, measurements, say, terminal)
+
+
+def resume(path: str, say: Say = print, terminal: bool = False) -> Outcome:
+    """Continue an interrupted run in its own folder, bit for bit as if it had not been interrupted.
+
+    Raises:
+        BpgenError: not a run, one that is finished, or one without a checkpoint.
+    """
+    folder = RunFolder.existing(path)
+    status = folder.summary().get("status", "interrupted")  # killed outright, it had no time to write one
+    require(
+        status == "interrupted", f"{path} is {status}: there is nothing to continue. Start a new run with `bpgen fit`."
+    )
+    require(
+        folder.checkpoint.is_file(), f"{path} has no checkpoint yet: start it again with --config {path}/config.yaml."
+    )
+    config = folder.config()
+    _set_threads(config)
+    module, data, measurements, config = _parts(config)
+    checkpoint = torch.load(folder.checkpoint, weights_only=True, map_location="cpu")
+    folder.forget_after(checkpoint["global_step"])
+    return _train(config, folder, module, data, measurements, say, terminal, resumed=True)
+
+
+def _set_threads(config: dict[str, Any]) -> None:
+    threads = config.get("threads")
+    if threads is not None:
+        require(threads >= 1, f"threads must be positive, got {threads}.")
+        torch.set_num_threads(threads)
+
+
+def _parts(
+    config: dict[str, Any],
+) -> tuple[RuleTraining, TaskData, list[Measurement], dict[str, Any]]:
+    """Everything a run needs, and the config with what it left to the task filled in."""
+    task = make_task(config)
+    loss_options = {
+        **config["loss"],
+        "kind": config["loss"]["kind"] or task.loss,
+        "when": config["loss"]["when"] or task.when,
+    }
+    config = {**config, "loss": loss_options}
+    loss = make_loss(**loss_options)
+    options = TrainerOptions(**config["trainer"])
+    network = make_network(config, task)
+    optimizer, schedule = Optimizer(**config["optimizer"]), Schedule(**config["schedule"])
+    optimizer.build(network.named_parameters())  # a wrong weight name is bad input: found here, not in training
+    measurements = [
+        GeneralizationGap(**config["gap"]),
+        Sharpness(**config["sharpness"]),
+        Alignment(**config["alignment"]),
+    ]
+    EvaluationClock(**config["evaluation"])
+    module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
+    _check_data(task, loss)
+    return module, TaskData(task, loss, options.batch_size, config["seed"]), measurements, config
+
+
+def _check_data(task: Task, loss: Loss) -> None:
+    """Load the data now, and see that their targets fit the loss: both are bad input if they fail."""
+    fitted(task.split("train"), loss, task.n_out)
+
+
+def _train(
+    config: dict[str, Any],
+    folder: RunFolder,
+    module: RuleTraining,
+    data: TaskData,
+    measurements: list[Measurement],
+    say: Say,
+    terminal: bool,
+    resumed: bool = False,
+) -> Outcome:
+    before = folder.summary()
+    for measurement in measurements:
+        if measurement.enabled:
+            say(measurement.describe(data.task))
+    run_id = before.get("wandb_id")
+    track = tracking.Tracking(**config["tracking"])
+    logger = tracking.start(config["wandb"], track, folder.path, config, say, run_id)
+    clock = EvaluationClock(**config["evaluation"])
+    progress: pl.Callback = ProgressBar() if terminal else ProgressLines()
+    callbacks = [clock, *measurements, Record(folder), progress, Interrupt(folder)]
+    options = TrainerOptions(**config["trainer"])
+    status, message, code = "finished", "", 0
+    started = time.perf_counter()
+    try:
+        with _quiet_lightning():
+            trainer = _trainer(options, callbacks, logger, folder, terminal)
+            trainer.fit(
+                module, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True
+            )
+    except DivergedError as error:
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        status = "diverged"
+        message = (
+            f"diverged: {error}, with learning rate {lr:g}. Try a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
+            f"{', a smaller --rule.scale' if 'scale' in config['rule'] else ''} or --trainer.clip 1."
+        )
+    except (RunInterrupted, KeyboardInterrupt) as stop:
+        status, code = "interrupted", 128 + getattr(stop, "signum", 2)
+        message = f"interrupted at step {trainer.global_step}; continue with: bpgen fit --resume {folder.path}"
+    seconds = before.get("seconds", {}).get("total", 0.0) + time.perf_counter() - started
+    summary = _summary(config, folder, clock, status, message, seconds)
+    if logger is not None:
+        summary["wandb_id"] = logger.experiment.id
+    folder.write_summary(summary)
+    _draw(config, folder)
+    if logger is not None:
+        for picture in sorted((folder.path / "figures").glob("*.png")):
+            logger.log_image(f"figures/{picture.stem}", [str(picture)])
+        logger.experiment.summary["status"] = status
+        logger.experiment.finish(exit_code=0 if status == "finished" else 1, quiet=True)
+    return Outcome(folder, status, code or EXIT_CODES[status], message)
+
+
+def _trainer(
+    options: TrainerOptions, callbacks: list[pl.Callback], logger: Any, folder: RunFolder, terminal: bool
+) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=options.max_epochs if options.max_steps is None else -1,
+        max_steps=-1 if options.max_steps is None else options.max_steps,
+        accelerator=options.accelerator,
+        devices=1,
+        logger=logger or False,
+        callbacks=callbacks,
+        gradient_clip_val=options.clip,
+        accumulate_grad_batches=options.accumulate,
+        enable_checkpointing=False,
+        enable_progress_bar=terminal,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder.path,
+    )
+
+
+def _summary(
+    config: dict[str, Any], folder: RunFolder, clock: EvaluationClock, status: str, message: str, seconds: float
+) -> dict[str, Any]:
+    rows = folder.rows()
+    measuring = {name: round(spent, 3) for name, spent in clock.seconds.items()}
+    return {
+        "status": status,
+        "message": message,
+        "last": rows[-1] if rows else {},
+        "seconds": {
+            "total": round(seconds, 3),
+            "training": round(seconds - sum(measuring.values()), 3),
+            "measuring": measuring,
+        },
+        "seed": config["seed"],
+        "threads": torch.get_num_threads(),
+        "config_hash": config_hash(config),
+        "versions": {
+            "bpgen": bpgen.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": pl.__version__,
+        },
+    }
+
+
+def _draw(config: dict[str, Any], folder: RunFolder) -> None:
+    """The pictures of a run, from its table."""
+    if not folder.metrics_file.exists():
+        return
+    table = pd.read_csv(folder.metrics_file)
+    title = f"{config['rule']['name']} on {config['task']['name']}, seed {config['seed']} (n = 1 run)"
+    for name, figure in run_figures(table, title).items():
+        figure.savefig(folder.path / "figures" / f"{name}.png")
+
+
+class _quiet_lightning:
+    """Keep Lightning's hints about hardware and data loaders from the user: bpgen's own loader needs none of them."""
+
+    def __enter__(self) -> None:
+        self._loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.WARNING)
+        self._filters = warnings.catch_warnings()
+        self._filters.__enter__()
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch.*")
+
+    def __exit__(self, *exception: Any) -> None:
+        self._filters.__exit__(*exception)
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)
+
+
+__all__ = ["COLUMNS", "BpgenError", "Outcome", "fit", "resume"]

@@ -1,0 +1,127 @@
+"""Weights & Biases through Lightning's logger: online with a key, offline without an account, never in the way.
+
+Privacy: W&B can record hardware, packages, git state, command line and console output. All of that is off unless
+`tracking.machine` asks for it; the metrics, figures and config of the run are what is kept.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import WandbLogger
+
+from bpgen.errors import unknown
+
+Mode = Literal["auto", "online", "offline", "off"]
+_GROUPS = ("train", "val", "test", "test_noisy", "gap", "gap_noisy", "sharpness", "alignment")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where a run appears on Weights & Biases.
+
+    Args:
+        project: W&B project.
+        entity: W&B user or team; by default your own.
+        group: runs to show together, e.g. the seeds of one experiment.
+        tags: labels of the run.
+        machine: let W&B also record hardware, packages, git state and console output.
+    """
+
+    project: str = "bpgen"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] | None = None
+    machine: bool = False
+
+
+def start(
+    mode: Mode,
+    tracking: Tracking,
+    folder: Path,
+    config: dict[str, Any],
+    say: Callable[[str], None],
+    run_id: str | None = None,
+) -> WandbLogger | None:
+    """Open the W&B run of a folder, or nothing.
+
+    Args:
+        mode: auto is online only when a key is configured, else offline.
+        tracking: project and labels.
+        folder: the run's folder; W&B writes to its `wandb/`.
+        config: the resolved config, logged with the run.
+        say: told in one line when the server cannot be reached and the run goes on offline.
+        run_id: W&B id of an earlier part of the same run.
+    """
+    if mode not in ("auto", "online", "offline", "off"):
+        raise unknown("wandb mode", mode, ("auto", "online", "offline", "off"))
+    if mode == "off":
+        return None
+    if mode == "auto":
+        mode = "online" if has_key() else "offline"
+    logger = _open(mode, tracking, folder, run_id)
+    if mode == "online":
+        import wandb
+
+        try:
+            _ = logger.experiment
+        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+            reason = str(error).strip().splitlines()[0]
+            say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {folder / 'wandb'}` uploads later")
+            logger = _open("offline", tracking, folder, run_id)
+    run: Any = logger.experiment
+    run.define_metric("step", hidden=True)
+    for group in _GROUPS:
+        run.define_metric(f"{group}/*", step_metric="step")
+    logger.log_hyperparams(config)
+    return logger
+
+
+def has_key() -> bool:
+    """Whether a W&B key is configured: WANDB_API_KEY, or the netrc entry that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    for place in places:
+        try:
+            if netrc.netrc(os.path.expanduser(place)).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def _open(mode: str, tracking: Tracking, folder: Path, run_id: str | None) -> WandbLogger:
+    import wandb
+
+    private: dict[str, Any] = (
+        {}
+        if tracking.machine
+        else {
+            "x_disable_stats": True,
+            "x_disable_meta": True,
+            "x_disable_machine_info": True,
+            "disable_git": True,
+            "disable_code": True,
+            "console": "off",
+        }
+    )
+    return WandbLogger(
+        name=folder.name,
+        save_dir=folder,
+        project=tracking.project,
+        id=run_id,
+        mode=mode,
+        entity=tracking.entity,
+        group=tracking.group,
+        tags=tracking.tags,
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(silent=True, **private),
+    )

@@ -171,7 +171,7 @@ def _train(
         for picture in sorted((folder.path / "figures").glob("*.png")):
             logger.log_image(f"figures/{picture.stem}", [str(picture)])
         logger.experiment.summary["status"] = status
-        logger.experiment.finish(exit_code=0 if status == "finished" else 1, quiet=True)
+        logger.experiment.finish(exit_code=0 if status == "finished" else 1)
     return Outcome(folder, status, code or EXIT_CODES[status], message)
 
 

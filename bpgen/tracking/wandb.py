@@ -1,7 +1,7 @@
 """Weights & Biases through Lightning's logger: online with a key, offline without an account, never in the way.
 
 Privacy: W&B can record hardware, packages, git state, command line and console output. All of that is off unless
-`tracking.machine` asks for it; the metrics, figures and config of the run are what is kept.
+`tracking.machine` asks for it; kept are the metrics, figures and config of the run, and the versions of W&B and Python.
 """
 
 from __future__ import annotations
@@ -65,22 +65,19 @@ def start(
         return None
     if mode == "auto":
         mode = "online" if has_key() else "offline"
-    logger = _open(mode, tracking, folder, run_id)
-    if mode == "online":
-        import wandb
+    import wandb
 
-        try:
-            _ = logger.experiment
-        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-            reason = str(error).strip().splitlines()[0]
-            say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {folder / 'wandb'}` uploads later")
-            logger = _open("offline", tracking, folder, run_id)
-    run: Any = logger.experiment
+    try:
+        run = _open(mode, tracking, folder, run_id)
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        reason = str(error).strip().splitlines()[0]
+        say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {folder / 'wandb'}` uploads it later")
+        run = _open("offline", tracking, folder, run_id)
     run.define_metric("step", hidden=True)
     for group in _GROUPS:
         run.define_metric(f"{group}/*", step_metric="step")
-    logger.log_hyperparams(config)
-    return logger
+    run.config.update(config, allow_val_change=True)
+    return WandbLogger(experiment=run)
 
 
 def has_key() -> bool:
@@ -98,30 +95,27 @@ def has_key() -> bool:
     return False
 
 
-def _open(mode: str, tracking: Tracking, folder: Path, run_id: str | None) -> WandbLogger:
+def _open(mode: str, tracking: Tracking, folder: Path, run_id: str | None) -> Any:
     import wandb
 
-    private: dict[str, Any] = (
-        {}
-        if tracking.machine
-        else {
-            "x_disable_stats": True,
-            "x_disable_meta": True,
-            "x_disable_machine_info": True,
-            "disable_git": True,
-            "disable_code": True,
-            "console": "off",
-        }
-    )
-    return WandbLogger(
+    private: dict[str, Any] = {
+        "x_disable_stats": True,
+        "x_disable_meta": True,
+        "x_disable_machine_info": True,
+        "x_save_requirements": False,
+        "disable_git": True,
+        "disable_code": True,
+        "console": "off",
+    }
+    return wandb.init(
         name=folder.name,
-        save_dir=folder,
+        dir=folder,
         project=tracking.project,
         id=run_id,
-        mode=mode,
+        mode=mode,  # type: ignore[arg-type]
         entity=tracking.entity,
         group=tracking.group,
         tags=tracking.tags,
         resume="allow" if mode == "online" else None,
-        settings=wandb.Settings(silent=True, **private),
+        settings=wandb.Settings(silent=True, init_timeout=20, **({} if tracking.machine else private)),
     )

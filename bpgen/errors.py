@@ -21,7 +21,7 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Bpgen
     parts = [f"unknown {kind} {name!r}."]
     if near:
         parts.append(f"Did you mean {near[0]!r}?")
-    if len(known) <= 15:
+    if 0 < len(known) <= 15:
         parts.append(f"Known: {', '.join(known)}.")
     return BpgenError(" ".join([*parts, hint]).strip())
 

@@ -148,13 +148,10 @@ class Network(nn.Module):
             in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1 and
                 nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
         """
-        if "W_rec" in self.masks():
-            params = {**params, "W_rec": params["W_rec"] * self.autapse_mask}
+        params = {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
         s_0 = self.start(params, x.shape[1], initial_state)
         if in_place is None:
-            in_place = self.neuron.n_states == self.neuron.n_currents == 1 and not is_traced(
-                x, s_0, *params.values()
-            )
+            in_place = self.neuron.n_states == self.neuron.n_currents == 1 and not is_traced(x, s_0, *params.values())
         loop = self._loop_in_place if in_place else self._loop
         h, states, currents = loop(params, self.drive(params, x, current_noise), s_0)
         trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents)
@@ -166,16 +163,12 @@ class Network(nn.Module):
         trajectory.outputs = outputs + params["b_out"] if "b_out" in params else outputs
         return trajectory
 
-    def forward(
-        self, x: Tensor, when: Literal["last", "all"] = "last", initial_state: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, when: Literal["last", "all"] = "last", initial_state: Tensor | None = None) -> Tensor:
         """Outputs [B,O] or [T,B,O] of inputs x [T,B,I], differentiable by autograd."""
         params = dict(self.named_parameters())
         return self.run(params, x, when=when, initial_state=initial_state, in_place=False).outputs
 
-    def _loop(
-        self, params: Mapping[str, Tensor], drive: Tensor, s_0: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _loop(self, params: Mapping[str, Tensor], drive: Tensor, s_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Equations (1), (2) for any neuron, as a pure function: autograd, jvp and vmap may trace it."""
         W_rec, K, N = params["W_rec"].mT, self.neuron.n_currents, self.n_rec
         s, h = s_0, self.neuron.g(s_0)
@@ -189,9 +182,7 @@ class Network(nn.Module):
             activities.append(h)
         return torch.stack(activities), torch.stack(states), torch.stack(currents)
 
-    def _loop_in_place(
-        self, params: Mapping[str, Tensor], drive: Tensor, s_0: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
+    def _loop_in_place(self, params: Mapping[str, Tensor], drive: Tensor, s_0: Tensor) -> tuple[Tensor, Tensor, None]:
         """The same for d = K = 1, with one matrix product and one or two passes a step and no new memory."""
         T, B, N = drive.shape
         h = drive.new_empty(T + 1, B, N)

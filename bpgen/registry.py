@@ -65,8 +65,7 @@ class Plugin:
             ) from error
         if not isinstance(loaded, type):
             raise BpgenError(
-                f"{self.kind} {self.name!r} from {self.package} names {self.entry_point.value!r}, "
-                f"which is not a class."
+                f"{self.kind} {self.name!r} from {self.package} names {self.entry_point.value!r}, which is not a class."
             )
         return loaded
 
@@ -90,9 +89,7 @@ def find(kind: Kind, name: str) -> Plugin:
     if not points:
         raise unknown(kind, name, plugins(kind), _REINSTALL)
     if len(points) > 1:
-        raise BpgenError(
-            f"{kind} {name!r} is claimed by {' and '.join(sorted(points))}: uninstall one of them."
-        )
+        raise BpgenError(f"{kind} {name!r} is claimed by {' and '.join(sorted(points))}: uninstall one of them.")
     return Plugin(kind, name, next(iter(points.values())))
 
 

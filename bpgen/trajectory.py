@@ -50,10 +50,7 @@ class Trajectory:
         if self.known_currents is not None:
             I = self.known_currents
         else:
-            I = (
-                self.network.drive(self.params, self.x, self.current_noise)
-                + self.h[:-1] @ self.params["W_rec"].mT
-            )
+            I = self.network.drive(self.params, self.x, self.current_noise) + self.h[:-1] @ self.params["W_rec"].mT
         I = I.unflatten(-1, (self.network.neuron.n_currents, self.network.n_rec))
         return torch.cat([torch.zeros_like(I[:1]), I])
 

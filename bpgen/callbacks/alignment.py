@@ -48,7 +48,8 @@ class Alignment(Measurement):
         params = {name: p.requires_grad_() for name, p in network.params().items()}
         noise = draws.get("current_noise")
         outputs = network.run(params, split.x, when=loss.when, current_noise=noise).outputs
-        true = dict(zip(params, torch.autograd.grad(loss.data(outputs, split.target), params.values()), strict=True))
+        value = loss.data(outputs, split.target)
+        true = dict(zip(params, torch.autograd.grad(value, list(params.values())), strict=True))
         row: dict[str, float | int] = {}
         overall = alignment(
             torch.cat([estimate[n].flatten() for n in params]), torch.cat([true[n].flatten() for n in params])

@@ -64,7 +64,8 @@ class Measurement(pl.Callback):
                 order = torch.randperm(whole.size, generator=generator(moment.module.seed, f"subset {split}"))
                 whole = whole.take(order[:n].sort().values)
             device = moment.module.network.W_rec.device
-            self._subsets[key] = Split(*(None if part is None else part.to(device) for part in whole))
+            mask = None if whole.mask is None else whole.mask.to(device)
+            self._subsets[key] = Split(whole.x.to(device), whole.target.to(device), mask)
         return self._subsets[key]
 
 

@@ -77,7 +77,7 @@ def make_parser(chosen: dict[str, str]) -> ArgumentParser:
     """The parser for a choice of rule, task and neuron, from their own docstrings."""
     parser = ArgumentParser(prog="bpgen fit", usage="", formatter_class=_Manual, exit_on_error=False)
     for part in ("rule", "task"):
-        cls = find(part, chosen[part]).load()  # type: ignore[arg-type]
+        cls = find(part, chosen[part]).load()
         parser.add_class_arguments(cls, part, fail_untyped=False)
     require(chosen["neuron"] in NEURONS, str(unknown("neuron", chosen["neuron"], NEURONS)))
     parser.add_class_arguments(NEURONS[chosen["neuron"]], "neuron")

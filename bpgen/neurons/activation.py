@@ -25,8 +25,8 @@ class Activation:
     name: str
     apply: Callable[[Tensor], Tensor]  # v -> o
     pull: Callable[[Tensor, Tensor], Tensor]  # (u, o) -> φ' u
-    apply_into: Callable[[Tensor, Tensor], None]  # (v, out): out may be v
-    pull_into: Callable[[Tensor, Tensor], None]  # (u, o): u is overwritten by φ' u
+    apply_into: Callable[[Tensor, Tensor], object]  # (v, out): out may be v
+    pull_into: Callable[[Tensor, Tensor], object]  # (u, o): u is overwritten by φ' u
 
 
 def _retanh_into(v: Tensor, out: Tensor) -> None:

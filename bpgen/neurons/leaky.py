@@ -13,7 +13,7 @@ Their derivatives:
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,9 +40,7 @@ class Leaky(Neuron):
         BpgenError: alpha outside (0, 1], or an unknown activation or leak.
     """
 
-    def __init__(
-        self, alpha: float = 0.5, activation: ActivationName = "relu", leak: Leak = "potential"
-    ) -> None:
+    def __init__(self, alpha: float = 0.5, activation: ActivationName = "relu", leak: Leak = "potential") -> None:
         super().__init__()
         require(
             0 < alpha <= 1,
@@ -57,7 +55,7 @@ class Leaky(Neuron):
 
     @classmethod
     def from_tau(
-        cls, tau: float, dt: float = 1.0, discretisation: Literal["exp", "euler"] = "exp", **options
+        cls, tau: float, dt: float = 1.0, discretisation: Literal["exp", "euler"] = "exp", **options: Any
     ) -> Leaky:
         """A leaky neuron from its time constant, for people who think in milliseconds.
 
@@ -95,9 +93,7 @@ class Leaky(Neuron):
         if self.leak == "potential":
             return Local(Scale(1 - a), Scale(a), Slope(self._phi, path.h))
         if self.leak == "rate":
-            return Local(
-                Scale(1 - a), Slope(self._phi, self._phi.apply(path.currents.squeeze(-2)), a), Scale(1.0)
-            )
+            return Local(Scale(1 - a), Slope(self._phi, self._phi.apply(path.currents.squeeze(-2)), a), Scale(1.0))
         return Local(Slope(self._phi, path.h, 1 - a), Slope(self._phi, path.h, a), Scale(1.0))
 
     def states_live_in(self, drive: Tensor, h: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require, unknown
+from bpgen.errors import BpgenError, unknown
 from bpgen.losses import L2, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.registry import find, plugins
 from bpgen.rules.base import Rule, RuleGradients
 from bpgen.rules.traits import Traits
+from bpgen.shapes import check_shapes
 from bpgen.streams import generator
 
 
@@ -32,7 +33,7 @@ def load_rule(name: str, **options: Any) -> Rule:
     cls = find("rule", name).load()
     if not issubclass(cls, Rule):
         raise BpgenError(f"rule {name!r} is {cls.__name__}, which is not a bpgen.rules.Rule.")
-    known = inspect.signature(cls).parameters
+    known = [p.name for p in inspect.signature(cls).parameters.values() if not p.kind.name.startswith("VAR_")]
     for option in options:
         if option not in known:
             raise unknown(f"option of rule {name!r}", option, known)
@@ -46,7 +47,7 @@ def list_rules() -> dict[str, Traits]:
         try:
             traits[name] = plugin.load().traits  # type: ignore[attr-defined]
         except Exception as error:
-            warnings.warn(str(error), stacklevel=2)
+            warnings.warn(f"rule {name!r} of {plugin.package} is left out: {error}", stacklevel=2)
     return traits
 
 
@@ -83,7 +84,7 @@ def gradients(
         BpgenError: a shape or option that does not fit, with what was expected.
     """
     bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
-    _check_shapes(network, x, target, loss, when, mask, initial_state)
+    check_shapes(network, x, target, loss, when, mask, initial_state)
     random = generator(seed, "draws")
     draws = dict(bound.draw(network, x, random))
     noise = network.draw_noise(x.shape[0], x.shape[1], random)
@@ -93,38 +94,3 @@ def gradients(
     objective = Loss(loss, when, mask, L2.of(regulariser))
     with torch.no_grad():
         return bound.gradients(network, network.params(), x, target, objective, draws)
-
-
-def _check_shapes(
-    network: Network,
-    x: Tensor,
-    target: Tensor,
-    loss: str,
-    when: str,
-    mask: Tensor | None,
-    initial_state: Tensor | None,
-) -> None:
-    I, O, d, N = network.n_in, network.n_out, network.neuron.n_states, network.n_rec
-    require(
-        x.ndim == 3 and x.shape[-1] == I and x.shape[0] > 0 and x.shape[1] > 0,
-        f"x must be [T,B,I] with I={I} (time first), got {list(x.shape)}.",
-    )
-    require(
-        x.dtype == network.W_rec.dtype, f"x is {x.dtype}, the network is {network.W_rec.dtype}: convert one."
-    )
-    T, B = x.shape[:2]
-    expected = ([B] if when == "last" else [T, B]) + ([O] if loss == "mse" else [])
-    require(
-        list(target.shape) == expected,
-        f"target must be {expected} for loss={loss!r}, when={when!r}, got {list(target.shape)}.",
-    )
-    if loss == "cross_entropy":
-        require(
-            target.dtype == torch.int64 and bool((target >= 0).all()) and bool((target < O).all()),
-            f"target must hold int64 classes 0..{O - 1} for cross-entropy, got {target.dtype}.",
-        )
-    require(mask is None or list(mask.shape) == [T, B], f"mask must be [T,B] = {[T, B]}.")
-    require(
-        initial_state is None or list(initial_state.shape) == [B, d, N],
-        f"initial_state must be [B,d,N] = {[B, d, N]}.",
-    )

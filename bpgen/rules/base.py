@@ -125,6 +125,8 @@ class OfflineRule(Rule):
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
+        if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
+            credit = Credit(credit.currents)
         grads = weight_gradients(trajectory, credit, error)
         if loss.regulariser is not None:
             value = value + loss.regulariser.value(params)

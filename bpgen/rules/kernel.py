@@ -15,7 +15,6 @@ Credit that is zero before some step is stored from there on: a credit [L,B,K,N]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -60,8 +59,7 @@ def propagate(
         carrier = None
     if reach is not None and signal.shape[0] > 1:
         return _sliding(trajectory, signal, carrier, reach)
-    levels = carrier is not None and (hops is not None or gain is not None)
-    if levels:
+    if carrier is not None and (hops is not None or gain is not None):
         return _by_hops(trajectory, signal, carrier, hops, gain)
     loop = _loop_in_place if trajectory.in_place else _loop
     credit = loop(trajectory, signal, carrier, _first_step(trajectory, signal, carrier, reach), blocks)
@@ -114,9 +112,7 @@ def _first_step(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, 
     return 1 if reach is None else max(1, T - reach + 1)
 
 
-def _loop(
-    trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None
-) -> Credit:
+def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None) -> Credit:
     """Any neuron, as a pure function: vmap, jvp and autograd may trace it."""
     A, C, D = trajectory.local.A, trajectory.local.C, trajectory.local.D
     T, shift = trajectory.n_steps, trajectory.n_steps - signal.shape[0] + 1

@@ -103,6 +103,8 @@ def _open(mode: str, tracking: Tracking, folder: Path, run_id: str | None) -> An
         "x_disable_meta": True,
         "x_disable_machine_info": True,
         "x_save_requirements": False,
+        "host": "",
+        "program": "bpgen",
         "disable_git": True,
         "disable_code": True,
         "console": "off",

@@ -65,9 +65,7 @@ class RFLO(OfflineRule):
         """Draw the feedback weights."""
         super().bind(network, seed)
         if self.trace == "murray" and not isinstance(network.neuron, Leaky):
-            raise BpgenError(
-                "rflo with trace='murray' is defined for leaky neurons; use trace='own' for others."
-            )
+            raise BpgenError("rflo with trace='murray' is defined for leaky neurons; use trace='own' for others.")
         self.feedback.bind(network, seed)
         return self
 

@@ -1,0 +1,174 @@
+"""Extreme eigenvalues of a symmetric operator from its products with vectors: block Lanczos, fully orthogonalised.
+
+From k = top starting vectors an orthonormal basis Q [m,P] of the Krylov space is grown, k products at a time, and
+H is replaced by its projection on it:
+    (1) T = Q H Qᵀ [m,m],   T y = θ y,   θ ≈ λ,   u = Qᵀ y                      (Ritz pairs)
+    (2) ‖H u - θ u‖ = ‖R y_last‖, with R what the last k products had outside Q   (known without a product)
+The iteration ends when (2) is small for all asked pairs; the residuals reported are measured afterwards by one
+explicit product each. Vectors are float64 and orthogonalised twice against the whole basis: without it, rounding
+returns ghost copies of converged eigenvalues (Paige 1971). One starting vector is blind to a repeated eigenvalue;
+a block of k sees k copies, so the k largest come with their multiplicities.
+
+What a residual certifies is that SOME eigenvalue is there, never that it is the largest. As long as u_1 is taken
+for the largest and a larger λ_2 is overlooked, every root of the Krylov polynomial lies below λ_1 < λ_2, so that
+    (3) |<u,u_2>| / |<u,u_1>| >= c_2/c_1,   hence   λ_2 - λ_1 <= residual · c_1/c_2       (one starting vector)
+with c the overlaps of the starting vector. For a random start c_1/c_2 is of order 1 (above 10 once in 16 times),
+and an overlooked eigenvalue is larger by little more than the tolerance. A warm start makes c_1/c_2 arbitrarily
+large: from an exact eigenvector the residual is 0 at once, and after two eigenvalues crossed, the wrong one is
+returned. Here a warm start is mixed with a random vector of the same norm, which leaves c_1/c_2 about √P, and the
+iteration goes on until (2) is smaller than usual by that factor. By (3) it then overlooks no more than a cold
+start does; it also takes about as many products as one, since what the overlap saves the certificate costs.
+
+References: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950) 255-282; G. H. Golub and C. F. Van Loan, Matrix
+Computations, 4th ed. (2013), chapter 10.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bpgen.curvature.products import Products
+from bpgen.errors import require, unknown
+from bpgen.streams import generator
+
+Which = Literal["largest", "magnitude"]
+_ROUNDING = 8  # residuals below this many epsilons of ‖H‖ are rounding: 2 to 3 were measured for Hessian products
+
+
+class Eigenpairs(NamedTuple):
+    """Approximate eigenpairs of H [P,P] and how good they are.
+
+    eigenvalues: λ [k] float64, signed, descending (by absolute value where the largest magnitude was asked).
+    vectors: u [k,P] float64, orthonormal.
+    residuals: ‖H u - λ u‖ [k] float64, absolute.
+    products: how many were taken, those for the residuals included.
+    converged: whether every residual is at most tol·|λ|, or zero to float64 rounding.
+    """
+
+    eigenvalues: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    products: int
+    converged: bool
+
+
+def lanczos(
+    operator: Products,
+    top: int = 1,
+    *,
+    which: Which = "largest",
+    tol: float = 1e-4,
+    max_products: int = 300,
+    seed: int = 0,
+    start: Tensor | None = None,
+) -> Eigenpairs:
+    """The `top` largest eigenvalues of a symmetric operator; memory max_products · P numbers at most.
+
+    Args:
+        operator: its products with float64 vectors [P].
+        top: k, how many eigenvalues.
+        which: the largest algebraically ("largest"), or in absolute value, with their signs ("magnitude").
+        tol: accepted residual relative to |λ|. Eigenvalues closer to each other than that are not told apart.
+        max_products: budget; what was found is returned when it is spent.
+        seed: of all random vectors; the global random state is not used.
+        start: vectors [·,P] near the wanted ones. They never decide the answer, see (3) above. Those that are
+            not finite are ignored.
+
+    Returns:
+        `Eigenpairs`; all NaN and not converged where a product is not finite. Where products are rounded more
+        coarsely than `tol` asks for, the iteration ends at their rounding error and says not converged.
+
+    Raises:
+        BpgenError: an option out of its range, or a start of another size.
+    """
+    P, k = operator.size, top
+    if which not in ("largest", "magnitude"):
+        raise unknown("which", which, ("largest", "magnitude"))
+    require(1 <= k <= P, f"top must be in 1..{P}, the number of free weights, got {k}.")
+    require(max_products >= 2 * k, f"max_products must be at least 2·top = {2 * k}, got {max_products}.")
+    require(tol > 0, f"tol must be > 0, got {tol}.")
+    random = generator(seed, "lanczos")
+    block, strictness = torch.randn(k, P, generator=random, dtype=torch.float64), 1.0
+    if start is not None:
+        require(start.shape[-1:] == (P,), f"start must hold vectors of {P} entries, got {list(start.shape)}.")
+        block, strictness = _mixed(block, start), 1 / math.sqrt(P)
+    budget = min(P, max_products - k)  # the last k products are the residuals'
+    Q = torch.empty(budget, P, dtype=torch.float64)
+    T = torch.zeros(budget, budget, dtype=torch.float64)  # its lower triangle
+    m, width = 0, _extend(Q, 0, block, 0.0, random)[0]
+    while True:
+        images = torch.stack([operator(q) for q in Q[m : m + width]])
+        m += width
+        if not bool(images.isfinite().all()):
+            return _undefined(k, P, m)
+        T[m - width : m, :m] = coefficients = images @ Q[:m].mT
+        theta, y = torch.linalg.eigh(T[:m, :m])
+        size = theta.abs().max().item()  # of H, from below
+        floor = _ROUNDING * operator.precision * size
+        next_width, R = _extend(Q, m, images - coefficients @ Q[:m], floor, random)
+        bounds = (R @ y[m - width :]).norm(dim=0)
+        accepted = bounds <= (strictness * tol * theta.abs()).clamp_min(floor)
+        wanted = _order(theta, which)[:k]
+        if m == budget or _settled(theta, bounds, accepted, wanted, which):
+            break
+        width = next_width
+    u = y.mT[wanted] @ Q[:m]
+    Hu = torch.stack([operator(q) for q in u])
+    values = (u * Hu).sum(1)
+    residuals = (Hu - values.unsqueeze(1) * u).norm(dim=1)
+    rounding = _ROUNDING * torch.finfo(torch.float64).eps * size
+    converged = bool((residuals <= (tol * values.abs()).clamp_min(rounding)).all())
+    order = _order(values, which)
+    return Eigenpairs(values[order], u[order], residuals[order], m + k, converged)
+
+
+def _order(theta: Tensor, which: Which) -> Tensor:
+    return (theta if which == "largest" else theta.abs()).argsort(descending=True)
+
+
+def _settled(theta: Tensor, bounds: Tensor, accepted: Tensor, wanted: Tensor, which: Which) -> bool:
+    """Whether all wanted pairs are accepted and the other end of the spectrum can no longer overtake them."""
+    if not bool(accepted[wanted].all()):
+        return False
+    ends = torch.tensor([0, -1]) if which == "magnitude" else wanted
+    beaten = theta[ends].abs() + bounds[ends] < theta[wanted].abs().min()
+    return bool((accepted[ends] | beaten).all())
+
+
+def _mixed(block: Tensor, start: Tensor) -> Tensor:
+    """The random block [k,P] plus the given vectors dealt out over its rows, both as unit vectors."""
+    unit = torch.nn.functional.normalize
+    block, vectors = unit(block), start.reshape(-1, block.shape[1]).to(block)
+    for i, vector in enumerate(unit(vectors[vectors.isfinite().all(1)])):
+        block[i % len(block)] += vector
+    return block
+
+
+def _extend(Q: Tensor, m: int, rest: Tensor, floor: float, random: torch.Generator) -> tuple[int, Tensor]:
+    """Write the directions of `rest` [w,P], as far as there is room, as orthonormal rows below the first m of Q.
+
+    A direction that is nothing but rounding means an invariant subspace: a fresh random one replaces it, because
+    the rest of the spectrum, further copies of a repeated eigenvalue included, lies outside.
+
+    Returns:
+        How many rows were written, and R [·,w] with ‖z rest‖ = ‖R z‖.
+    """
+    U, lengths, directions = torch.linalg.svd(rest, full_matrices=False)
+    width = min(len(rest), len(Q) - m)
+    for i, (length, new) in enumerate(zip(lengths[:width], directions, strict=False)):
+        if length <= floor:
+            new = torch.randn(len(new), generator=random, dtype=torch.float64)
+        for _ in range(2):  # twice is enough (Kahan; Parlett 1980)
+            new = new - (Q[: m + i] @ new) @ Q[: m + i]
+            new = new / new.norm()
+        Q[m + i] = new
+    return width, lengths.unsqueeze(1) * U.mT
+
+
+def _undefined(k: int, P: int, products: int) -> Eigenpairs:
+    nan = torch.full((k,), torch.nan, dtype=torch.float64)
+    return Eigenpairs(nan, nan.unsqueeze(1).expand(k, P).clone(), nan.clone(), products, False)

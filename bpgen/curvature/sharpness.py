@@ -1,0 +1,199 @@
+"""Sharpness: the largest eigenvalues of the Hessian of the true loss, with their residuals and what they are of.
+
+Definitions, by name:
+    largest    λ_max, the largest algebraic eigenvalue with its sign.
+    magnitude  the eigenvalue of largest magnitude, with its sign.
+    released   its absolute value |λ| = ‖H v‖: what the released code of Liu et al. 2022 reports. Its power
+               iteration loses the sign (a spectrum {-5, 3, 1} gives 5). There the block is W_rec, the data one
+               validation batch of 256, and the loss contains its L2, so that every eigenvalue is shifted by
+               exactly the coefficient, 0.01. In that code the silenced autapses are free entries whose Hessian
+               is the coefficient itself; here they are left out, which no largest eigenvalue above it can notice.
+λ_max of W_rec is not λ_max of all weights: bounds such as 2/η speak of everything that is trained (block="all").
+
+References: Y. H. Liu et al., Beyond accuracy, NeurIPS 2022 and its released code; `bpgen.curvature.lanczos`;
+Z. Yao et al., PyHessian, IEEE Big Data 2020 (`bpgen.curvature.pyhessian`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from bpgen.curvature.block import Block
+from bpgen.curvature.lanczos import Which, lanczos
+from bpgen.curvature.products import HessianProducts
+from bpgen.curvature.pyhessian import pyhessian
+from bpgen.errors import unknown
+from bpgen.losses import L2, Loss, LossName, When
+from bpgen.network import Network
+from bpgen.shapes import check_shapes
+
+Definition = Literal["largest", "magnitude", "released"]
+Backend = Literal["lanczos", "pyhessian"]
+
+
+@dataclass(frozen=True)
+class SharpnessResult:
+    """Eigenvalues of a Hessian, how good they are, and what was measured.
+
+    eigenvalues: λ [top] float64, descending (in absolute value for "magnitude").
+    residuals: ‖H v - λ v‖ [top] float64, absolute, of the signed eigenvalue.
+    vectors: v [top,P] float64, unit length, over the free entries of the block.
+    products: Hessian-vector products taken.
+    converged: whether the backend met its tolerance within its budget.
+    block, definition, backend, tol: as asked for.
+    samples: B, the sequences the loss was averaged over.
+    regularised: whether the loss contained its regulariser.
+    seconds: how long it took.
+    """
+
+    eigenvalues: Tensor
+    residuals: Tensor
+    vectors: Tensor
+    products: int
+    converged: bool
+    block: str
+    samples: int
+    definition: str
+    regularised: bool
+    backend: str
+    tol: float
+    seconds: float
+
+
+def sharpness(
+    network: Network,
+    x: Tensor,
+    target: Tensor,
+    loss: LossName = "cross_entropy",
+    when: When = "last",
+    mask: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    regulariser: L2 | float | Mapping[str, float] | None = None,
+    block: Block = "W_rec",
+    top: int = 1,
+    tol: float = 1e-4,
+    seed: int = 0,
+    *,
+    definition: Definition = "largest",
+    start: Tensor | None = None,
+    max_products: int = 300,
+    backend: Backend = "lanczos",
+    chunk_size: int | None = None,
+) -> SharpnessResult:
+    """The largest eigenvalues of the loss's Hessian at the network's present weights.
+
+    Args:
+        network: the network; it is left as found (weights, .grad, mode), and so is the global random state.
+        x: inputs [T,B,I].
+        target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
+        loss: "cross_entropy" or "mse" (½ Σ_o (y-y*)²).
+        when: whether the loss is taken at the "last" step or at "all" steps.
+        mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ.
+        initial_state: s_0 [B,d,N], or None.
+        regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
+        block: "W_rec" (its entries that may act), or "all" parameters.
+        top: how many eigenvalues.
+        tol: accepted residual relative to |λ| (for PyHessian: relative change between two iterations).
+        seed: of the random starting vectors.
+        definition: "largest", "magnitude" or "released"; see the module.
+        start: vectors of an earlier measurement of this network, to save products; Lanczos only.
+        max_products: budget of Hessian-vector products.
+        backend: "lanczos", or "pyhessian" as an independent check.
+        chunk_size: samples per pass, to bound the memory; None takes all at once.
+
+    Raises:
+        BpgenError: a shape or option that does not fit, with what was expected.
+    """
+    objective = Loss(loss, when, mask, L2.of(regulariser))
+    check_shapes(network, x, target, loss, when, mask, initial_state)
+    return measure(
+        network,
+        network.params(),
+        x,
+        target,
+        objective,
+        block=block,
+        top=top,
+        tol=tol,
+        seed=seed,
+        definition=definition,
+        start=start,
+        max_products=max_products,
+        backend=backend,
+        initial_state=initial_state,
+        chunk_size=chunk_size,
+    )
+
+
+def measure(
+    network: Network,
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    target: Tensor,
+    loss: Loss,
+    *,
+    block: Block = "W_rec",
+    top: int = 1,
+    tol: float = 1e-4,
+    seed: int = 0,
+    definition: Definition = "largest",
+    start: Tensor | None = None,
+    max_products: int = 300,
+    backend: Backend = "lanczos",
+    initial_state: Tensor | None = None,
+    chunk_size: int | None = None,
+) -> SharpnessResult:
+    """`sharpness` at given weights and for a `Loss`, unchecked: what callbacks call.
+
+    Args:
+        params: weights by name; nothing is read from the module behind its back.
+        loss: the true loss; its regulariser, if it has one, is part of the Hessian.
+        network, x, target and the options: as for `sharpness`.
+
+    Raises:
+        BpgenError: an option out of its range.
+    """
+    began = time.perf_counter()
+    if definition not in ("largest", "magnitude", "released"):
+        raise unknown("definition", definition, ("largest", "magnitude", "released"))
+    which: Which = "largest" if definition == "largest" else "magnitude"
+    if backend == "lanczos":
+        products = HessianProducts(network, params, x, target, loss, block, initial_state, chunk_size)
+        pairs = lanczos(products, top, which=which, tol=tol, max_products=max_products, seed=seed, start=start)
+    elif backend == "pyhessian":
+        pairs = pyhessian(
+            network,
+            params,
+            x,
+            target,
+            loss,
+            block,
+            initial_state,
+            top=top,
+            which=which,
+            tol=tol,
+            max_iterations=max_products,
+            seed=seed,
+        )
+    else:
+        raise unknown("backend", backend, ("lanczos", "pyhessian"))
+    values = pairs.eigenvalues
+    return SharpnessResult(
+        eigenvalues=values.abs() if definition == "released" else values,
+        residuals=pairs.residuals,
+        vectors=pairs.vectors,
+        products=pairs.products,
+        converged=pairs.converged,
+        block=block,
+        samples=x.shape[1],
+        definition=definition,
+        regularised=loss.regulariser is not None,
+        backend=backend,
+        tol=tol,
+        seconds=time.perf_counter() - began,
+    )

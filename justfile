@@ -1,0 +1,28 @@
+# The commands of this project; each is a plain command that works without `just`.
+
+# install for development (install a CPU build of torch first if you want one)
+install:
+    pip install -e '.[dev]'
+
+# what CI runs, without the installation
+check: lint test
+
+lint:
+    ruff check .
+    ruff format --check .
+    mypy
+    lint-imports
+
+test:
+    pytest
+
+# tests that take minutes
+slow:
+    pytest -m slow
+
+bench:
+    bpgen bench
+
+format:
+    ruff check --fix .
+    ruff format .

@@ -1,0 +1,231 @@
+"""The measuring callbacks: each number against an independent computation, at the right steps, leaving no trace."""
+
+import random
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bpgen import Network, gradients, load_rule, sharpness
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Moment, Sharpness
+from bpgen.callbacks.alignment import alignment
+from bpgen.callbacks.measurement import undisturbed
+from bpgen.errors import BpgenError
+from bpgen.losses import L2, Loss
+from bpgen.neurons import Leaky
+from bpgen.tasks import Split, Task
+from bpgen.training.data import TaskData
+from bpgen.training.module import RuleTraining
+from bpgen.training.optim import Optimizer
+
+
+class Toy(Task):
+    n_in, n_out, n_steps = 3, 4, 5
+
+    def load(self):
+        source = torch.Generator().manual_seed(0)
+        splits = {}
+        for name, n in (("train", 40), ("val", 20), ("test", 20)):
+            x = torch.rand(5, n, 3, generator=source)
+            splits[name] = Split(x, torch.randint(0, 4, (n,), generator=source))
+        return splits
+
+
+def moment(rule="rflo", kind="cross_entropy", seed=0, when="last"):
+    network = Network(Leaky(0.5), 3, 8, 4, seed=1)
+    module = RuleTraining(network, load_rule(rule), Loss(kind, when, None, L2.of(0.1)), seed=seed)
+    return Moment(module, Toy(noise_sd=0.3), 0.0, 0, 0.1)
+
+
+def test_gap_against_its_definition():
+    at = moment()
+    row = GeneralizationGap().measure(at)
+    net, task = at.module.network, at.task
+    for name in ("train", "val", "test"):
+        split = task.split(name)
+        outputs = net(split.x)
+        assert row[f"{name}/loss"] == pytest.approx(F.cross_entropy(outputs, split.target).item(), rel=1e-5)
+        assert row[f"{name}/accuracy"] == pytest.approx((outputs.argmax(1) == split.target).float().mean().item())
+    penalty = 0.05 * sum(getattr(net, n).square().sum().item() for n in ("W_rec", "W_in", "W_out"))
+    assert row["train/objective"] == pytest.approx(row["train/loss"] + penalty, rel=1e-5)
+    assert row["gap/loss"] == row["test/loss"] - row["train/loss"]
+    assert row["gap/accuracy"] == row["train/accuracy"] - row["test/accuracy"]
+    assert row["gap_noisy/loss"] == row["test_noisy/loss"] - row["train/loss"]
+    assert row["test_noisy/loss"] != row["test/loss"]
+
+
+def test_noise_has_its_size_and_is_clipped_and_fixed():
+    at, gap = moment(), GeneralizationGap()
+    first = gap.measure(at)["test_noisy/loss"]
+    assert gap.measure(at)["test_noisy/loss"] == first
+    assert GeneralizationGap().measure(moment("bptt"))["test_noisy/loss"] == first  # the same under every rule
+    assert GeneralizationGap().measure(moment(seed=1))["test_noisy/loss"] != first
+    noisy, clean = gap._noisy.x, at.task.split("test").x
+    assert noisy.min() == 0
+    assert noisy.max() == 1
+    inside = (noisy > 0) & (noisy < 1) & (clean > 0.45) & (clean < 0.55)
+    assert (noisy - clean)[inside].std().item() == pytest.approx(0.3, rel=0.5)
+
+
+def test_accuracy_of_squared_error_is_that_of_the_largest_output():
+    at = moment(kind="mse")
+    row = GeneralizationGap().measure(at)
+    split = at.task.split("test")
+    outputs = at.module.network(split.x)
+    assert row["test/accuracy"] == pytest.approx((outputs.argmax(1) == split.target).float().mean().item())
+    squared = 0.5 * (outputs - F.one_hot(split.target, 4)).square().sum(1).mean()
+    assert row["test/loss"] == pytest.approx(squared.item(), rel=1e-5)
+
+
+def test_a_loss_at_all_steps_is_measured_at_all_steps():
+    at = moment(when="all")
+    split = at.task.split("test")
+    outputs = at.module.network(split.x, when="all")
+    hits = (outputs.argmax(2) == split.target).float().mean().item()
+    assert GeneralizationGap().measure(at)["test/accuracy"] == pytest.approx(hits)
+
+
+def test_sharpness_is_that_of_the_true_loss_on_the_named_subset():
+    at = moment()
+    row = Sharpness(samples=40).measure(at)
+    split = at.task.split("train")
+    net = at.module.network
+    direct = sharpness(net, split.x, split.target, regulariser=0.1)
+    assert row["sharpness/lambda_max"] == pytest.approx(direct.eigenvalues[0].item(), rel=1e-3)
+    without = Sharpness(samples=40, regulariser=False).measure(at)["sharpness/lambda_max"]
+    assert row["sharpness/lambda_max"] - without == pytest.approx(0.1, abs=2e-3)
+    under_bptt = Sharpness(samples=40).measure(moment("bptt"))["sharpness/lambda_max"]
+    assert under_bptt == pytest.approx(row["sharpness/lambda_max"], rel=1e-6)  # the rule is never seen
+    every = Sharpness(samples=40, block="all").measure(at)["sharpness/lambda_max"]
+    assert every > row["sharpness/lambda_max"] * 1.01
+    assert "sharpness/released" in Sharpness(samples=8, released=True).measure(at)
+
+
+def test_sharpness_warm_starts_survive_a_checkpoint():
+    first = Sharpness(samples=40)
+    first.measure(moment())
+    second = Sharpness(samples=40)
+    second.load_state_dict(first.state_dict())
+    assert second.measure(moment()) == first.measure(moment())
+
+
+def test_alignment_of_bptt_is_perfect_and_of_a_local_rule_is_not():
+    row = Alignment(samples=16).measure(moment("bptt"))
+    assert row["alignment/rho"] == pytest.approx(1, abs=1e-5)
+    assert row["alignment/cosine"] == pytest.approx(1, abs=1e-5)
+    assert row["alignment/orthogonal"] == pytest.approx(0, abs=1e-4)
+    local = Alignment(samples=16).measure(moment("rflo"))
+    assert local["alignment/cosine"] < 0.99
+    assert local["alignment/cosine/W_out"] == pytest.approx(1, abs=1e-5)  # the readout has its exact gradient
+
+
+def test_alignment_is_that_of_the_gradients_without_regulariser():
+    at = moment("rflo")
+    measurement = Alignment(samples=40)
+    row = measurement.measure(at)
+    split = at.task.split("train")
+    estimate = gradients(at.module.rule, at.module.network, split.x, split.target).grads["W_rec"].double()
+    true = gradients("bptt", at.module.network, split.x, split.target).grads["W_rec"].double()
+    rho = (estimate * true).sum() / true.square().sum()
+    assert row["alignment/rho/W_rec"] == pytest.approx(rho.item(), rel=1e-4)
+    remainder = (estimate - rho * true).norm() / true.norm()
+    assert row["alignment/orthogonal/W_rec"] == pytest.approx(remainder.item(), rel=1e-4)
+
+
+def test_alignment_by_hand():
+    row = alignment(torch.tensor([3.0, 4.0]), torch.tensor([2.0, 0.0]))
+    assert row == {"rho": 1.5, "cosine": pytest.approx(0.6), "orthogonal": 2.0}
+    assert all(np.isnan(v) for v in alignment(torch.ones(2), torch.zeros(2)).values())
+
+
+@pytest.mark.parametrize("measurement", [GeneralizationGap(), Sharpness(samples=8, released=True), Alignment(8)])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_measurement_leaves_no_trace(measurement, training):
+    at = moment()
+    module = at.module.train(training)
+    for p in module.parameters():
+        p.grad = torch.full_like(p, 7.0)
+    weights = {n: p.detach().clone() for n, p in module.named_parameters()}
+    grads = [p.grad for p in module.parameters()]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    with undisturbed(module):
+        measurement.measure(at)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert (np.random.get_state()[1] == states[2]).all()  # noqa: NPY002
+    assert module.training is training
+    assert all(p.grad is g and (g == 7).all() for p, g in zip(module.parameters(), grads, strict=True))
+    assert all(torch.equal(p, weights[n]) for n, p in module.named_parameters())
+
+
+def test_undisturbed_repairs_what_a_careless_measurement_does():
+    at = moment()
+    module = at.module.train()
+    before = torch.get_rng_state()
+    with undisturbed(module):
+        torch.rand(3)
+        random.random()
+        module.eval()
+        module.network.W_rec.grad = torch.ones_like(module.network.W_rec)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert module.training
+    assert module.network.training
+    assert module.network.W_rec.grad is None
+
+
+class Steps(Measurement):
+    name = "steps"
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def measure(self, moment):
+        self.seen.append((moment.step, moment.epoch))
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer", "steps"),
+    [
+        ({}, {"max_epochs": 3}, [0, 5, 10, 15]),
+        ({"every": 4}, {"max_steps": 10}, [0, 4, 8, 10]),
+        ({"every": 5}, {"max_epochs": 2}, [0, 5, 10]),
+        ({"every": 2}, {"max_epochs": 2, "accumulate_grad_batches": 2}, [0, 2, 4, 6]),
+        ({"every": "log", "points": 4}, {"max_steps": 27}, [0, 1, 3, 9, 27]),
+    ],
+)
+def test_the_clock(options, trainer, steps):
+    at, counted = moment(), Steps()
+    module = RuleTraining(at.module.network, at.module.rule, at.module.loss, Optimizer(lr=0.01))
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    fitted = pl.Trainer(**quiet, **trainer, accelerator="cpu", callbacks=[EvaluationClock(**options), counted])
+    fitted.fit(module, datamodule=TaskData(at.task, at.module.loss, 8, 0))
+    assert [step for step, _ in counted.seen] == steps
+    epochs = [epoch for _, epoch in counted.seen]
+    assert epochs == sorted(epochs)
+    if "accumulate_grad_batches" not in trainer:
+        assert epochs == pytest.approx([step / 5 for step in steps])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EvaluationClock("hour"),
+        lambda: EvaluationClock(0),
+        lambda: EvaluationClock("log", points=0),
+        lambda: Sharpness(samples=-1),
+        lambda: Alignment(samples=-1),
+        lambda: GeneralizationGap(train_samples=-1),
+    ],
+)
+def test_bad_options(make):
+    with pytest.raises(BpgenError):
+        make()
+
+
+def test_zero_samples_switch_a_measurement_off():
+    assert not Sharpness(samples=0).enabled
+    assert not Alignment(samples=0).enabled

@@ -1,0 +1,59 @@
+"""The front door: help, version, listings; quick because they import nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+import bpgen
+from bpgen.cli import COMMANDS, main
+
+
+def out(capsys, *argv, code=0):
+    assert main(list(argv)) == code
+    captured = capsys.readouterr()
+    return captured.out if code == 0 else captured.err
+
+
+def test_help_names_every_command(capsys):
+    text = out(capsys, "--help")
+    assert all(f"  {name}" in text for name in COMMANDS)
+    assert out(capsys) == text
+
+
+def test_version(capsys):
+    assert out(capsys, "--version") == f"bpgen {bpgen.__version__}\n"
+
+
+def test_rules_and_tasks_are_listed_with_package_and_first_line(capsys):
+    rules = out(capsys, "rules")
+    for name in ("bptt", "tbptt", "three_factor", "eprop", "rflo", "readout_only"):
+        assert f"\n{name} " in f"\n{rules}"
+    assert f"bpgen {bpgen.__version__}" in rules
+    assert "Random-feedback local online learning" in rules
+    assert "digits" in out(capsys, "tasks")
+
+
+def test_an_unknown_command(capsys):
+    assert "Did you mean 'fit'?" in out(capsys, "fitt", code=2)
+    assert "unrecognized arguments" in out(capsys, "rules", "--nope", code=2)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["rules"], ["tasks"]])
+def test_listings_import_nothing_heavy(argv):
+    code = (
+        "import sys; from bpgen.cli import main; main(sys.argv[1:]); "
+        "heavy = {'torch', 'lightning', 'numpy', 'wandb', 'bpgen_rules'} & set(sys.modules); assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_manual_of_fit_documents_the_chosen_rule(capsys):
+    text = out(capsys, "fit", "--rule", "tbptt", "--help")
+    assert "--rule.window" in text
+    assert "number of steps k that credit may travel back" in text
+    assert "--rule.scale" not in text
+    assert "--rule.scale" in out(capsys, "fit", "--help")
+    assert "typing." not in text
+    assert "<class" not in text

@@ -1,0 +1,230 @@
+"""`bpgen fit` as its users meet it: one run, the same run again, a stopped run continued, and every kind of mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import bpgen
+from bpgen.cli import main
+from bpgen.training.run_folder import COLUMNS
+
+SMALL = [
+    *(
+        "--sharpness.samples",
+        "32",
+        "--alignment.samples",
+        "32",
+        "--gap.train_samples",
+        "64",
+        "--gap.test_samples",
+        "64",
+    ),
+    *("--network.n_rec", "16", "--trainer.max_epochs", "2", "--wandb", "off", "--threads", "1"),
+]
+
+
+def fit(tmp_path, *options, code=0):
+    assert main(["fit", *SMALL, "--out", str(tmp_path), *options]) == code
+    return max(tmp_path.iterdir(), key=lambda p: p.stat().st_mtime_ns)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("runs"), "--rule", "rflo", "--seed", "3")
+
+
+def test_the_folder_is_complete(run):
+    table = pd.read_csv(run / "metrics.csv")
+    assert list(table.columns[: len(COLUMNS)]) == list(COLUMNS)
+    assert table["step"].tolist() == [0, 75, 150]
+    assert table[list(COLUMNS)].notna().all(axis=None)
+    assert {f.stem for f in (run / "figures").iterdir()} >= {"overview", "sharpness", "gap", "alignment"}
+    assert len(list((run / "weights").iterdir())) == 3
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["seed"] == 3
+    assert summary["last"]["step"] == 150
+    assert summary["versions"]["bpgen"] == bpgen.__version__
+    assert set(summary["seconds"]["measuring"]) == {"gap", "sharpness", "alignment"}
+
+
+def test_the_saved_config_runs_again_to_the_same_bytes(run, tmp_path):
+    again = tmp_path / "again"
+    assert main(["fit", "--config", str(run / "config.yaml"), "--out", str(again)]) == 0
+    (copy,) = again.iterdir()
+    assert (copy / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+    first, second = (yaml.safe_load((f / "config.yaml").read_text()) for f in (run, copy))
+    assert {**first, "out": ""} == {**second, "out": ""}
+
+
+def test_another_seed_is_another_run_and_the_same_seed_pairs_rules(run, tmp_path):
+    other = pd.read_csv(fit(tmp_path, "--rule", "rflo", "--seed", "4") / "metrics.csv")
+    paired = pd.read_csv(fit(tmp_path, "--rule", "bptt", "--seed", "3") / "metrics.csv")
+    mine = pd.read_csv(run / "metrics.csv")
+    assert other["train/loss"][0] != mine["train/loss"][0]
+    for column in ("train/loss", "test_noisy/loss", "sharpness/lambda_max"):
+        assert paired[column][0] == mine[column][0]
+        assert paired[column][2] != mine[column][2]
+
+
+def test_a_run_is_read_back_at_every_evaluation(run):
+    table = pd.read_csv(run / "metrics.csv")
+    for step, loss in zip(table["step"], table["val/loss"], strict=True):
+        network, rule, task, config = bpgen.load_run(run, step)
+        assert config["seed"] == 3
+        split = task.split("val")
+        subset = torch.nn.functional.cross_entropy(network(split.x), split.target, reduction="none")
+        assert abs(subset.mean().item() - loss) < 0.4  # the row saw 64 of these 300
+        assert rule.feedback.weight.shape == (10, 16)
+    assert torch.equal(bpgen.load_run(run).network.W_rec, network.W_rec)
+    fresh = bpgen.load_rule("rflo").bind(network, 3)
+    assert torch.equal(fresh.feedback.weight, rule.feedback.weight)
+    with pytest.raises(bpgen.errors.BpgenError, match="has no evaluation at step 7"):
+        bpgen.load_run(run, 7)
+
+
+RESUMED = [
+    *("--optimizer.momentum", "0.9", "--optimizer.lr", "0.005", "--schedule.name", "cosine"),
+    *("--trainer.accumulate", "2", "--network.sigma_rec", "0.05"),
+]
+
+
+@pytest.mark.parametrize(
+    ("after", "sign", "code"),
+    [("epoch 1,", signal.SIGINT, 130), ("epoch 1,", signal.SIGTERM, 143), ("epoch 1,", signal.SIGKILL, -9)],
+)
+def test_a_stopped_run_continues_bit_for_bit(tmp_path, after, sign, code):
+    options = [*RESUMED, "--trainer.max_epochs", "4"]
+    whole = fit(tmp_path / "whole", *options)
+    command = [sys.executable, "-m", "bpgen", "fit", *SMALL, *options, "--out", str(tmp_path / "stopped")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith(after):
+                time.sleep(0.01)
+                process.send_signal(sign)
+                break
+        process.communicate()
+    assert process.returncode == code
+    (stopped,) = (tmp_path / "stopped").iterdir()
+    assert (stopped / "metrics.csv").read_bytes() != (whole / "metrics.csv").read_bytes()
+    if sign != signal.SIGKILL:
+        assert json.loads((stopped / "summary.json").read_text())["status"] == "interrupted"
+    assert main(["fit", "--resume", str(stopped)]) == 0
+    assert (stopped / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    last = [torch.load(max((f / "weights").iterdir()))["network"] for f in (whole, stopped)]
+    assert all(torch.equal(last[0][n], last[1][n]) for n in last[0])
+    assert main(["fit", "--resume", str(stopped)]) == 2  # it is finished now
+
+
+def test_divergence_is_data(tmp_path, capsys):
+    run = fit(tmp_path, "--optimizer.lr", "1e8", code=3)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    message = capsys.readouterr().err
+    assert "step" in message
+    assert "learning rate 1e+08" in message
+    assert len(pd.read_csv(run / "metrics.csv")) == 1
+
+
+def test_print_config_is_a_config(tmp_path, capsys):
+    assert main(["fit", "--rule", "three_factor", "--network.n_rec", "7", "--print_config"]) == 0
+    text = capsys.readouterr().out
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    assert main(["fit", "--config", str(file), "--print_config"]) == 0
+    assert capsys.readouterr().out == text
+    config = yaml.safe_load(text)
+    assert config["rule"]["name"] == "three_factor"
+    assert config["network"]["n_rec"] == 7
+
+
+def test_the_command_line_wins_over_configs_and_later_over_earlier(tmp_path, capsys):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("rule: {name: rflo, scale: 0.5}\nnetwork: {n_rec: 5, kappa: 0.25}\nseed: 4\noptimizer: {lr: 1e-3}")
+    second.write_text("network: {n_rec: 6}")
+    configs = ["--config", str(first), f"--config={second}"]
+    assert main(["fit", *configs, "--seed=9", "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["rule"]["scale"], config["seed"], config["optimizer"]["lr"]) == (0.5, 9, 0.001)
+    assert (config["network"]["n_rec"], config["network"]["kappa"]) == (6, 0.25)
+    assert main(["fit", *configs, "--rule", "bptt", "--print_config"]) == 0  # rflo's options mean nothing to bptt
+    assert yaml.safe_load(capsys.readouterr().out)["rule"] == {"name": "bptt"}
+
+
+@pytest.mark.parametrize("name", ["digits", "seqmnist", "liu2022_bptt", "liu2022_three_factor"])
+def test_shipped_configs_resolve(name, capsys):
+    assert main(["fit", "--config", name, "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    if name.startswith("liu2022"):
+        assert config["neuron"]["alpha"] == 1
+        assert config["loss"]["l2"] == config["optimizer"]["lr"] == 0.01
+        assert config["trainer"]["max_steps"] / config["evaluation"]["every"] == 40
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--rule", "rfol"], "Did you mean 'rflo'?"),
+        (["--rule"], "--rule needs a name"),
+        (["--task", "digit"], "Did you mean 'digits'?"),
+        (["--neuron", "leeky"], "Did you mean 'leaky'?"),
+        (["--rule.scal", "3"], "Did you mean '--rule.scale'?"),
+        (["--network.nrec=3"], "Did you mean '--network.n_rec'?"),
+        (["--network.n_rec", "many"], "--network.n_rec expects a whole number, got many"),
+        (["--network.n_rec", "-3"], "must be a positive number, got -3"),
+        (["--neuron.alpha", "1.5"], "must be in (0, 1]"),
+        (["--neuron.alpha", "0"], "must be in (0, 1]"),
+        (["--neuron.activation", "sin"], "expects one of relu"),
+        (["--evaluation.every", "hour"], "expects one of epoch, log or a whole number"),
+        (["--optimizer.lr_scale", '{"W_rc": 1}'], "Did you mean 'W_rec'?"),
+        (["--trainer.batch_size", "0"], "batch_size must be positive"),
+        (["--threads", "0"], "threads must be positive"),
+        (["--task", "seqmnist", "--task.data_dir", "/nowhere"], "/nowhere"),
+        (["--config", "digit"], "Did you mean 'digits'?"),
+        (["--config", "none.yaml"], "there is no config file none.yaml"),
+        (["--resume", "/nowhere"], "not a run folder"),
+        (["--resume", "x", "--seed", "1"], "takes no other options"),
+        (["--out", "/dev/null/x"], "cannot write runs"),
+        (["stray"], "unrecognized arguments: stray"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_nothing_is_written(argv, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--wandb", "off", *argv] if argv[0] != "--resume" else ["fit", *argv]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.startswith("bpgen: error: ")
+    assert len(error.strip().splitlines()) <= 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("format: 9\nrule: rflo", "format 9"),
+        ("rule: [", "not valid YAML"),
+        ("network: {n_recs: 3}", "Did you mean 'network.n_rec'?"),
+        ("network: {n_rec: many}", "expects a whole number"),
+        ("rule: {name: rfol}", "Did you mean 'rflo'?"),
+    ],
+)
+def test_bad_configs(text, says, tmp_path, capsys):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    assert main(["fit", "--config", str(file)]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_without_permission(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert main(["fit", *SMALL, "--out", str(tmp_path)]) == 2
+    assert "Permission denied" in capsys.readouterr().err

@@ -1,0 +1,240 @@
+"""What the equality tests share: generic problems, gradients by autograd, and comparisons that cannot pass empty.
+
+The slow network below takes f and g from the neuron and nothing else from bpgen. Each rule that cuts paths is
+autograd on it with a `detach` at the right place:
+    hop(h_{t-1}, t)   the activity on its way into W_rec at step t
+    own(s_{t-1}, t)   the state on its way into the same neuron at step t
+    read(r, W_out)    the filtered activity on its way into the readout, without the bias
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import bpgen
+from bpgen.neurons import Leaky, Neuron
+from bpgen.rules import Rule, RuleGradients
+
+torch.set_num_threads(1)  # matrices of five neurons: a second thread only costs time
+
+Grads = dict[str, Tensor]
+RECURRENT = ("W_rec", "W_in", "b_rec")
+WEIGHTS = (*RECURRENT, "W_out", "b_out")
+
+
+def randn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network and a batch; `s_0` is None where the initial state is learned."""
+
+    network: bpgen.Network
+    x: Tensor
+    target: Tensor
+    loss: str
+    when: str
+    mask: Tensor | None
+    s_0: Tensor | None
+
+    def rule(self, rule: Rule | str, **options) -> RuleGradients:
+        """The product's answer; `options` go to the rule's constructor."""
+        rule = bpgen.load_rule(rule, **options) if isinstance(rule, str) else rule
+        return bpgen.gradients(rule, self.network, self.x, self.target, self.loss, self.when, self.mask, self.s_0)
+
+    def start(self, params: Mapping[str, Tensor]) -> Tensor:
+        learned = params.get("initial_state")
+        return self.s_0 if self.s_0 is not None else learned.expand(self.x.shape[1], *learned.shape)
+
+    def part(self, samples: slice) -> Problem:
+        """The same problem on some of its samples."""
+        cut = [None if v is None else v[:, samples] for v in (self.x, self.mask)]
+        target = self.target[:, samples] if self.when == "all" else self.target[samples]
+        s_0 = None if self.s_0 is None else self.s_0[samples]
+        return replace(self, x=cut[0], mask=cut[1], target=target, s_0=s_0)
+
+
+def problem(
+    neuron: Neuron | None = None,
+    *,
+    T: int = 7,
+    B: int = 3,
+    I: int = 4,
+    N: int = 5,
+    O: int = 3,
+    loss: str = "mse",
+    when: str = "all",
+    masked: bool = False,
+    learned: bool = False,
+    seed: int = 0,
+    **options,
+) -> Problem:
+    """A generic problem: nothing is zero, square or symmetric; alpha < 1 unless the caller says otherwise."""
+    network = bpgen.Network(
+        neuron or Leaky(0.4, "tanh"),
+        I,
+        N,
+        O,
+        dtype=torch.float64,
+        seed=seed,
+        trainable_initial_state=learned,
+        **{"bias": "both", **options},
+    )
+    first = 100 * seed
+    with torch.no_grad():
+        for i, p in enumerate(network.parameters()):
+            p += 0.4 * randn(first + i, *p.shape)
+    steps = (T, B) if when == "all" else (B,)
+    if loss == "mse":
+        target = randn(first + 13, *steps, O)
+    else:
+        target = torch.randint(O, steps, generator=torch.Generator().manual_seed(first + 13))
+    mask = randn(first + 14, T, B).abs() if masked else None
+    s_0 = None if learned else randn(first + 15, B, network.neuron.n_states, N)
+    return Problem(network, randn(first + 16, T, B, I), target, loss, when, mask, s_0)
+
+
+def true_loss(outputs: Tensor, target: Tensor, loss: str, when: str, mask: Tensor | None) -> Tensor:
+    """The definition of the loss, through torch.nn.functional."""
+    B = outputs.shape[-2]
+    if loss == "mse":
+        each = 0.5 * F.mse_loss(outputs, target, reduction="none").sum(-1)
+        default = 1.0
+    else:
+        each = F.cross_entropy(outputs.flatten(0, -2), target.flatten(), reduction="none").view(target.shape)
+        default = 1 / len(outputs) if when == "all" else 1.0
+    return (each * (default if mask is None else mask)).sum() / B
+
+
+def plain_read(r: Tensor, W_out: Tensor) -> Tensor:
+    return r @ W_out.T
+
+
+@dataclass
+class Slow:
+    """One slow run: inputs and results of the loop, all attached to the graph."""
+
+    outputs: Tensor
+    h: list[Tensor]
+    states: list[Tensor]
+
+
+def run_slow(
+    p: Problem,
+    params: Mapping[str, Tensor],
+    *,
+    hop: Callable[[Tensor, int], Tensor] = lambda h, t: h,
+    own: Callable[[Tensor, int], Tensor] = lambda s, t: s,
+    read: Callable[[Tensor, Tensor], Tensor] = plain_read,
+    noise: Tensor | None = None,
+) -> Slow:
+    """The network as a plain loop; entry 0 of `h` and `states` is the start."""
+    network, neuron = p.network, p.network.neuron
+    K, N = neuron.n_currents, network.n_rec
+    off_diagonal = 1 - torch.eye(N, dtype=torch.float64).repeat(K, 1)
+    W = params["W_rec"] if network.autapse_mask is None else params["W_rec"] * off_diagonal
+    s = p.start(params)
+    h = neuron.g(s)
+    hs, states, outputs, r = [h], [s], [], torch.zeros_like(h)
+    for t in range(1, len(p.x) + 1):
+        I = hop(h, t) @ W.T + p.x[t - 1] @ params["W_in"].T
+        if "b_rec" in params:
+            I = I + params["b_rec"]
+        if noise is not None:
+            I = I + noise[t - 1]
+        s = neuron.f(own(s, t), I.reshape(-1, K, N))
+        h = neuron.g(s)
+        r = network.kappa * r + (1 - network.kappa) * h
+        y = read(r, params["W_out"])
+        outputs.append(y + params["b_out"] if "b_out" in params else y)
+        hs.append(h)
+        states.append(s)
+    return Slow(torch.stack(outputs) if p.when == "all" else outputs[-1], hs, states)
+
+
+def leaves(p: Problem) -> Grads:
+    return {name: w.detach().clone().requires_grad_() for name, w in p.network.named_parameters()}
+
+
+def autograd(p: Problem, **paths) -> Grads:
+    """Gradients of the true loss through the slow network, with the paths that are left open."""
+    params = leaves(p)
+    value = true_loss(run_slow(p, params, **paths).outputs, p.target, p.loss, p.when, p.mask)
+    grads = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(params, grads, strict=True))
+
+
+def no_hop() -> dict:
+    """e-prop: no credit enters W_rec."""
+    return {"hop": lambda h, t: h.detach()}
+
+
+def in_blocks(k: int) -> dict:
+    """Truncation at t = k, 2k, ...: nothing passes from step t to step t+1."""
+
+    def cut(value: Tensor, t: int) -> Tensor:
+        return value.detach() if t > 1 and (t - 1) % k == 0 else value
+
+    return {"hop": cut, "own": cut}
+
+
+def through(B: Tensor) -> dict:
+    """Feedback B [O,N] tells the activities; W_out itself keeps its exact gradient."""
+    return {"read": lambda r, W_out: r.detach() @ W_out.T + (r - r.detach()) @ B.T}
+
+
+def output_errors(p: Problem) -> tuple[Tensor, list[Tensor]]:
+    """What each step's activity h_t, t = 0..T, is told by the readout alone: its partial learning signal."""
+    slow = run_slow(p, dict(p.network.named_parameters()))
+    told = [h.detach().clone().requires_grad_() for h in slow.h]
+    r, outputs, kappa = torch.zeros_like(told[0]), [], p.network.kappa
+    for h in told[1:]:
+        r = kappa * r + (1 - kappa) * h
+        outputs.append(r @ p.network.W_out.T + (0 if p.network.b_out is None else p.network.b_out))
+    y = torch.stack(outputs) if p.when == "all" else outputs[-1]
+    value = true_loss(y, p.target, p.loss, p.when, p.mask)
+    q = torch.autograd.grad(value, told, allow_unused=True, materialize_grads=True)
+    return value, list(q)
+
+
+def sliding(p: Problem, k: int) -> Grads:
+    """Each step's learning signal, sent back by autograd through a run that started k steps earlier."""
+    _, q = output_errors(p)
+    total = {name: torch.zeros_like(w) for name, w in p.network.named_parameters()}
+    for t in range(1, len(q)):
+        params = leaves(p)
+
+        def cut(value: Tensor, step: int, first: int = t - k + 1) -> Tensor:
+            return value.detach() if step == first else value
+
+        told = (run_slow(p, params, hop=cut, own=cut).h[t] * q[t]).sum()
+        grads = torch.autograd.grad(told, list(params.values()), allow_unused=True, materialize_grads=True)
+        for name, g in zip(params, grads, strict=True):
+            total[name] += g
+    exact = autograd(p)
+    return {**total, "W_out": exact["W_out"], **({"b_out": exact["b_out"]} if "b_out" in exact else {})}
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).detach().norm() / b.detach().norm())
+
+
+def assert_equal(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], names=None, tol: float = 1e-12) -> None:
+    """Every named gradient is alive and equal, relative to its norm."""
+    for name in names or expected:
+        assert expected[name].norm() > 1e-6, f"{name}: the oracle is zero, nothing would be compared"
+        assert got[name].shape == expected[name].shape, name
+        assert distance(got[name], expected[name]) < tol, name
+
+
+def assert_differ(got: Mapping[str, Tensor], other: Mapping[str, Tensor], names, by: float = 0.01) -> None:
+    """The negative control: each named gradient is alive and clearly another one."""
+    for name in names:
+        assert got[name].norm() > 1e-6, name
+        assert distance(got[name], other[name]) > by, f"{name}: the control does not tell the two apart"

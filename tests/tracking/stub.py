@@ -1,0 +1,117 @@
+"""A W&B server on the loopback: it takes what a run sends, answers as wandb 0.31 expects, and remembers all of it.
+
+with Stub() as stub:
+    ...  # a run with WANDB_BASE_URL=stub.url and WANDB_API_KEY=KEY
+stub.history, stub.summary, stub.config, stub.files
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "0123456789" * 4
+
+
+class Stub:
+    """A server that holds one run.
+
+    Attributes:
+        requests: path and body of everything received, in order.
+        keys: the API keys it was sent.
+        run: last value that is not null of every field of the run: name, project, entity, groupName, tags, ...
+        history: rows of metrics, in order.  events, exit_code: as streamed.
+        files: uploaded files by name.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, bytes]] = []
+        self.keys: set[str] = set()
+        self.run: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
+        self.exit_code: int | None = None
+        self.files: dict[str, bytes] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": self}))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Stub:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config by option, W&B's own part under `_wandb`."""
+        return {key: entry["value"] for key, entry in json.loads(self.run["config"]).items()}
+
+    def answer(self, path: str, body: bytes) -> dict[str, Any]:
+        """Remember a request and answer it."""
+        self.requests.append((path, body))
+        if path.startswith("/upload/"):
+            self.files[path.removeprefix("/upload/")] = body
+        elif path.endswith("/file_stream"):
+            self._stream(json.loads(body))
+        elif path == "/graphql":
+            return {"data": self._graphql(json.loads(body))}
+        return {}
+
+    def _stream(self, sent: dict[str, Any]) -> None:
+        files = sent.get("files") or {}
+        if "wandb-history.jsonl" in files:
+            part = files["wandb-history.jsonl"]
+            self.history[part["offset"] :] = [json.loads(line) for line in part["content"]]
+        for line in files.get("wandb-summary.json", {}).get("content", ()):
+            self.summary = json.loads(line)
+        self.exit_code = sent.get("exitcode", self.exit_code)
+
+    def _graphql(self, request: dict[str, Any]) -> dict[str, Any]:
+        query, sent = request["query"], request.get("variables") or {}
+        if "UpsertBucket" in query:
+            new = not self.run
+            self.run.update({key: value for key, value in sent.items() if value is not None})
+            return {"upsertBucket": {"bucket": self._bucket(), "inserted": new}}
+        if "RunResumeStatus" in query:
+            known = bool(self.run) and self.run["name"] == sent["name"]
+            return {"model": {**self._project(), "bucket": self._bucket() if known else None}}
+        if "CreateRunFiles" in query:
+            files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in sent["files"]]
+            return {"createRunFiles": {"runID": "run", "uploadHeaders": [], "files": files}}
+        return {"serverInfo": {"features": []}, "viewer": {"id": "user", "entity": "someone", "teams": {"edges": []}}}
+
+    def _project(self) -> dict[str, Any]:
+        entity = {"id": "entity", "name": self.run.get("entity") or "someone"}
+        return {"id": "project", "name": self.run.get("project"), "entity": entity}
+
+    def _bucket(self) -> dict[str, Any]:
+        tail = [json.dumps(row) for row in self.history[-1:]]
+        counts = {"historyLineCount": len(self.history), "eventsLineCount": 0, "logLineCount": 0}
+        texts = {"historyTail": json.dumps(tail), "eventsTail": "[]", "summaryMetrics": json.dumps(self.summary)}
+        return {"id": "run", **self.run, **counts, **texts, "project": self._project(), "wandbConfig": "{}"}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    stub: Stub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        scheme, _, secret = self.headers.get("Authorization", "").partition(" ")
+        if scheme == "Basic":
+            self.stub.keys.add(base64.b64decode(secret).decode().removeprefix("api:"))
+        answer = json.dumps(self.stub.answer(self.path, body)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_PUT = do_POST

@@ -1,0 +1,148 @@
+"""The LightningModule: what reaches the optimizer is the rule's gradient, also under clipping and accumulation."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from bpgen import Network, load_rule
+from bpgen.errors import BpgenError, DivergedError
+from bpgen.losses import L2, Loss
+from bpgen.neurons import Leaky
+from bpgen.tasks import Split
+from bpgen.training.data import SeededLoader
+from bpgen.training.module import RuleTraining, straight_through
+from bpgen.training.optim import Optimizer, Schedule
+
+RULES = ["three_factor", "rflo", "bptt"]
+
+
+def data(n=24, T=7, I=3, O=4):
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(T, n, I, generator=random, dtype=torch.float64)
+    return Split(x, torch.randint(0, O, (n,), generator=random))
+
+
+def module(rule="three_factor", seed=0, **options):
+    network = Network(Leaky(0.5), 3, 9, 4, seed=seed, dtype=torch.float64)
+    loss = Loss("cross_entropy", "last", None, L2.of(0.01))
+    return RuleTraining(network, load_rule(rule), loss, seed=seed, **options)
+
+
+def fit(training, loader, **options):
+    trainer = pl.Trainer(
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        **options,
+    )
+    trainer.fit(training, loader)
+    return training
+
+
+def expected(training, batches, clip=None, lr=0.1, accumulate=1):
+    """The weights after plain SGD steps on the rule's own gradients, by hand."""
+    params = training.network.params()
+    params = {n: p.clone() for n, p in params.items()}
+    for group in [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]:
+        grads = [
+            training.rule.gradients(training.network, params, b.x, b.target, training.loss, {}).grads for b in group
+        ]
+        mean = {n: sum(g[n] for g in grads) / accumulate for n in params}
+        norm = torch.stack([g.norm() for g in mean.values()]).norm()
+        assert norm > 0
+        factor = 1.0 if clip is None else min(1.0, clip / (float(norm) + 1e-6))
+        params = {n: p - lr * factor * mean[n] for n, p in params.items()}
+    return params
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("clip", "accumulate"), [(None, 1), (0.05, 1), (None, 2), (0.05, 3)])
+def test_lightning_applies_the_rules_own_gradient(rule, clip, accumulate):
+    training = module(rule, optimizer=Optimizer(lr=0.1))
+    loader = SeededLoader(data(), 4, seed=0)
+    wanted = expected(training, list(SeededLoader(data(), 4, seed=0)), clip, accumulate=accumulate)
+    unclipped = expected(training, list(SeededLoader(data(), 4, seed=0)), None, accumulate=accumulate)
+    fit(training, loader, max_epochs=1, gradient_clip_val=clip, accumulate_grad_batches=accumulate)
+    for name, value in training.network.params().items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-12, atol=1e-12)
+    differs = not torch.allclose(wanted["W_rec"], unclipped["W_rec"], rtol=1e-6)
+    assert differs == (clip is not None)
+
+
+def test_straight_through_keeps_the_losss_last_digits():
+    network = Network(Leaky(), 3, 9, 4, seed=0)
+    grads = {n: 1e4 * torch.ones_like(p) for n, p in network.named_parameters()}
+    loss = straight_through(torch.tensor(1e-3), network, grads)
+    loss.backward()
+    assert loss.item() == torch.tensor(1e-3).item()
+    assert all(torch.equal(p.grad, grads[n]) for n, p in network.named_parameters())
+
+
+def test_learning_rates_by_weight_and_schedule_reach_the_optimizer():
+    options = Optimizer(lr=0.1, lr_scale={"W_rec": 0.0, "W_out": 0.5})
+    training = module(optimizer=options, schedule=Schedule("step", gamma=0.5, every=1))
+    before, wanted = training.network.params(), expected(training, [data()])
+    before = {n: p.clone() for n, p in before.items()}
+    fit(training, SeededLoader(data(), 24, 0), max_steps=1)
+    after = training.network.params()
+    torch.testing.assert_close(after["W_rec"], before["W_rec"], rtol=0, atol=0)
+    torch.testing.assert_close(after["W_in"], wanted["W_in"], rtol=1e-12, atol=1e-12)
+    half = before["W_out"] + 0.5 * (wanted["W_out"] - before["W_out"])
+    torch.testing.assert_close(after["W_out"], half, rtol=1e-12, atol=1e-12)
+    assert training.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (Schedule(), [1, 1, 1]),
+        (Schedule("step", gamma=0.8, every=5), [1, 0.8, 0.64]),
+        (Schedule("exponential", gamma=0.8, every=5), [1, 0.8, 0.64]),
+        (Schedule("cosine"), [1, 0.5, 0]),
+        (Schedule(early_factor=3, early_steps=5), [3, 3, 1 + 2 * torch.exp(torch.tensor(-1.0)).item()]),
+    ],
+)
+def test_schedules(schedule, factors):
+    assert [schedule.factor(step, 10) for step in (0, 5, 10)] == pytest.approx(factors)
+
+
+def test_the_same_seed_gives_every_rule_the_same_start_and_noise():
+    x = data().x
+    first, second = module("bptt"), module("rflo")
+    for name, value in first.network.params().items():
+        assert torch.equal(value, second.network.params()[name])
+    for training in (first, second):
+        training.network.sigma_rec = 0.1
+    noises = [training.draws(x, "draws", 0, 3)["current_noise"] for training in (first, second)]
+    assert torch.equal(*noises)
+    assert not torch.equal(noises[0], first.draws(x, "draws", 0, 4)["current_noise"])
+    other = module("rflo", seed=1)
+    assert not torch.equal(other.network.W_in, first.network.W_in)
+    assert not torch.equal(other.rule.feedback.weight, second.rule.feedback.weight)
+
+
+def test_divergence_is_reported_with_its_step():
+    training = module("bptt", optimizer=Optimizer(lr=1e200))
+    with pytest.raises(DivergedError, match="step"):
+        fit(training, SeededLoader(data(), 4, 0), max_epochs=20)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Optimizer(name="sgdd"),
+        lambda: Optimizer(lr=0),
+        lambda: Optimizer(momentum=1),
+        lambda: Optimizer(name="adam", momentum=0.9),
+        lambda: Optimizer(lr_scale={"W_rec": -1}),
+        lambda: Optimizer(lr_scale={"W_rc": 1}).build([("W_rec", torch.nn.Parameter(torch.ones(1)))]),
+        lambda: Schedule("stepp"),
+        lambda: Schedule(every=0),
+        lambda: Schedule(gamma=0),
+    ],
+)
+def test_bad_options(make):
+    with pytest.raises(BpgenError):
+        make()

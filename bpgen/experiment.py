@@ -112,6 +112,7 @@ def _parts(
         Alignment(**config["alignment"]),
     ]
     EvaluationClock(**config["evaluation"])
+    tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
     _check_data(task, loss)
     return module, TaskData(task, loss, options.batch_size, config["seed"]), measurements, config

@@ -23,6 +23,7 @@ from bpgen.errors import require, unknown
 LossName = Literal["cross_entropy", "mse"]
 When = Literal["last", "all"]
 PENALISED = ("W_in", "W_rec", "W_out")
+WEIGHTS = (*PENALISED, "b_rec", "b_out", "initial_state")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class L2:
             return value
         coefficients = dict(value) if isinstance(value, Mapping) else dict.fromkeys(PENALISED, float(value))
         for name, c in coefficients.items():
+            if name not in WEIGHTS:
+                raise unknown("weight in loss.l2", name, WEIGHTS)
             require(c >= 0, f"loss.l2 of {name} must be >= 0, got {c}.")
         coefficients = {name: c for name, c in coefficients.items() if c}
         return cls(coefficients) if coefficients else None
@@ -89,7 +92,7 @@ class Loss:
         """The loss without regulariser, a 0-d tensor; differentiable."""
         weights, n = self._weights(outputs)
         if self.kind == "mse":
-            per_step = 0.5 * (outputs - target).square().sum(-1)
+            per_step = 0.5 * (outputs - target.to(outputs.dtype)).square().sum(-1)
         else:
             per_step = -outputs.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
         return (per_step.sum() if weights is None else (per_step * weights).sum()) / n
@@ -98,7 +101,7 @@ class Loss:
         """The loss without regulariser and e = ∂L/∂y, shaped like `outputs`, in closed form."""
         weights, n = self._weights(outputs)
         if self.kind == "mse":
-            error = outputs - target
+            error = outputs - target.to(outputs.dtype)
             per_step = 0.5 * error.square().sum(-1)
         else:
             log_p = outputs.log_softmax(-1)

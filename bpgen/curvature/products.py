@@ -83,7 +83,7 @@ class HessianProducts:
             self._free = FreeEntries(network, params, block)
             self._params = {name: p.detach().clone() for name, p in params.items()}
             self._block = [self._params[name].requires_grad_() for name in self._free.names]
-            self._batch = _Batch.of(x, target, initial_state, loss)
+            self._batch = Batch.of(x, target, initial_state, loss)
             self._kept = self._gradient(self._batch) if chunk_size >= n_samples else None
         self.size, self.precision = self._free.size, torch.finfo(x.dtype).eps
 
@@ -102,7 +102,7 @@ class HessianProducts:
                 total += share * Hv.to(v.device).double()
             return total
 
-    def _gradient(self, batch: _Batch) -> list[Tensor]:
+    def _gradient(self, batch: Batch) -> list[Tensor]:
         """∂L/∂(tensors of the block), with a graph behind it."""
         x, target, initial_state, loss = batch
         run = self._network.run(self._params, x, when=loss.when, initial_state=initial_state, in_place=False)
@@ -122,7 +122,7 @@ class HessianProducts:
         return self._free.gather(dict(zip(self._free.names, Hv, strict=True)))
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
     """What a loss is taken over: x [T,B,I], target, s_0 [B,d,N] and the loss with its step weights [T,B]."""
 
     x: Tensor
@@ -131,25 +131,26 @@ class _Batch(NamedTuple):
     loss: Loss
 
     @classmethod
-    def of(cls, x: Tensor, target: Tensor, initial_state: Tensor | None, loss: Loss) -> _Batch:
+    def of(cls, x: Tensor, target: Tensor, initial_state: Tensor | None, loss: Loss) -> Batch:
         """The batch in tensors that autograd may save, which it refuses to do with those of inference mode."""
 
         def ordinary(tensor: Tensor) -> Tensor:
             return tensor.clone() if tensor.is_inference() else tensor
 
-        return cls(
-            ordinary(x),
-            ordinary(target),
-            None if initial_state is None else ordinary(initial_state),
-            loss if loss.mask is None else loss.with_mask(ordinary(loss.mask)),
-        )
+        with torch.inference_mode(False):
+            return cls(
+                ordinary(x),
+                ordinary(target),
+                None if initial_state is None else ordinary(initial_state),
+                loss if loss.mask is None else loss.with_mask(ordinary(loss.mask)),
+            )
 
-    def chunks(self, size: int) -> Iterator[tuple[_Batch, float]]:
+    def chunks(self, size: int) -> Iterator[tuple[Batch, float]]:
         """Parts of at most `size` samples, each with its share: every loss is a mean over the samples."""
         x, target, initial_state, loss = self
         for first in range(0, x.shape[1], size):
             here = slice(first, first + size)
-            part = _Batch(
+            part = Batch(
                 x[:, here],
                 target[here] if loss.when == "last" else target[:, here],
                 None if initial_state is None else initial_state[here],

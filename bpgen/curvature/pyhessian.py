@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from bpgen.curvature.block import Block, FreeEntries
 from bpgen.curvature.lanczos import Eigenpairs, Which
-from bpgen.curvature.products import HessianProducts
+from bpgen.curvature.products import Batch, HessianProducts
 from bpgen.errors import require
 from bpgen.losses import Loss
 from bpgen.network import Network
@@ -69,10 +69,12 @@ def pyhessian(
     """
     require(x.device.type == "cpu", f"backend 'pyhessian' runs on the CPU, the data is on {x.device}.")
     products = HessianProducts(network, params, x, target, loss, block, initial_state)
-    model = _Block(network, params, loss, block, initial_state)
+    require(1 <= top <= products.size, f"top must be in 1..{products.size}, got {top}.")
+    model = _Block(network, params, Batch.of(x, target, initial_state, loss), block)
 
     def eigenpairs(n: int, shift: float = 0.0) -> tuple[Tensor, Tensor]:
-        values, vectors = _power_iteration(model, (x, target), shift, n, tol, max_iterations, seed)
+        model.shift = shift
+        values, vectors = _power_iteration(model, n, tol, max_iterations, seed)
         return values - shift, vectors
 
     if which == "magnitude":
@@ -92,33 +94,32 @@ def pyhessian(
 class _Block(nn.Module):
     """The block as a model of one parameter θ [P], which reads all other weights from `params`.
 
+    shift: σ, of H + σ I.
     products: how often PyHessian asked for one; it clears the gradients before each.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        loss: Loss,
-        block: Block,
-        initial_state: Tensor | None,
-    ) -> None:
+    def __init__(self, network: Network, params: Mapping[str, Tensor], batch: Batch, block: Block) -> None:
         super().__init__()
+        self.batch, self.shift, self.products = batch, 0.0, 0
         self.free = FreeEntries(network, params, block)
-        self.params = {name: p.detach().clone() for name, p in params.items()}
-        self.theta = nn.Parameter(self.free.gather(self.params))
-        self.loss, self.initial_state, self.products = loss, initial_state, 0
+        with torch.inference_mode(False):
+            self.fixed = {name: p.detach().clone() for name, p in params.items()}
+            self.theta = nn.Parameter(self.free.gather(self.fixed))
         self.run = network.run  # a function, not a child: eval() and zero_grad() do not reach the network
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights, the block's at θ."""
+        return {**self.fixed, **self.free.scatter(self.theta, self.fixed)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs at θ."""
-        weights = {**self.params, **self.free.scatter(self.theta, self.params)}
-        return self.run(weights, x, when=self.loss.when, initial_state=self.initial_state, in_place=False).outputs
+        _, _, initial_state, loss = self.batch
+        return self.run(self.weights(), x, when=loss.when, initial_state=initial_state, in_place=False).outputs
 
-    def objective(self, outputs: Tensor, target: Tensor, shift: float) -> Tensor:
-        """The whole loss plus ½ shift ‖θ‖²."""
-        weights = {**self.params, **self.free.scatter(self.theta, self.params)}
-        return self.loss.total(outputs, target, weights) + 0.5 * shift * self.theta.square().sum()
+    def criterion(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The whole loss plus ½ σ ‖θ‖²."""
+        value = self.batch.loss.total(outputs, target, self.weights())
+        return value + 0.5 * self.shift * self.theta.square().sum()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear .grad, and count."""
@@ -126,12 +127,11 @@ class _Block(nn.Module):
         super().zero_grad(set_to_none)
 
 
-def _power_iteration(
-    model: _Block, data: tuple[Tensor, Tensor], shift: float, n: int, tol: float, max_iterations: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def _power_iteration(model: _Block, n: int, tol: float, max_iterations: int, seed: int) -> tuple[Tensor, Tensor]:
     """Eigenvalues [n] and vectors [n,P] in float64, with everything global put back afterwards."""
     from pyhessian import hessian
 
+    data = (model.batch.x, model.batch.target)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -140,7 +140,7 @@ def _power_iteration(
     ):
         warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)
         torch.default_generator.manual_seed(generator(seed, "pyhessian").initial_seed())
-        power = hessian(model, lambda y, target: model.objective(y, target, shift), data=data, cuda=False)
+        power = hessian(model, model.criterion, data=data, cuda=False)
         values, vectors = power.eigenvalues(maxIter=max_iterations, tol=tol, top_n=n)
-        nn.Module.zero_grad(model, set_to_none=True)
+        model.theta.grad = None
     return torch.tensor(values, dtype=torch.float64), torch.stack([v[0].detach() for v in vectors]).double()

@@ -83,14 +83,13 @@ def gradients(
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
+    objective = Loss(loss, when, mask, L2.of(regulariser))
     bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
     check_shapes(network, x, target, loss, when, mask, initial_state)
-    random = generator(seed, "draws")
-    draws = dict(bound.draw(network, x, random))
-    noise = network.draw_noise(x.shape[0], x.shape[1], random)
+    draws = dict(bound.draw(network, x, generator(seed, "draws")))
+    noise = network.draw_noise(x.shape[0], x.shape[1], generator(seed, "noise"))
     for name, value in (("current_noise", noise), ("initial_state", initial_state)):
         if value is not None:
-            draws[name] = value
-    objective = Loss(loss, when, mask, L2.of(regulariser))
+            draws[name] = value.to(x.dtype)
     with torch.no_grad():
         return bound.gradients(network, network.params(), x, target, objective, draws)

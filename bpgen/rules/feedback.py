@@ -57,7 +57,11 @@ class Feedback(nn.Module):
 
     def bind(self, network: Network, seed: int = 0) -> None:
         """Draw the fixed matrix for a network, once."""
-        if self.kind == "symmetric" or self.weight is not None:
+        if self.kind == "symmetric":
+            return
+        if self.weight is not None:
+            expected, found = [network.n_out, network.n_rec], list(self.weight.shape)
+            require(found == expected, f"feedback.weight must be [O,N] = {expected}, got {found}.")
             return
         random = generator(seed if self.seed is None else self.seed, "feedback")
         O, N = network.n_out, network.n_rec

@@ -54,12 +54,18 @@ def propagate(
 
     Returns:
         The credit; its initial part is None where no path leads to the start.
+
+    Raises:
+        ValueError: more than one kind of limit (hops or gain; blocks; reach).
     """
+    levels = carrier is not None and hops != 0 and (hops is not None or gain is not None)
+    if levels + (blocks is not None) + (reach is not None) > 1:
+        raise ValueError("propagate limits credit by hops or gain, by blocks, or by reach: one of them at a time.")
     if hops == 0:
         carrier = None
     if reach is not None and signal.shape[0] > 1:
         return _sliding(trajectory, signal, carrier, reach)
-    if carrier is not None and (hops is not None or gain is not None):
+    if levels and carrier is not None:
         return _by_hops(trajectory, signal, carrier, hops, gain)
     loop = _loop_in_place if trajectory.in_place else _loop
     credit = loop(trajectory, signal, carrier, _first_step(trajectory, signal, carrier, reach), blocks)

@@ -1,7 +1,8 @@
 """Weights & Biases through Lightning's logger: online with a key, offline without an account, never in the way.
 
-Privacy: W&B can record hardware, packages, git state, command line and console output. All of that is off unless
-`tracking.machine` asks for it; kept are the metrics, figures and config of the run, and the versions of W&B and Python.
+Privacy: W&B can record host, hardware, packages, git state, command line and console output, and sends its makers
+diagnostics of its own. All of that is off unless `tracking.machine` asks for it; kept are the metrics, figures and
+config of the run without the folders in it, and the versions of W&B and Python.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
 
-from bpgen.errors import unknown
+from bpgen.errors import require, unknown
 
 Mode = Literal["auto", "online", "offline", "off"]
-_GROUPS = ("train", "val", "test", "test_noisy", "gap", "gap_noisy", "sharpness", "alignment")
+_SECOND_NAMES = {"api.forge.coreweave.com": "api.wandb.ai"}  # W&B looks for keys of its cloud under both
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Tracking:
         entity: W&B user or team; by default your own.
         group: runs to show together, e.g. the seeds of one experiment.
         tags: labels of the run.
-        machine: let W&B also record hardware, packages, git state and console output.
+        machine: let W&B also record host, hardware, packages, git state, command line and console output.
     """
 
     project: str = "bpgen"
@@ -39,6 +40,14 @@ class Tracking:
     group: str | None = None
     tags: list[str] | None = None
     machine: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.project) <= 128 and not set(self.project) & set("/\\#?%:"),
+            f"tracking.project must have at most 128 characters, and none of / \\ # ? % :, got {self.project!r}.",
+        )
+        for tag in self.tags or ():
+            require(1 <= len(tag) <= 64, f"tracking.tags must have 1 to 64 characters each, got {tag!r}.")
 
 
 def start(
@@ -63,6 +72,9 @@ def start(
         raise unknown("wandb mode", mode, ("auto", "online", "offline", "off"))
     if mode == "off":
         return None
+    if not tracking.machine:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # before W&B starts its process
+        config = _without_folders({key: value for key, value in config.items() if key != "out"})
     if mode == "auto":
         mode = "online" if has_key() else "offline"
     import wandb
@@ -74,25 +86,37 @@ def start(
         say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {folder / 'wandb'}` uploads it later")
         run = _open("offline", tracking, folder, run_id)
     run.define_metric("step", hidden=True)
-    for group in _GROUPS:
-        run.define_metric(f"{group}/*", step_metric="step")
+    run.define_metric("*", step_metric="step")
     run.config.update(config, allow_val_change=True)
     return WandbLogger(experiment=run)
 
 
 def has_key() -> bool:
-    """Whether a W&B key is configured: WANDB_API_KEY, or the netrc entry that `wandb login` writes."""
+    """Whether W&B has a key for its server: WANDB_API_KEY, or the netrc entry that `wandb login` writes."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    import wandb
+
+    host = urlparse(wandb.setup().settings.base_url).netloc  # from WANDB_BASE_URL, `wandb login --host` or W&B's own
+    hosts = (host, _SECOND_NAMES.get(host, host))
     places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for place in places:
         try:
-            if netrc.netrc(os.path.expanduser(place)).authenticators(host):
+            keys = netrc.netrc(os.path.expanduser(place))
+            if any(keys.authenticators(host) for host in hosts):
                 return True
         except (OSError, netrc.NetrcParseError):
             continue
     return False
+
+
+def _without_folders(value: Any) -> Any:
+    """A config whose absolute paths are cut to their last part."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _open(mode: str, tracking: Tracking, folder: Path, run_id: str | None) -> Any:
@@ -118,6 +142,6 @@ def _open(mode: str, tracking: Tracking, folder: Path, run_id: str | None) -> An
         entity=tracking.entity,
         group=tracking.group,
         tags=tracking.tags,
-        resume="allow" if mode == "online" else None,
+        resume="allow",
         settings=wandb.Settings(silent=True, init_timeout=20, **({} if tracking.machine else private)),
     )

@@ -57,9 +57,9 @@ class RuleTraining(pl.LightningModule):
         return straight_through(result.loss, self.network, result.grads)
 
     def draws(self, x: Tensor, purpose: str, *counters: int) -> dict[str, Tensor]:
-        """Everything random in one gradient, from its own stream: the rule's draws and the current noise."""
-        random = generator(self.seed, purpose, *counters)
-        draws = dict(self.rule.draw(self.network, x, random))
+        """Everything random in one gradient: the rule's draws, and from a stream of its own the current noise."""
+        draws = dict(self.rule.draw(self.network, x, generator(self.seed, purpose, *counters)))
+        random = generator(self.seed, f"{purpose} noise", *counters)
         noise = self.network.draw_noise(x.shape[0], x.shape[1], random)
         if noise is not None:
             draws["current_noise"] = noise

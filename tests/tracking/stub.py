@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,7 +36,7 @@ class Stub:
         self.summary: dict[str, Any] = {}
         self.exit_code: int | None = None
         self.files: dict[str, bytes] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": self}))
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Stub:
@@ -93,7 +94,14 @@ class Stub:
         tail = [json.dumps(row) for row in self.history[-1:]]
         counts = {"historyLineCount": len(self.history), "eventsLineCount": 0, "logLineCount": 0}
         texts = {"historyTail": json.dumps(tail), "eventsTail": "[]", "summaryMetrics": json.dumps(self.summary)}
-        return {"id": "run", **self.run, **counts, **texts, "project": self._project(), "wandbConfig": "{}"}
+        return {"id": "run", **self.run, **counts, **texts, "project": self._project(), "wandbConfig": '{"t": 1}'}
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no error; anything else goes to stderr, where a failing test shows it."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,164 @@
+"""PyHessian as a second opinion, and one test for every fence around it."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import bpgen
+from bpgen.curvature import SharpnessResult
+from bpgen.curvature.pyhessian import pyhessian
+from bpgen.neurons import Leaky
+from tests.curvature.dense import BLOCKS, objective, spectrum
+from tests.oracles import Problem, problem
+
+STRICT = {"tol": 1e-6, "max_products": 1000, "backend": "pyhessian"}
+every_block = pytest.mark.parametrize("block", BLOCKS)
+
+
+def sharpness(p: Problem, **options) -> SharpnessResult:
+    return bpgen.sharpness(p.network, p.x, p.target, p.loss, p.when, p.mask, p.s_0, **{**STRICT, **options})
+
+
+def generic(**options) -> Problem:
+    """T = 7 and B = 3 differ, steps are weighted, and 3 samples split unevenly."""
+    return problem(Leaky(0.4, "tanh"), **{"masked": True, **options})
+
+
+def mostly_negative() -> Problem:
+    return problem(Leaky(0.4, "tanh", "rate"), seed=2, when="last")
+
+
+@every_block
+@pytest.mark.parametrize("make", [generic, mostly_negative, lambda: generic(loss="cross_entropy", seed=2)])
+def test_agrees_with_lanczos_and_the_dense_spectrum_on_the_largest_magnitude(make, block):
+    p = make()
+    got, ours = (
+        sharpness(p, block=block, definition="magnitude"),
+        sharpness(p, block=block, definition="magnitude", backend="lanczos", max_products=300),
+    )
+    exact = spectrum(p, block)
+    exact = exact[exact.abs().argmax()]
+    assert got.eigenvalues.item() == pytest.approx(exact.item(), rel=1e-4)
+    assert got.eigenvalues.item() == pytest.approx(ours.eigenvalues.item(), rel=1e-4)
+    assert abs(torch.dot(got.vectors[0], ours.vectors[0])) > 0.99
+    assert got.backend == "pyhessian"
+    assert ours.products < got.products < 1000
+
+
+def test_the_sign_of_the_largest_magnitude_is_kept_and_the_largest_found_beside_it():
+    p = mostly_negative()
+    exact = spectrum(p, "W_rec")
+    assert exact[-1] < -1.2 * exact[0]
+    assert sharpness(p, definition="magnitude").eigenvalues.item() == pytest.approx(exact[-1].item(), rel=1e-4)
+    assert sharpness(p, definition="released").eigenvalues.item() == pytest.approx(-exact[-1].item(), rel=1e-4)
+    assert sharpness(p).eigenvalues.item() == pytest.approx(exact[0].item(), rel=1e-3)
+    got = sharpness(p, top=2, regulariser=0.3)
+    torch.testing.assert_close(got.eigenvalues, exact[:2] + 0.3, rtol=1e-3, atol=0)
+
+
+def test_residuals_are_those_of_the_loss_and_convergence_means_the_same_as_for_lanczos():
+    loose = sharpness(generic(), tol=1e-3, max_products=100)
+    assert loose.residuals.item() > 1e-3 * loose.eigenvalues.item()
+    assert not loose.converged
+    tight = sharpness(generic(), tol=1e-15, max_products=2000)
+    assert tight.residuals.item() < 1e-4
+    assert not tight.converged
+    ours = sharpness(generic(), tol=1e-10, backend="lanczos")
+    assert tight.eigenvalues.item() == pytest.approx(ours.eigenvalues.item(), rel=1e-5)
+
+
+def test_fence_budget():
+    assert sharpness(generic(), tol=1e-15, max_products=7).products == 7 + 1
+
+
+def test_fence_mode():
+    p = generic()
+    for training in (True, False):
+        p.network.train(training)
+        sharpness(p)
+        assert p.network.training is training
+        assert p.network.neuron.training is training
+
+
+def test_fence_gradients_of_the_network_are_neither_read_nor_written():
+    clean = sharpness(generic())
+    p = generic()
+    p.network.W_rec.grad = grad = torch.full_like(p.network.W_rec, 1e3)
+    got = sharpness(p)
+    assert p.network.W_rec.grad is grad
+    assert (grad == 1e3).all()
+    assert p.network.W_in.grad is None
+    assert torch.equal(got.eigenvalues, clean.eigenvalues)
+
+
+def test_fence_no_graph_stays_in_memory():
+    p = generic()
+
+    def tensors() -> int:
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    sharpness(p)
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        for _ in range(3):
+            sharpness(p)
+        assert tensors() <= before
+    finally:
+        gc.enable()
+
+
+def test_fence_global_random_state_is_neither_used_nor_moved():
+    p = generic()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = sharpness(p, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(sharpness(p, seed=3).vectors, first.vectors)
+    assert not torch.equal(sharpness(p, seed=4).vectors, first.vectors)
+
+
+def test_fence_time_major_batches_are_weighted_by_samples():
+    """Loader batches of 2 and 1 samples would be weighted T : T; here the batch is whole, whatever its order."""
+    p = problem(Leaky(0.4, "tanh"), T=9, B=3, loss="cross_entropy", when="last")
+    exact = spectrum(p, "W_rec")
+    exact = exact[exact.abs().argmax()].item()
+    parts = [spectrum(p.part(s), "W_rec") for s in (slice(0, 2), slice(2, 3))]
+    assert sharpness(p, definition="magnitude").eigenvalues.item() == pytest.approx(exact, rel=1e-4)
+    assert all(abs(part[part.abs().argmax()].item() / exact - 1) > 0.05 for part in parts)
+
+
+def test_fence_runs_on_the_cpu(monkeypatch):
+    def refused(*args, **kwargs):
+        raise AssertionError("CUDA was asked for")
+
+    monkeypatch.setattr(torch.Tensor, "cuda", refused)
+    sharpness(generic())
+
+
+def test_fence_parameters_outside_the_block_are_constants():
+    p = generic()
+    got = pyhessian(p.network, p.network.params(), p.x, p.target, objective(p), "W_rec", p.s_0, tol=1e-6)
+    assert got.vectors.shape == (1, 20)
+    assert all(w.requires_grad for w in p.network.parameters())
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_fence_gradients_may_be_disabled_outside(guard):
+    p = generic()
+    expected = sharpness(p)
+    with guard():
+        got = sharpness(p)
+    assert torch.equal(got.eigenvalues, expected.eigenvalues)
+
+
+def test_fence_it_is_imported_only_when_used():
+    code = "import sys, bpgen.curvature; assert 'pyhessian' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpgen.errors import require, unknown
@@ -84,6 +85,7 @@ class Network(nn.Module):
             raise unknown("init", init, INITIALISATIONS)
         self.neuron, self.kappa, self.sigma_rec = neuron, float(kappa), float(sigma_rec)
         self.n_in, self.n_rec, self.n_out = n_in, n_rec, n_out
+        self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, n_rec)).any()
         K, d = neuron.n_currents, neuron.n_states
 
         def parameter(value: Tensor) -> nn.Parameter:
@@ -120,12 +122,13 @@ class Network(nn.Module):
         learned = params.get("initial_state")
         return params["W_rec"].new_zeros(batch, d, N) if learned is None else learned.expand(batch, d, N)
 
-    def drive(self, params: Mapping[str, Tensor], x: Tensor, noise: Tensor | None) -> Tensor:
+    def drive(self, params: Mapping[str, Tensor], x: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Tensor:
         """The part of the currents that does not depend on the state: W_in x_t + b_rec + noise, [T,B,K·N]."""
-        drive = x @ params["W_in"].mT
-        if "b_rec" in params:
-            drive = drive + params["b_rec"]
-        return drive if noise is None else drive + noise
+        drive = torch.matmul(x, params["W_in"].mT, out=out)
+        for term in (params.get("b_rec"), noise):
+            if term is not None:
+                drive = torch.add(drive, term, out=out)
+        return drive
 
     def run(
         self,
@@ -153,14 +156,14 @@ class Network(nn.Module):
         if in_place is None:
             in_place = self.neuron.n_states == self.neuron.n_currents == 1 and not is_traced(x, s_0, *params.values())
         loop = self._loop_in_place if in_place else self._loop
-        h, states, currents = loop(params, self.drive(params, x, current_noise), s_0)
-        trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents)
+        from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
+        h, states, currents = loop(params, x, current_noise, s_0, from_rest)
+        trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents, from_rest)
         if when == "all":
             read = trajectory.r
         else:
             read = h[-1] if self.kappa == 0 else trajectory.r[-1]
-        outputs = read @ params["W_out"].mT
-        trajectory.outputs = outputs + params["b_out"] if "b_out" in params else outputs
+        trajectory.outputs = F.linear(read, params["W_out"], params.get("b_out"))
         return trajectory
 
     def forward(self, x: Tensor, when: Literal["last", "all"] = "last", initial_state: Tensor | None = None) -> Tensor:
@@ -168,35 +171,46 @@ class Network(nn.Module):
         params = dict(self.named_parameters())
         return self.run(params, x, when=when, initial_state=initial_state, in_place=False).outputs
 
-    def _loop(self, params: Mapping[str, Tensor], drive: Tensor, s_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _loop(
+        self, params: Mapping[str, Tensor], x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Equations (1), (2) for any neuron, as a pure function: autograd, jvp and vmap may trace it."""
         W_rec, K, N = params["W_rec"].mT, self.neuron.n_currents, self.n_rec
-        s, h = s_0, self.neuron.g(s_0)
+        f, g = self.neuron.f, self.neuron.g
+        s, h = s_0, g(s_0)
         activities, states, currents = [h], [s], []
-        for drive_t in drive.unbind(0):
+        for drive_t in self.drive(params, x, noise).unbind(0):
             I = drive_t + h @ W_rec
-            s = self.neuron.f(s, I.unflatten(-1, (K, N)))
-            h = self.neuron.g(s)
+            s = f(s, I.unflatten(-1, (K, N)))
+            h = g(s)
             currents.append(I)
             states.append(s)
             activities.append(h)
         return torch.stack(activities), torch.stack(states), torch.stack(currents)
 
-    def _loop_in_place(self, params: Mapping[str, Tensor], drive: Tensor, s_0: Tensor) -> tuple[Tensor, Tensor, None]:
+    def _loop_in_place(
+        self, params: Mapping[str, Tensor], x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
+    ) -> tuple[Tensor, Tensor, None]:
         """The same for d = K = 1, with one matrix product and one or two passes a step and no new memory."""
-        T, B, N = drive.shape
-        h = drive.new_empty(T + 1, B, N)
-        currents = drive.new_empty(T + 1, B, N)
-        currents[1:] = drive
+        T, B, N = *x.shape[:2], self.n_rec
+        h, currents = x.new_empty(T + 1, B, N), x.new_empty(T + 1, B, N)
+        self.drive(params, x, noise, out=currents[1:])
         states = self.neuron.states_live_in(currents, h)
         states[0] = s_0.squeeze(-2)
         h[0] = self.neuron.g(s_0)
-        W_rec = params["W_rec"].mT
+        W_rec, advance_into = params["W_rec"].mT, self.neuron.advance_into
         hs, ss, Is = h.unbind(0), states.unbind(0), currents.unbind(0)
         for t in range(1, T + 1):
-            Is[t].addmm_(hs[t - 1], W_rec)
-            self.neuron.advance_into(Is[t], ss[t - 1], ss[t], hs[t])
+            if t > 1 or not from_rest:
+                Is[t].addmm_(hs[t - 1], W_rec)
+            advance_into(Is[t], ss[t - 1], ss[t], hs[t])
         return h, states.unsqueeze(-2), None
+
+
+# glibc keeps twice as much freed memory as the largest block it has freed so far (64 MiB at most) and returns the rest
+# to the system. Freeing this block, which is never touched, keeps the buffers of one batch for the next: otherwise
+# their pages may be fetched anew for every batch, which was seen to cost 0.7 times the batch itself.
+torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
 def is_traced(*tensors: Tensor) -> bool:

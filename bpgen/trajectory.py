@@ -27,6 +27,7 @@ class Trajectory:
     states: [T+1,B,d,N].
     outputs: y [B,O] at the last step, or [T,B,O].
     in_place: whether plain tensors may be overwritten by whoever owns them (not under vmap, jvp or autograd).
+    from_rest: whether h_0 = 0 and nothing can change that: no product with h_0, no credit for it.
     """
 
     network: Network
@@ -38,6 +39,7 @@ class Trajectory:
     in_place: bool
     current_noise: Tensor | None = None
     known_currents: Tensor | None = field(default=None, repr=False)
+    from_rest: bool = False
 
     @property
     def n_steps(self) -> int:

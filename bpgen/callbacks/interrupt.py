@@ -28,15 +28,18 @@ class Interrupt(pl.Callback):
         self.folder = folder
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals, after Lightning has."""
+        self._step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Stop here if asked to."""
-        if self.received is not None:
+        """Stop here if asked to, but never between batches that share an update: a checkpoint has no gradients."""
+        updated, self._step = trainer.global_step != self._step, trainer.global_step
+        if self.received is not None and updated:
             trainer.save_checkpoint(self.folder.checkpoint)
             raise RunInterrupted(self.received)
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import Literal
 
 from bpgen.callbacks.measurement import Measurement, Moment, size_of
-from bpgen.curvature import measure
+from bpgen.curvature import SharpnessResult, measure
 from bpgen.tasks import Task
 
 
@@ -40,7 +37,6 @@ class Sharpness(Measurement):
         self.samples = size_of("sharpness.samples", samples) or 0
         self.block, self.tol, self.max_products = block, tol, max_products
         self.regulariser, self.released = regulariser, released
-        self._vectors: dict[str, Tensor] = {}  # leading eigenvectors of the last evaluation: warm starts
 
     @property
     def enabled(self) -> bool:
@@ -67,11 +63,12 @@ class Sharpness(Measurement):
             row["sharpness/released"] = float(self._eigenvalue(moment, "released").eigenvalues[0])
         return row
 
-    def _eigenvalue(self, moment: Moment, definition: Literal["largest", "released"]) -> Any:
+    def _eigenvalue(self, moment: Moment, definition: Literal["largest", "released"]) -> SharpnessResult:
+        """From a cold start: a warm one that is as safe costs as many products (see `bpgen.curvature.lanczos`)."""
         released, module = definition == "released", moment.module
         split = self.subset(moment, "val", 256) if released else self.subset(moment, "train", self.samples)
         loss = module.loss.with_mask(split.mask)
-        result = measure(
+        return measure(
             module.network,
             module.network.params(),
             split.x,
@@ -81,17 +78,5 @@ class Sharpness(Measurement):
             tol=self.tol,
             seed=module.seed,
             definition=definition,
-            start=self._vectors.get(definition),
             max_products=self.max_products,
         )
-        if torch.isfinite(result.vectors).all():
-            self._vectors[definition] = result.vectors
-        return result
-
-    def state_dict(self) -> dict[str, Any]:
-        """The warm-start vectors, so that a resumed run measures the same."""
-        return dict(self._vectors)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue with them."""
-        self._vectors = dict(state_dict)

@@ -162,10 +162,8 @@ def _extend(Q: Tensor, m: int, rest: Tensor, floor: float, random: torch.Generat
     for i, (length, new) in enumerate(zip(lengths[:width], directions, strict=False)):
         if length <= floor:
             new = torch.randn(len(new), generator=random, dtype=torch.float64)
-        for _ in range(2):  # twice is enough (Kahan; Parlett 1980)
-            new = new - (Q[: m + i] @ new) @ Q[: m + i]
-            new = new / new.norm()
-        Q[m + i] = new
+        new = new - (Q[: m + i] @ new) @ Q[: m + i]  # `rest` was the first time, and twice is enough (Parlett 1980)
+        Q[m + i] = new / new.norm()
     return width, lengths.unsqueeze(1) * U.mT
 
 

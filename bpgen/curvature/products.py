@@ -111,14 +111,7 @@ class HessianProducts:
 
     def _differentiated(self, gradient: list[Tensor], direction: list[Tensor], *, keep: bool) -> Tensor:
         """The free entries [P] of ∂<gradient, direction>/∂(tensors of the block)."""
-        moved = [i for i, g in enumerate(gradient) if g.requires_grad]  # the others are constant
-        Hv = torch.autograd.grad(
-            [gradient[i] for i in moved],
-            self._block,
-            [direction[i] for i in moved],
-            retain_graph=keep,
-            materialize_grads=True,
-        )
+        Hv = torch.autograd.grad(gradient, self._block, direction, retain_graph=keep, materialize_grads=True)
         return self._free.gather(dict(zip(self._free.names, Hv, strict=True)))
 
 

@@ -4,7 +4,7 @@ PyHessian finds the eigenvalue of largest magnitude, with its sign, by power ite
 further ones by deflation. What it does to its surroundings stays in here:
     it switches the model to eval mode and leaves a graph in every .grad   the model is one parameter θ [P] of its
                                                                            own; the network is no part of it
-    that graph leaks, since θ and its .grad hold each other                .grad is set to None at the end
+    that graph leaks, since θ and its .grad hold each other                .grad is set to None at every product
     it draws from the global random state                                  seeded, and put back
     it weights batches by size(0), which is T for time-major data          one batch, never a loader
     it defaults to CUDA                                                    cuda=False
@@ -101,8 +101,8 @@ class _Block(nn.Module):
     def __init__(self, network: Network, params: Mapping[str, Tensor], batch: Batch, block: Block) -> None:
         super().__init__()
         self.batch, self.shift, self.products = batch, 0.0, 0
-        self.free = FreeEntries(network, params, block)
         with torch.inference_mode(False):
+            self.free = FreeEntries(network, params, block)
             self.fixed = {name: p.detach().clone() for name, p in params.items()}
             self.theta = nn.Parameter(self.free.gather(self.fixed))
         self.run = network.run  # a function, not a child: eval() and zero_grad() do not reach the network
@@ -142,5 +142,4 @@ def _power_iteration(model: _Block, n: int, tol: float, max_iterations: int, see
         torch.default_generator.manual_seed(generator(seed, "pyhessian").initial_seed())
         power = hessian(model, model.criterion, data=data, cuda=False)
         values, vectors = power.eigenvalues(maxIter=max_iterations, tol=tol, top_n=n)
-        model.theta.grad = None
     return torch.tensor(values, dtype=torch.float64), torch.stack([v[0].detach() for v in vectors]).double()

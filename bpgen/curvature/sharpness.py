@@ -40,11 +40,11 @@ Backend = Literal["lanczos", "pyhessian"]
 class SharpnessResult:
     """Eigenvalues of a Hessian, how good they are, and what was measured.
 
-    eigenvalues: λ [top] float64, descending (in absolute value for "magnitude").
+    eigenvalues: λ [top] float64, descending (by absolute value for "magnitude").
     residuals: ‖H v - λ v‖ [top] float64, absolute, of the signed eigenvalue.
     vectors: v [top,P] float64, unit length, over the free entries of the block.
     products: Hessian-vector products taken.
-    converged: whether the backend met its tolerance within its budget.
+    converged: whether every residual is at most tol·|λ|.
     block, definition, backend, tol: as asked for.
     samples: B, the sequences the loss was averaged over.
     regularised: whether the loss contained its regulariser.
@@ -101,8 +101,9 @@ def sharpness(
         tol: accepted residual relative to |λ| (for PyHessian: relative change between two iterations).
         seed: of the random starting vectors.
         definition: "largest", "magnitude" or "released"; see the module.
-        start: vectors of an earlier measurement of this network, to save products; Lanczos only.
-        max_products: budget of Hessian-vector products.
+        start: vectors [·,P] of an earlier measurement. They guide the search and never decide it, and for that
+            reason save next to nothing: see `bpgen.curvature.lanczos`. Lanczos only.
+        max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None takes all at once.
 

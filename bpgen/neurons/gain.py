@@ -3,12 +3,14 @@
 A gain stands for one of
     A_t = ∂s_t/∂s_{t-1} [d,d]      C_t = ∂s_t/∂I_t [d,K]      D_t = ∂h_t/∂s_t [1,d]
 at every time of a trajectory, per neuron. It only knows its pull-back, the product with its transpose:
-`pull(u, t)` maps [...,rows,N] to [...,columns,N]. `t` is an index or a slice of times.
+`pull(u, t)` maps [...,rows,N] to [...,columns,N]; `add_pull` adds that to something. `t` is an
+index or a slice of times.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,6 +35,10 @@ class Scale:
         """factor · u."""
         return u if self.factor == 1 else self.factor * u
 
+    def add_pull(self, v: Tensor, u: Tensor, t: Time) -> Tensor:
+        """v + factor · u, in one pass."""
+        return torch.add(v, u, alpha=self.factor) if self.factor else v
+
     def pull_into(self, u: Tensor, t: Time) -> None:
         """Overwrite u by its pull-back."""
         if self.factor != 1:
@@ -50,6 +56,10 @@ class Slope:
     o: Tensor
     factor: float = 1.0
 
+    @cached_property
+    def _o(self) -> tuple[Tensor, ...]:
+        return self.o.unbind(0)
+
     @property
     def is_zero(self) -> bool:
         """Whether no credit passes here at all."""
@@ -60,9 +70,13 @@ class Slope:
         pulled = self.activation.pull(u, self.o[t].unsqueeze(-2))
         return pulled if self.factor == 1 else self.factor * pulled
 
+    def add_pull(self, v: Tensor, u: Tensor, t: Time) -> Tensor:
+        """v + factor · φ' u."""
+        return torch.add(v, self.activation.pull(u, self.o[t].unsqueeze(-2)), alpha=self.factor)
+
     def pull_into(self, u: Tensor, t: Time) -> None:
         """Overwrite u [...,N] by its pull-back."""
-        self.activation.pull_into(u, self.o[t])
+        self.activation.pull_into(u, self._o[t] if isinstance(t, int) else self.o[t])
         if self.factor != 1:
             u.mul_(self.factor)
 
@@ -77,6 +91,10 @@ class Dense:
     def pull(self, u: Tensor, t: Time) -> Tensor:
         """Jᵀ u per neuron: [...,rows,N] -> [...,columns,N]."""
         return torch.einsum("...rcn,...rn->...cn", self.jacobian[t], u)
+
+    def add_pull(self, v: Tensor, u: Tensor, t: Time) -> Tensor:
+        """v + Jᵀ u."""
+        return v + self.pull(u, t)
 
     def pull_into(self, u: Tensor, t: Time) -> None:
         """Overwrite u [...,N] by its pull-back; for gains of one row and one column."""

@@ -53,7 +53,7 @@ def propagate(
         reach: how many steps back a signal credits currents, its own step included; None is all.
 
     Returns:
-        The credit; its initial part is None where no path leads to the start.
+        The credit; its initial part is None where no path leads to the start, or where the network starts from rest.
 
     Raises:
         ValueError: more than one kind of limit (hops or gain; blocks; reach).
@@ -68,7 +68,8 @@ def propagate(
     if levels and carrier is not None:
         return _by_hops(trajectory, signal, carrier, hops, gain)
     loop = _loop_in_place if trajectory.in_place else _loop
-    credit = loop(trajectory, signal, carrier, _first_step(trajectory, signal, carrier, reach), blocks)
+    first = _first_step(trajectory, signal, carrier is not None, reach, blocks)
+    credit = loop(trajectory, signal, carrier, first, blocks)
     out_of_reach = reach is not None and reach <= trajectory.n_steps
     return Credit(credit.currents, None) if out_of_reach else credit
 
@@ -84,17 +85,14 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     Returns:
         A gradient for every parameter of the network, by name.
     """
-    params, network, T = trajectory.params, trajectory.network, trajectory.n_steps
+    params, network = trajectory.params, trajectory.network
     c = credit.currents.flatten(-2)  # [L,B,K·N]
-    L = c.shape[0]
-    grads = {
-        "W_rec": _outer(c, trajectory.h[T - L : T]),
-        "W_in": _outer(c, trajectory.x[T - L :]),
-    }
+    before = trajectory.n_steps - c.shape[0]
+    silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
+    grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
     for name, mask in network.masks().items():
         grads[name] = grads[name] * mask
-    r = trajectory.h[1:] if network.kappa == 0 else trajectory.r
-    grads["W_out"] = _outer(error, r[T - error.shape[0] :])
+    grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
     if "b_rec" in params:
         grads["b_rec"] = c.sum((0, 1))
     if "b_out" in params:
@@ -106,16 +104,18 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
 
 
 def _outer(post: Tensor, pre: Tensor) -> Tensor:
-    """Σ_{t,b} post preᵀ, as one matrix product over all steps and samples."""
-    return post.flatten(0, 1).mT @ pre.flatten(0, 1)
+    """Σ_{t,b} post preᵀ, as one matrix product over all steps and samples, its narrow side in front (faster)."""
+    post, pre = post.flatten(0, 1), pre.flatten(0, 1)
+    return post.mT @ pre if post.shape[-1] <= pre.shape[-1] else (pre.mT @ post).mT.contiguous()
 
 
-def _first_step(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, reach: int | None) -> int:
+def _first_step(trajectory: Trajectory, signal: Tensor, hops: bool, reach: int | None, blocks: int | None) -> int:
     """The first step t >= 1 that can earn credit at all."""
-    T = trajectory.n_steps
-    if carrier is None and trajectory.local.A.is_zero:
-        return T - signal.shape[0] + 1
-    return 1 if reach is None else max(1, T - reach + 1)
+    before = trajectory.n_steps - signal.shape[0]  # steps before the first signal
+    if not hops and trajectory.local.A.is_zero:
+        return before + 1
+    first = 1 if blocks is None else before // blocks * blocks + 1
+    return first if reach is None else max(first, trajectory.n_steps - reach + 1)
 
 
 def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None) -> Credit:
@@ -133,14 +133,12 @@ def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first:
             arriving = hopped if arriving is None else arriving + hopped
         state = None if arriving is None else D.pull(arriving, t)
         if later is not None:
-            own = A.pull(later, t + 1)
-            state = own if state is None else state + own
-        if state is None:
-            state = torch.zeros_like(trajectory.states[t])
+            state = A.pull(later, t + 1) if state is None else A.add_pull(state, later, t + 1)
+        assert state is not None  # the first step was chosen so
         later = state
         credits.append(C.pull(state, t))
     initial = None
-    if first == 1 and later is not None:
+    if first == 1 and later is not None and not trajectory.from_rest:
         initial = A.pull(later, 1)
         if carrier is not None:
             initial = initial + D.pull((credits[-1].flatten(-2) @ carrier).unsqueeze(-2), 0)
@@ -150,27 +148,27 @@ def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first:
 def _loop_in_place(
     trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None
 ) -> Credit:
-    """The same for d = K = 1: one matrix product and one or two passes a step, in one buffer that holds λ.
+    """The same for d = K = 1: one matrix product and one or two passes a step, in one buffer.
 
-    C is applied to the whole buffer at the end; where it is a number it also goes into K beforehand, so that no
-    step has to compute c on its own.
+    Where C is a number it commutes with A and D: the buffer then holds c itself, and C goes into the signal and
+    into K. Elsewhere it holds λ, and C is applied to all of it at the end.
     """
     A, C, D = trajectory.local.A, trajectory.local.C, trajectory.local.D
-    shift = trajectory.n_steps - signal.shape[0] + 1
-    T, B, N = trajectory.n_steps, signal.shape[1], signal.shape[2]
-    state = signal.new_empty(T - first + 1, B, N)
-    rows, signals = state.unbind(0), signal.unbind(0)
-    spare = torch.empty_like(rows[0])
+    scale, hop = (C.factor, None) if isinstance(C, Scale) else (1.0, C)
+    T, shift = trajectory.n_steps, trajectory.n_steps - signal.shape[0] + 1
+    buffer = signal.new_empty(T - first + 1, *signal.shape[1:])
+    rows, signals, spare = buffer.unbind(0), signal.unbind(0), torch.empty_like(buffer[0])
     if carrier is None:
-        state[: shift - first].zero_()
-        state[shift - first :] = signal
-        D.pull_into(state[shift - first :], slice(shift, T + 1))
-    elif isinstance(C, Scale):
-        carrier = C.pull(carrier, 0)
+        buffer[: shift - first].zero_()
+        torch.mul(signal, scale, out=buffer[shift - first :])
+        D.pull_into(buffer[shift - first :], slice(shift, T + 1))
+    else:
+        carrier = scale * carrier
 
-    def pulled(gain: Gain, row: Tensor, t: int) -> Tensor:
-        spare.copy_(row)
-        gain.pull_into(spare, t)
+    def pulled(gain: Gain | None, row: Tensor, t: int) -> Tensor:
+        if gain is None:
+            return row
+        gain.pull_into(spare.copy_(row), t)
         return spare
 
     for t in range(T, first - 1, -1):
@@ -178,13 +176,11 @@ def _loop_in_place(
         later = rows[t + 1 - first] if not cut else row
         if carrier is not None:
             if cut:
-                row.copy_(signals[t - shift]) if t >= shift else row.zero_()
+                torch.mul(signals[t - shift], scale, out=row)
+            elif t >= shift:
+                torch.addmm(signals[t - shift], pulled(hop, later, t + 1), carrier, beta=scale, out=row)
             else:
-                c = later if isinstance(C, Scale) else pulled(C, later, t + 1)
-                if t >= shift:
-                    torch.addmm(signals[t - shift], c, carrier, out=row)
-                else:
-                    torch.mm(c, carrier, out=row)
+                torch.mm(pulled(hop, later, t + 1), carrier, out=row)
             D.pull_into(row, t)
         if not cut and not A.is_zero:
             if isinstance(A, Scale):
@@ -192,13 +188,14 @@ def _loop_in_place(
             else:
                 row.add_(pulled(A, later, t + 1))
     initial = None
-    if first == 1:
+    if first == 1 and not trajectory.from_rest:
         initial = A.pull(rows[0].unsqueeze(-2), 1)
         if carrier is not None:
-            c = rows[0] if isinstance(C, Scale) else pulled(C, rows[0], 1)
-            initial = initial + D.pull((c @ carrier).unsqueeze(-2), 0)
-    C.pull_into(state, slice(first, T + 1))
-    return Credit(state.unsqueeze(-2), initial)
+            initial = initial + D.pull((pulled(hop, rows[0], 1) @ carrier).unsqueeze(-2), 0)
+        initial = initial / scale
+    if hop is not None:
+        hop.pull_into(buffer, slice(first, T + 1))
+    return Credit(buffer.unsqueeze(-2), initial)
 
 
 def _filter_own(trajectory: Trajectory, gain: Gain, arriving: Tensor) -> Tensor:
@@ -207,7 +204,7 @@ def _filter_own(trajectory: Trajectory, gain: Gain, arriving: Tensor) -> Tensor:
     state = gain.pull(arriving[-1].unsqueeze(-2), trajectory.n_steps)
     states = [state]
     for t in range(trajectory.n_steps - 1, -1, -1):
-        state = gain.pull(arriving[t].unsqueeze(-2), t) + A.pull(state, t + 1)
+        state = A.add_pull(gain.pull(arriving[t].unsqueeze(-2), t), state, t + 1)
         states.append(state)
     return torch.stack(states[::-1])
 
@@ -219,8 +216,8 @@ def _by_hops(
     local, T = trajectory.local, trajectory.n_steps
     hop_C, hop_D = gain or (local.C, local.D)
     times = slice(0, T + 1)
-    early = signal.new_zeros(T + 1 - signal.shape[0], *signal.shape[1:])
-    state = _filter_own(trajectory, local.D, torch.cat([early, signal]))
+    signal = torch.cat([signal.new_zeros(T + 1 - signal.shape[0], *signal.shape[1:]), signal])
+    state = _filter_own(trajectory, local.D, signal)
     credit = local.C.pull(state, times)
     total, initial = credit[1:], state[0]
     for _ in range(T if hops is None else min(hops, T)):  # after T hops nothing is left
@@ -233,20 +230,20 @@ def _by_hops(
 
 
 def _sliding(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, reach: int) -> Credit:
-    """Credit kept apart by its age: each signal reaches the currents of its own and the `reach`-1 steps before.
+    """Each signal reaches the currents of its own and the `reach`-1 steps before.
 
-    The level of age j at all steps 0..T comes from the level of age j-1 one step later, as one product over time.
+    Pass j takes in the signals of j-1 steps later, at all steps in one product; the last j steps are then complete.
     """
-    local, T = trajectory.local, trajectory.n_steps
-    early = signal.new_zeros(T + 1 - signal.shape[0], *signal.shape[1:])
-    state = local.D.pull(torch.cat([early, signal]).unsqueeze(-2), slice(0, T + 1))
-    credit = local.C.pull(state[1:], slice(1, T + 1))
-    total, initial = credit, state[0]
-    for _ in range(min(reach, T + 1) - 1):
-        earlier = local.A.pull(state[1:], slice(1, T + 1))  # at t = 0..T-1
+    A, C, D, T = trajectory.local.A, trajectory.local.C, trajectory.local.D, trajectory.n_steps
+    scale, hop = (C.factor, Scale(1.0)) if isinstance(C, Scale) else (1.0, C)
+    signal = torch.cat([signal.new_zeros(T + 1 - signal.shape[0], *signal.shape[1:]), signal])
+    state, complete = D.pull(signal.unsqueeze(-2), slice(0, T + 1)), []
+    for last in range(T, max(T - reach + 1, 0), -1):  # state stands at t = 0..last
+        complete.append(state[-1:])
+        later, times, arriving = state[1:], slice(1, last + 1), signal[:last]
         if carrier is not None:
-            earlier = earlier + local.D.pull((credit.flatten(-2) @ carrier).unsqueeze(-2), slice(0, T))
-        state = torch.cat([earlier, torch.zeros_like(earlier[:1])])
-        credit = local.C.pull(state[1:], slice(1, T + 1))
-        total, initial = total + credit, initial + state[0]
-    return Credit(total, initial)
+            c, shape = hop.pull(later, times).flatten(-2).flatten(0, 1), arriving.shape
+            arriving = torch.addmm(arriving.flatten(0, 1), c, carrier, alpha=scale).view(shape)
+        state = A.add_pull(D.pull(arriving.unsqueeze(-2), slice(0, last)), later, times)
+    state = torch.cat([state, *complete[::-1]])
+    return Credit(C.pull(state[1:], slice(1, T + 1)), state[0])

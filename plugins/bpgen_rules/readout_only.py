@@ -24,6 +24,6 @@ class ReadoutOnly(OfflineRule):
     )
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Tensor:
-        """Equation (1): no current earns any credit."""
+        """Equation (1): credit at the last 0 steps."""
         neuron = trajectory.network.neuron
-        return trajectory.h.new_zeros(1, trajectory.h.shape[1], neuron.n_currents, trajectory.network.n_rec)
+        return trajectory.h.new_zeros(0, trajectory.h.shape[1], neuron.n_currents, trajectory.network.n_rec)

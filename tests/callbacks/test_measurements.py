@@ -103,14 +103,6 @@ def test_sharpness_is_that_of_the_true_loss_on_the_named_subset():
     assert "sharpness/released" in Sharpness(samples=8, released=True).measure(at)
 
 
-def test_sharpness_warm_starts_survive_a_checkpoint():
-    first = Sharpness(samples=40)
-    first.measure(moment())
-    second = Sharpness(samples=40)
-    second.load_state_dict(first.state_dict())
-    assert second.measure(moment()) == first.measure(moment())
-
-
 def test_alignment_of_bptt_is_perfect_and_of_a_local_rule_is_not():
     row = Alignment(samples=16).measure(moment("bptt"))
     assert row["alignment/rho"] == pytest.approx(1, abs=1e-5)

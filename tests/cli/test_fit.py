@@ -13,6 +13,7 @@ import torch
 import yaml
 
 import bpgen
+from bpgen.callbacks.interrupt import Interrupt
 from bpgen.cli import main
 from bpgen.training.run_folder import COLUMNS
 
@@ -122,6 +123,24 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path, after, sign, code):
     last = [torch.load(max((f / "weights").iterdir()))["network"] for f in (whole, stopped)]
     assert all(torch.equal(last[0][n], last[1][n]) for n in last[0])
     assert main(["fit", "--resume", str(stopped)]) == 2  # it is finished now
+
+
+@pytest.mark.parametrize("batch", [0, 1, 73, 74])
+def test_a_run_stopped_at_any_batch_continues_bit_for_bit(tmp_path, monkeypatch, batch):
+    """Between the two batches of an update there is nothing to continue from: the run goes on to the update."""
+    whole = fit(tmp_path / "whole", *RESUMED)
+    passed_on = Interrupt.on_train_batch_end
+
+    def stop(self, trainer, module, outputs, data, batch_idx):
+        if trainer.current_epoch == 1 and batch_idx == batch:
+            self.received = signal.SIGINT
+        passed_on(self, trainer, module)
+
+    monkeypatch.setattr(Interrupt, "on_train_batch_end", stop)
+    stopped = fit(tmp_path / "stopped", *RESUMED, code=130)
+    monkeypatch.undo()
+    assert main(["fit", "--resume", str(stopped)]) == 0
+    assert (stopped / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
 
 
 def test_divergence_is_data(tmp_path, capsys):

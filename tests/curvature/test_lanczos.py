@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
@@ -9,26 +11,8 @@ from torch import Tensor
 
 from bpgen.curvature import lanczos
 from bpgen.errors import BpgenError
+from tests.curvature.matrices import SPECTRA, Matrix, symmetric
 from tests.oracles import randn
-
-
-class Matrix:
-    """An operator with a count of its products; `noise` is what single precision would do to them."""
-
-    def __init__(self, H: Tensor, noise: float = 0.0) -> None:
-        self.H, self.noise, self.count = H, noise, 0
-        self.size, self.precision = len(H), noise or torch.finfo(torch.float64).eps
-
-    def __call__(self, v: Tensor) -> Tensor:
-        self.count += 1
-        Hv = self.H * v if self.H.ndim == 1 else self.H @ v
-        return Hv + self.noise * Hv.norm() * torch.nn.functional.normalize(randn(self.count, self.size), dim=0)
-
-
-def symmetric(eigenvalues: Tensor, seed: int) -> Tensor:
-    """A dense matrix with this spectrum."""
-    q = torch.linalg.qr(randn(seed, len(eigenvalues), len(eigenvalues)))[0]
-    return q @ eigenvalues.diag() @ q.T
 
 
 def check(H: Tensor, top: int, which: str, seed: int = 0, tol: float = 1e-8, **options) -> None:
@@ -47,41 +31,6 @@ def check(H: Tensor, top: int, which: str, seed: int = 0, tol: float = 1e-8, **o
     assert torch.allclose(u @ u.T, torch.eye(top, dtype=u.dtype), atol=1e-10)
     Hu = u @ H if H.ndim == 2 else u * H
     assert torch.allclose((Hu - got.eigenvalues[:, None] * u).norm(dim=1), got.residuals, atol=1e-12 * size + 1e-300)
-
-
-def indefinite(P: int, seed: int) -> Tensor:
-    return randn(seed, P)
-
-
-def negative(P: int, seed: int) -> Tensor:
-    return -randn(seed, P).abs()
-
-
-def mostly_negative(P: int, seed: int) -> Tensor:
-    return torch.cat([randn(seed, P - 1), torch.tensor([-20.0], dtype=torch.float64)])
-
-
-def repeated(P: int, seed: int) -> Tensor:
-    return randn(seed, P).mul(1.5).round()
-
-
-def low_rank(P: int, seed: int) -> Tensor:
-    return torch.where(torch.arange(P) < 2, randn(seed, P), 0.0)
-
-
-def rank_one_negative(P: int, seed: int) -> Tensor:
-    return torch.where(torch.arange(P) < 1, -randn(seed, P).abs(), 0.0)
-
-
-def wide(P: int, seed: int) -> Tensor:
-    return 10 ** (3 * randn(seed, P).clamp(-2, 2)) * randn(seed + 1, P).sign()
-
-
-def multiple_of_identity(P: int, seed: int) -> Tensor:
-    return torch.full((P,), -3.0 if seed % 2 else 3.0, dtype=torch.float64)
-
-
-SPECTRA = [indefinite, negative, mostly_negative, repeated, low_rank, rank_one_negative, wide, multiple_of_identity]
 
 
 @pytest.mark.parametrize("which", ["largest", "magnitude"])
@@ -139,6 +88,29 @@ def test_largest_magnitude_is_found_where_both_ends_nearly_tie(gap):
     for seed in range(10):
         got = lanczos(Matrix(H), which="magnitude", seed=seed)
         assert got.eigenvalues.item() == pytest.approx(-5 - gap, rel=1e-6)
+
+
+def test_largest_magnitude_waits_for_the_slower_end():
+    """The positive end is isolated and settles early, the negative one belongs to a continuum."""
+    H = torch.cat([torch.linspace(-5.02, 2, 3000), torch.tensor([5.0])]).double()
+    for seed in range(10):
+        got = lanczos(Matrix(H), which="magnitude", tol=1e-3, seed=seed)
+        assert got.eigenvalues.item() == pytest.approx(-5.02, rel=1e-3)
+
+
+def test_a_breakdown_is_left_in_a_new_direction_and_lengths_are_kept():
+    extend = sys.modules["bpgen.curvature.lanczos"]._extend
+    random = torch.Generator().manual_seed(0)
+    Q = torch.eye(7, 9, dtype=torch.float64)
+    rest = torch.zeros(3, 9, dtype=torch.float64)
+    rest[:2, 3:] = randn(0, 2, 6)
+    width, R = extend(Q, 3, rest, 1e-12, random)
+    assert width == 3
+    assert torch.allclose(Q[:6] @ Q[:6].T, torch.eye(6, dtype=torch.float64), atol=1e-14)
+    for seed in range(3):
+        z = randn(seed, 3)
+        assert (R @ z).norm().item() == pytest.approx((z @ rest).norm().item())
+    assert extend(Q, 6, rest, 1e-12, random)[0] == 1
 
 
 @pytest.mark.parametrize("rounding", [0.0, 1e-7])

@@ -107,9 +107,10 @@ def test_weights_are_those_handed_in_and_not_the_modules():
     assert distance(got(v), products(p)(v)) > 0.01
 
 
-def test_later_training_does_not_change_the_operator():
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_later_training_does_not_change_the_operator(chunk_size):
     p = problem()
-    operator = products(p)
+    operator = products(p, chunk_size=chunk_size)
     v = randn(0, operator.size)
     before = operator(v)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measu
 from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
-from bpgen.errors import BpgenError, DivergedError, require
+from bpgen.errors import DivergedError, require
 from bpgen.figures import run_figures
 from bpgen.losses import Loss
 from bpgen.tasks import Task
@@ -27,7 +27,7 @@ from bpgen.training.build import TrainerOptions, make_loss, make_network, make_r
 from bpgen.training.data import TaskData, fitted
 from bpgen.training.module import RuleTraining
 from bpgen.training.optim import Optimizer, Schedule
-from bpgen.training.run_folder import COLUMNS, RunFolder, config_hash
+from bpgen.training.run_folder import RunFolder, config_hash
 
 Say = Callable[[str], None]
 EXIT_CODES = {"finished": 0, "diverged": 3, "interrupted": 130}
@@ -147,8 +147,8 @@ def _train(
     status, message, code = "finished", "", 0
     started = time.perf_counter()
     try:
-        with _quiet_lightning():
-            trainer = _trainer(options, callbacks, logger, folder, terminal)
+        with quiet_lightning():
+            trainer = trainer_for(options, callbacks, logger, str(folder.path), terminal)
             trainer.fit(
                 module, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True
             )
@@ -176,9 +176,10 @@ def _train(
     return Outcome(folder, status, code or EXIT_CODES[status], message)
 
 
-def _trainer(
-    options: TrainerOptions, callbacks: list[pl.Callback], logger: Any, folder: RunFolder, terminal: bool
+def trainer_for(
+    options: TrainerOptions, callbacks: list[Any], logger: Any, root: str | None, terminal: bool
 ) -> pl.Trainer:
+    """Lightning's trainer as every run uses it: no validation loop, no files of its own, one device."""
     return pl.Trainer(
         max_epochs=options.max_epochs if options.max_steps is None else -1,
         max_steps=-1 if options.max_steps is None else options.max_steps,
@@ -193,7 +194,7 @@ def _trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        default_root_dir=folder.path,
+        default_root_dir=root,
     )
 
 
@@ -233,7 +234,7 @@ def _draw(config: dict[str, Any], folder: RunFolder) -> None:
         figure.savefig(folder.path / "figures" / f"{name}.png")
 
 
-class _quiet_lightning:
+class quiet_lightning:
     """Keep Lightning's hints about hardware and data loaders from the user: bpgen's own loader needs none of them."""
 
     def __enter__(self) -> None:
@@ -250,6 +251,3 @@ class _quiet_lightning:
         self._filters.__exit__(*exception)
         for logger, level in zip(self._loggers, self._levels, strict=True):
             logger.setLevel(level)
-
-
-__all__ = ["COLUMNS", "BpgenError", "Outcome", "fit", "resume"]

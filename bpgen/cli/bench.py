@@ -21,8 +21,10 @@ def run(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     require(options.rounds >= 1 and min(options.threads) >= 1, "rounds and threads must be positive.")
     from bpgen import bench
+    from bpgen.bench import trainer
 
     print("measuring ...", file=sys.stderr)
-    rows = bench.run(threads=tuple(options.threads), rounds=options.rounds)
-    print(bench.to_json(rows) if options.json else bench.table(rows))
+    rules = bench.run(threads=options.threads, rounds=options.rounds)
+    steps = trainer.rows(threads=options.threads, rounds=options.rounds)
+    print(bench.to_json([*rules, *steps]) if options.json else f"{bench.table(rules)}\n\n{trainer.table(steps)}")
     return 0

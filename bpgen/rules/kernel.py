@@ -157,10 +157,10 @@ def _loop_in_place(
     scale, hop = (C.factor, None) if isinstance(C, Scale) else (1.0, C)
     T, shift = trajectory.n_steps, trajectory.n_steps - signal.shape[0] + 1
     buffer = signal.new_empty(T - first + 1, *signal.shape[1:])
-    rows, signals, spare = buffer.unbind(0), signal.unbind(0), torch.empty_like(buffer[0])
+    rows, spare = buffer.unbind(0), torch.empty_like(buffer[0])
+    torch.mul(signal, scale, out=buffer[shift - first :])
     if carrier is None:
         buffer[: shift - first].zero_()
-        torch.mul(signal, scale, out=buffer[shift - first :])
         D.pull_into(buffer[shift - first :], slice(shift, T + 1))
     else:
         carrier = scale * carrier
@@ -175,12 +175,10 @@ def _loop_in_place(
         row, cut = rows[t - first], t == T or (blocks is not None and t % blocks == 0)
         later = rows[t + 1 - first] if not cut else row
         if carrier is not None:
-            if cut:
-                torch.mul(signals[t - shift], scale, out=row)
-            elif t >= shift:
-                torch.addmm(signals[t - shift], pulled(hop, later, t + 1), carrier, beta=scale, out=row)
-            else:
+            if t < shift:
                 torch.mm(pulled(hop, later, t + 1), carrier, out=row)
+            elif not cut:
+                row.addmm_(pulled(hop, later, t + 1), carrier)
             D.pull_into(row, t)
         if not cut and not A.is_zero:
             if isinstance(A, Scale):

@@ -21,14 +21,16 @@ class Stub:
     """A server that holds one run.
 
     Attributes:
+        connections: how often anything connected.
         requests: path and body of everything received, in order.
         keys: the API keys it was sent.
-        run: last value that is not null of every field of the run: name, project, entity, groupName, tags, ...
-        history: rows of metrics, in order.  events, exit_code: as streamed.
-        files: uploaded files by name.
+        run: last value of every field of the run that was ever set: name, project, entity, groupName, tags, ...
+        history, summary, exit_code: what was streamed.
+        files: what was uploaded, by name.
     """
 
     def __init__(self) -> None:
+        self.connections = 0
         self.requests: list[tuple[str, bytes]] = []
         self.keys: set[str] = set()
         self.run: dict[str, Any] = {}
@@ -98,6 +100,10 @@ class Stub:
 
 
 class _Server(ThreadingHTTPServer):
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self.RequestHandlerClass.stub.connections += 1  # type: ignore[attr-defined]
+        return True
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is no error; anything else goes to stderr, where a failing test shows it."""
         if not isinstance(sys.exc_info()[1], ConnectionError):

@@ -140,9 +140,12 @@ def _train(
     run_id = before.get("wandb_id")
     track = tracking.Tracking(**config["tracking"])
     logger = tracking.start(config["wandb"], track, folder.path, config, say, run_id)
-    clock = EvaluationClock(**config["evaluation"])
-    progress: pl.Callback = ProgressBar() if terminal else ProgressLines()
-    callbacks = [clock, *measurements, Record(folder), progress, Interrupt(folder)]
+    clock = EvaluationClock(**config["evaluation"]).attach(*measurements, Record(folder))
+    callbacks: list[pl.Callback] = [clock, Interrupt(folder)]
+    if terminal:
+        callbacks.append(ProgressBar())
+    else:
+        clock.attach(ProgressLines())
     options = TrainerOptions(**config["trainer"])
     status, message, code = "finished", "", 0
     started = time.perf_counter()

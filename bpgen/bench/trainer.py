@@ -1,8 +1,8 @@
 """What a step of `bpgen fit` costs beyond the rule: the same batch, in the trainer and bare, in one run.
 
 After every step the rule's gradient of that step's batch is taken once more by itself. The step is timed from the end
-of that to the end of the trainer's next step, so it holds everything: fetching the batch, the rule, the straight-through
-loss, the optimizer, Lightning's hooks.
+of that to the end of the trainer's next step, so it holds everything: fetching the batch, the rule, handing its
+gradient to autograd, the optimizer, Lightning's hooks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 
 from bpgen.bench import Row
+from bpgen.callbacks import EvaluationClock
 from bpgen.callbacks.interrupt import Interrupt
 from bpgen.experiment import quiet_lightning, trainer_for
 from bpgen.losses import L2, Loss
@@ -75,10 +76,10 @@ def step_times(rule: str, n_steps: int, batch: int, n_in: int, alpha: float, ste
     task = _Noise(n_steps, 16 * batch, n_in)
     loss = Loss(regulariser=L2.of(0.01))
     module = RuleTraining(Network(Leaky(alpha), n_in, n_out=10), load_rule(rule), loss, Optimizer(lr=1e-4))
-    watch = _Stopwatch()
+    watch, clock = _Stopwatch(), EvaluationClock(steps)
     with quiet_lightning():
         trainer = trainer_for(
-            TrainerOptions(max_steps=steps), [Interrupt(RunFolder(".")), watch], None, None, terminal=False
+            TrainerOptions(max_steps=steps), [clock, Interrupt(RunFolder(".")), watch], None, None, terminal=False
         )
         trainer.fit(module, datamodule=TaskData(task, loss, batch))
     return 1e3 * watch.step, 1e3 * watch.bare

@@ -234,14 +234,15 @@ def _sliding(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, rea
     """
     A, C, D, T = trajectory.local.A, trajectory.local.C, trajectory.local.D, trajectory.n_steps
     scale, hop = (C.factor, Scale(1.0)) if isinstance(C, Scale) else (1.0, C)
-    signal = torch.cat([signal.new_zeros(T + 1 - signal.shape[0], *signal.shape[1:]), signal])
-    state, complete = D.pull(signal.unsqueeze(-2), slice(0, T + 1)), []
-    for last in range(T, max(T - reach + 1, 0), -1):  # state stands at t = 0..last
+    first = 1 if trajectory.from_rest else 0
+    signal = torch.cat([signal.new_zeros(T + 1 - first - signal.shape[0], *signal.shape[1:]), signal])
+    state, complete = D.pull(signal.unsqueeze(-2), slice(first, T + 1)), []
+    for last in range(T, max(T - reach + 1, first), -1):  # state stands at t = first..last
         complete.append(state[-1:])
-        later, times, arriving = state[1:], slice(1, last + 1), signal[:last]
+        later, times, arriving = state[1:], slice(first + 1, last + 1), signal[: last - first]
         if carrier is not None:
             c, shape = hop.pull(later, times).flatten(-2).flatten(0, 1), arriving.shape
             arriving = torch.addmm(arriving.flatten(0, 1), c, carrier, alpha=scale).view(shape)
-        state = A.add_pull(D.pull(arriving.unsqueeze(-2), slice(0, last)), later, times)
+        state = A.add_pull(D.pull(arriving.unsqueeze(-2), slice(first, last)), later, times)
     state = torch.cat([state, *complete[::-1]])
-    return Credit(C.pull(state[1:], slice(1, T + 1)), state[0])
+    return Credit(C.pull(state[1 - first :], slice(1, T + 1)), None if first else state[0])

@@ -98,6 +98,13 @@ class TaskData(pl.LightningDataModule):
             self._loader.load_state_dict(self._saved)
         return self._loader
 
+    def transfer_batch_to_device(self, batch: Split, device: torch.device, dataloader_idx: int) -> Split:
+        """The batch on the device; at once where it is there already."""
+        if batch.x.device == device:
+            return batch
+        mask = None if batch.mask is None else batch.mask.to(device)
+        return Split(batch.x.to(device), batch.target.to(device), mask)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: Lightning itself forgets it in checkpoints taken at the end of an epoch."""
         return {} if self._loader is None else {"loader": self._loader.state_dict()}

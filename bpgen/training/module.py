@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -43,6 +44,13 @@ class RuleTraining(pl.LightningModule):
         self.optimizer, self.schedule = optimizer or Optimizer(), schedule or Schedule()
         self.last_loss = float("nan")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As usual, but for the name of the present hook, which Lightning notes some forty times a step."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)  # a module's own bookkeeping of attributes costs 0.1 ms a step
+        else:
+            super().__setattr__(name, value)
+
     def training_step(self, batch: Split, batch_idx: int) -> Tensor:
         """The rule's gradient, handed to autograd as a loss whose value is true and whose gradient is the rule's."""
         x, target, mask = batch
@@ -52,7 +60,7 @@ class RuleTraining(pl.LightningModule):
                 self.network, self.network.params(), x, target, self.loss.with_mask(mask), draws
             )
         self.last_loss = float(result.loss)
-        if not torch.isfinite(result.loss):
+        if not math.isfinite(self.last_loss):
             raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
         return straight_through(result.loss, self.network, result.grads)
 
@@ -76,9 +84,25 @@ class RuleTraining(pl.LightningModule):
 
 
 def straight_through(loss: Tensor, network: Network, grads: dict[str, Tensor]) -> Tensor:
-    """A scalar with the value of `loss` and the gradient `grads` by the parameters.
+    """A scalar with the value of `loss` whose gradient by the parameters is `grads`, to the last bit.
 
-    The parentheses matter: (loss + z) - z would lose the loss's last digits to a large z.
+    It is an ordinary node of autograd's graph, so clipping, accumulation, loss scaling and gradient hooks work as for
+    any loss.
     """
-    z = torch.stack([(p * grads[name]).sum() for name, p in network.named_parameters()]).sum()
-    return loss.detach() + (z - z.detach())
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    handed: Tensor = _HandedGradients.apply(loss, [grads[name] for name in names], *parameters)
+    return handed
+
+
+class _HandedGradients(torch.autograd.Function):
+    """Forward: the loss. Backward: the gradients it was handed, times what arrives from above."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, grads: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.grads = grads
+        return loss.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(above * g for g in ctx.grads)

@@ -48,18 +48,24 @@ def gap(ax: Axes, table: pd.DataFrame) -> None:
 
 def sharpness(ax: Axes, table: pd.DataFrame) -> None:
     """Leading Hessian eigenvalue with its residual as error bar, and the stability bound 2/η of gradient descent."""
-    if table.get("sharpness/lambda_max", pd.Series(dtype=float)).notna().any():
+    surrogate = "sharpness/surrogate/lambda_max" in table
+    name = "sharpness/surrogate" if surrogate else "sharpness"
+    if table.get(f"{name}/lambda_max", pd.Series(dtype=float)).notna().any():
         ax.errorbar(
             table["step"],
-            table["sharpness/lambda_max"],
-            yerr=table["sharpness/residual"],
+            table[f"{name}/lambda_max"],
+            yerr=table[f"{name}/residual"],
             color="#0072B2",
             marker=".",
             label=r"$\lambda_{\max}$ (bar: residual)",
         )
         ax.plot(table["step"], 2 / table["lr"], color="#D55E00", ls="--", label=r"$2/\eta$")
         ax.set_yscale("log")
-    ax.set(xlabel="training step", ylabel="curvature (loss per weight²)", title="Sharpness of the true loss")
+    ax.set(
+        xlabel="training step",
+        ylabel="curvature (loss per weight²)",
+        title=f"Sharpness of the {'surrogate network' if surrogate else 'true loss'}",
+    )
     ax.legend(frameon=False)
 
 

@@ -19,7 +19,7 @@ class ProgressBar(TQDMProgressBar):
 
     def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row) -> None:
         """Keep the last sharpness."""
-        self._sharpness = row.get("sharpness/lambda_max")
+        self._sharpness = row.get("sharpness/lambda_max", row.get("sharpness/surrogate/lambda_max"))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Loss of the last batch and last sharpness."""
@@ -34,6 +34,11 @@ class ProgressLines(pl.Callback):
 
     def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row) -> None:
         """Print a line."""
-        shown = {"loss": "train/loss", "val accuracy": "val/accuracy", "sharpness": "sharpness/lambda_max"}
+        shown = {
+            "loss": "train/loss",
+            "val accuracy": "val/accuracy",
+            "sharpness": "sharpness/lambda_max",
+            "surrogate sharpness": "sharpness/surrogate/lambda_max",
+        }
         numbers = ", ".join(f"{label} {row[key]:.4g}" for label, key in shown.items() if key in row)
         print(f"epoch {row['epoch']:.4g}, step {row['step']}: {numbers}", flush=True)

@@ -1,4 +1,9 @@
-"""Sharpness along training: the leading eigenvalue of the Hessian of the true loss, never of the truncated one."""
+"""Sharpness along training: the leading eigenvalue of the Hessian of the true loss, never of the truncated one.
+
+The true loss of a spiking network is piecewise constant in its recurrent weights. What is measured there is the
+curvature of the surrogate network (`bpgen.neurons.surrogate`), under names of its own, sharpness/surrogate/...; the
+columns of the true loss stay empty.
+"""
 
 from __future__ import annotations
 
@@ -52,15 +57,16 @@ class Sharpness(Measurement):
         )
 
     def measure(self, moment: Moment) -> dict[str, float | int]:
-        """λ_max, its residual ‖Hv - λv‖ and the number of products."""
+        """λ_max, its residual ‖Hv - λv‖ and the number of products; of the surrogate network where neurons spike."""
         result = self._eigenvalue(moment, "largest")
+        name = "sharpness/surrogate" if moment.module.network.neuron.spiking else "sharpness"
         row: dict[str, float | int] = {
-            "sharpness/lambda_max": float(result.eigenvalues[0]),
-            "sharpness/residual": float(result.residuals[0]),
-            "sharpness/products": result.products,
+            f"{name}/lambda_max": float(result.eigenvalues[0]),
+            f"{name}/residual": float(result.residuals[0]),
+            f"{name}/products": result.products,
         }
         if self.released:
-            row["sharpness/released"] = float(self._eigenvalue(moment, "released").eigenvalues[0])
+            row[f"{name}/released"] = float(self._eigenvalue(moment, "released").eigenvalues[0])
         return row
 
     def _eigenvalue(self, moment: Moment, definition: Literal["largest", "released"]) -> SharpnessResult:

@@ -17,6 +17,7 @@ _SHOWN = (
     ("gap, noisy inputs", "gap_noisy/accuracy", "{:+.1%}"),
     ("training loss", "train/loss", "{:.4g}"),
     ("sharpness λ_max", "sharpness/lambda_max", "{:.4g}"),
+    ("sharpness λ_max, surrogate network", "sharpness/surrogate/lambda_max", "{:.4g}"),
     ("alignment with BPTT, cosine", "alignment/cosine", "{:.3f}"),
     ("alignment with BPTT, ρ", "alignment/rho", "{:.3f}"),
 )

@@ -8,6 +8,8 @@ Definitions, by name:
                validation batch of 256, and the loss contains its L2, so that every eigenvalue is shifted by
                exactly the coefficient, 0.01. In that code the silenced autapses are free entries whose Hessian
                is the coefficient itself; here they are left out, which no largest eigenvalue above it can notice.
+For spiking neurons it is the curvature of the surrogate network (`bpgen.neurons.surrogate`); their true loss is
+piecewise constant in the recurrent weights.
 λ_max of W_rec is not λ_max of all weights: bounds such as 2/η speak of everything that is trained (block="all").
 
 References: Y. H. Liu et al., Beyond accuracy, NeurIPS 2022 and its released code; `bpgen.curvature.lanczos`;

@@ -2,5 +2,6 @@
 
 from bpgen.neurons.base import Neuron
 from bpgen.neurons.leaky import Leaky
+from bpgen.neurons.lif import ALIF, LIF
 
-__all__ = ["Leaky", "Neuron"]
+__all__ = ["ALIF", "LIF", "Leaky", "Neuron"]

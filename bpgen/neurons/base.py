@@ -36,11 +36,14 @@ class Neuron(nn.Module):
         n_states: d, state components per neuron.
         n_currents: K, input currents per neuron.
         noise_scale: factor from `sigma_rec` to the standard deviation of the current noise per step.
+        spiking: whether the activity jumps and its derivative is a surrogate (`bpgen.neurons.surrogate`): gradients
+            and curvature are then those of the surrogate network, and what is measured of them says so in its name.
     """
 
     n_states: int = 1
     n_currents: int = 1
     noise_scale: float = 1.0
+    spiking: bool = False
 
     def f(self, s: Tensor, I: Tensor) -> Tensor:
         """Next state [...,d,N] from the state [...,d,N] and the currents [...,K,N]; elementwise over neurons."""

@@ -36,11 +36,16 @@ class Neuron(nn.Module):
         n_states: d, state components per neuron.
         n_currents: K, input currents per neuron.
         noise_scale: factor from `sigma_rec` to the standard deviation of the current noise per step.
+        recurrent_currents: which of the K currents the recurrent activity reaches; None is all. The other blocks
+            of W_rec are masked by the network: no effect, no gradient, no curvature.
+        input_currents: the same for the inputs and W_in. Biases and noise reach all currents.
     """
 
     n_states: int = 1
     n_currents: int = 1
     noise_scale: float = 1.0
+    recurrent_currents: tuple[int, ...] | None = None
+    input_currents: tuple[int, ...] | None = None
 
     def f(self, s: Tensor, I: Tensor) -> Tensor:
         """Next state [...,d,N] from the state [...,d,N] and the currents [...,K,N]; elementwise over neurons."""

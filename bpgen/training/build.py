@@ -13,12 +13,12 @@ from typing import Any, Literal
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.losses import L2, Loss, LossName, When
 from bpgen.network import Network
-from bpgen.neurons import Leaky, Neuron
+from bpgen.neurons import GRU, LSTM, Leaky, Neuron
 from bpgen.registry import find
 from bpgen.rules import Rule, load_rule
 from bpgen.tasks import Task
 
-NEURONS: dict[str, type[Neuron]] = {"leaky": Leaky}
+NEURONS: dict[str, type[Neuron]] = {"leaky": Leaky, "gru": GRU, "lstm": LSTM}
 Config = Mapping[str, Any]
 
 

@@ -151,7 +151,7 @@ def _train(
     started = time.perf_counter()
     try:
         with quiet_lightning():
-            trainer = trainer_for(options, callbacks, logger, str(folder.path), terminal)
+            trainer = trainer_for(options, callbacks, logger, str(folder.path))
             trainer.fit(
                 module, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True
             )
@@ -179,9 +179,7 @@ def _train(
     return Outcome(folder, status, code or EXIT_CODES[status], message)
 
 
-def trainer_for(
-    options: TrainerOptions, callbacks: list[Any], logger: Any, root: str | None, terminal: bool
-) -> pl.Trainer:
+def trainer_for(options: TrainerOptions, callbacks: list[Any], logger: Any, root: str | None) -> pl.Trainer:
     """Lightning's trainer as every run uses it: no validation loop, no files of its own, one device."""
     return pl.Trainer(
         max_epochs=options.max_epochs if options.max_steps is None else -1,
@@ -193,7 +191,7 @@ def trainer_for(
         gradient_clip_val=options.clip,
         accumulate_grad_batches=options.accumulate,
         enable_checkpointing=False,
-        enable_progress_bar=terminal,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,

@@ -30,7 +30,9 @@ InitName = Literal["liu2022", "glorot2010", "saxe2014", "sompolinsky1988"]
 class Network(nn.Module):
     """Recurrent network with parameters W_rec [K·N,N], W_in [K·N,I], b_rec [K·N], W_out [O,N], b_out [O].
 
-    A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N].
+    A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N]. Blocks of W_rec
+    and W_in that lead to a current which does not see the activity or the input (see `Neuron`) start at zero and are
+    masked as autapses are.
 
     Args:
         neuron: dynamics of a neuron.
@@ -56,7 +58,8 @@ class Network(nn.Module):
     W_rec: nn.Parameter
     W_in: nn.Parameter
     W_out: nn.Parameter
-    autapse_mask: Tensor | None
+    rec_mask: Tensor | None
+    in_mask: Tensor | None
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class Network(nn.Module):
         if init not in INITIALISATIONS:
             raise unknown("init", init, INITIALISATIONS)
         self.neuron, self.kappa, self.sigma_rec = neuron, float(kappa), float(sigma_rec)
-        self.n_in, self.n_rec, self.n_out = n_in, n_rec, n_out
+        self.n_in, self.n_rec, self.n_out, self.autapses = n_in, n_rec, n_out, autapses
         self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, n_rec)).any()
         K, d = neuron.n_currents, neuron.n_states
 
@@ -92,12 +95,21 @@ class Network(nn.Module):
             return nn.Parameter(value.to(dtype))
 
         weights = INITIALISATIONS[init](K, n_rec, n_in, n_out, generator(seed, "init"))
-        self.W_rec, self.W_in, self.W_out = map(parameter, weights)
+        rec_blocks = _blocks(neuron, "recurrent_currents", n_rec, n_rec)
+        in_blocks = _blocks(neuron, "input_currents", n_rec, n_in)
+        W_rec, W_in, W_out = weights
+        self.W_rec = parameter(W_rec if rec_blocks is None else W_rec * rec_blocks)
+        self.W_in = parameter(W_in if in_blocks is None else W_in * in_blocks)
+        self.W_out = parameter(W_out)
         self.b_rec = parameter(torch.zeros(K * n_rec)) if bias in ("rec", "both") else None
         self.b_out = parameter(torch.zeros(n_out)) if bias in ("out", "both") else None
         self.initial_state = parameter(torch.zeros(d, n_rec)) if trainable_initial_state else None
-        mask = None if autapses else (1 - torch.eye(n_rec)).repeat(K, 1).to(dtype)
-        self.register_buffer("autapse_mask", mask, persistent=False)
+        rec_mask = rec_blocks
+        if not autapses:
+            off_diagonal = (1 - torch.eye(n_rec)).repeat(K, 1)
+            rec_mask = off_diagonal if rec_blocks is None else rec_blocks * off_diagonal
+        for name, mask in (("rec_mask", rec_mask), ("in_mask", in_blocks)):
+            self.register_buffer(name, None if mask is None else mask.to(dtype), persistent=False)
 
     def params(self) -> dict[str, Tensor]:
         """The parameters by name, detached: what `run` and every rule are handed."""
@@ -105,7 +117,8 @@ class Network(nn.Module):
 
     def masks(self) -> dict[str, Tensor]:
         """0-1 masks of the weights that cannot act, by parameter name; such entries have no gradient."""
-        return {} if self.autapse_mask is None else {"W_rec": self.autapse_mask}
+        masks = {"W_rec": self.rec_mask, "W_in": self.in_mask}
+        return {name: mask for name, mask in masks.items() if mask is not None}
 
     def draw_noise(self, n_steps: int, batch: int, random: torch.Generator) -> Tensor | None:
         """Current noise [T,B,K·N] of standard deviation sigma_rec · neuron.noise_scale; None without noise."""
@@ -205,6 +218,20 @@ class Network(nn.Module):
                 Is[t].addmm_(hs[t - 1], W_rec)
             advance_into(Is[t], ss[t - 1], ss[t], hs[t])
         return h, states.unsqueeze(-2), None
+
+
+def _blocks(neuron: Neuron, which: str, rows: int, columns: int) -> Tensor | None:
+    """0-1 mask [K·rows,columns] of the blocks of those of the neuron's currents; None where it names none."""
+    currents, K = getattr(neuron, which), neuron.n_currents
+    if currents is None:
+        return None
+    require(
+        all(0 <= k < K for k in currents),
+        f"{type(neuron).__name__}.{which} must name currents from 0 to {K - 1}, got {tuple(currents)}.",
+    )
+    mask = torch.zeros(K, rows, columns)
+    mask[list(currents)] = 1
+    return mask.flatten(0, 1)
 
 
 # glibc keeps twice as much freed memory as the largest block it has freed so far (64 MiB at most) and returns the rest

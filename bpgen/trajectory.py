@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Trajectory:
     """Activity of a network at given weights. Time first; index t = 1..T along h and states, 0 is the start.
 
-    params: weights by name; `W_rec` has its autapses already masked.
+    params: weights by name; `W_rec` and `W_in` are already masked.
     x: inputs [T,B,I].
     h: activities [T+1,B,N].
     states: [T+1,B,d,N].

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import bpgen
-from bpgen.neurons import Leaky, Neuron
+from bpgen.neurons import GRU, Leaky, Neuron
 from bpgen.rules import Rule, RuleGradients
 
 torch.set_num_threads(1)  # matrices of five neurons: a second thread only costs time
@@ -112,6 +112,19 @@ def true_loss(outputs: Tensor, target: Tensor, loss: str, when: str, mask: Tenso
     return (each * (default if mask is None else mask)).sum() / B
 
 
+def acting(network: bpgen.Network) -> dict[str, Tensor]:
+    """Which entries of each parameter can act, said here again: no autapses, and no missing blocks of a GRU."""
+    free = {name: torch.ones_like(w, dtype=torch.bool) for name, w in network.named_parameters()}
+    N = network.n_rec
+    if not network.autapses:
+        for block in free["W_rec"].split(N):
+            block.fill_diagonal_(False)
+    if isinstance(network.neuron, GRU):
+        free["W_rec"][2 * N : 3 * N] = False
+        free["W_in"][3 * N :] = False
+    return free
+
+
 def plain_read(r: Tensor, W_out: Tensor) -> Tensor:
     return r @ W_out.T
 
@@ -137,13 +150,12 @@ def run_slow(
     """The network as a plain loop; entry 0 of `h` and `states` is the start."""
     network, neuron = p.network, p.network.neuron
     K, N = neuron.n_currents, network.n_rec
-    off_diagonal = 1 - torch.eye(N, dtype=torch.float64).repeat(K, 1)
-    W = params["W_rec"] if network.autapse_mask is None else params["W_rec"] * off_diagonal
+    W, W_in = (torch.where(acting(network)[n], params[n], 0.0) for n in ("W_rec", "W_in"))
     s = p.start(params)
     h = neuron.g(s)
     hs, states, outputs, r = [h], [s], [], torch.zeros_like(h)
     for t in range(1, len(p.x) + 1):
-        I = hop(h, t) @ W.T + p.x[t - 1] @ params["W_in"].T
+        I = hop(h, t) @ W.T + p.x[t - 1] @ W_in.T
         if "b_rec" in params:
             I = I + params["b_rec"]
         if noise is not None:

@@ -78,9 +78,7 @@ def step_times(rule: str, n_steps: int, batch: int, n_in: int, alpha: float, ste
     module = RuleTraining(Network(Leaky(alpha), n_in, n_out=10), load_rule(rule), loss, Optimizer(lr=1e-4))
     watch, clock = _Stopwatch(), EvaluationClock(steps)
     with quiet_lightning():
-        trainer = trainer_for(
-            TrainerOptions(max_steps=steps), [clock, Interrupt(RunFolder(".")), watch], None, None, terminal=False
-        )
+        trainer = trainer_for(TrainerOptions(max_steps=steps), [clock, Interrupt(RunFolder(".")), watch], None, None)
         trainer.fit(module, datamodule=TaskData(task, loss, batch))
     return 1e3 * watch.step, 1e3 * watch.bare
 

@@ -14,7 +14,7 @@ def run(argv: list[str]) -> int:
         prog="bpgen bench",
         description="Time every rule against torch.nn.RNN, an autograd loop of the same model, and its own floor "
         "(forward loop + backward loop + weight products), interleaved in one run; ratios of minima. Half a minute on "
-        "an idle machine; beside another busy process torch's threads wait for each other, and it takes many times that.",
+        "an idle machine; beside another busy process torch's threads wait for each other: many times that.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--rounds", type=int, default=15, help="rounds to take the minimum of (default: 15)")

@@ -22,7 +22,7 @@ examples:
 choosing the parts (their own options follow below, for the parts chosen now):
   --rule NAME         learning rule, see `bpgen rules` (default: rflo)
   --task NAME         task, see `bpgen tasks` (default: digits)
-  --neuron NAME       neuron model: leaky, lif, alif (default: leaky)
+  --neuron NAME       neuron model: leaky, lif, alif, gru, lstm (default: leaky)
   --config NAME|FILE  take options from a config; the command line wins; may be given several times
                       shipped: {configs}
   --print_config      print the resolved config and stop

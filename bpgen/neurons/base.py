@@ -38,12 +38,17 @@ class Neuron(nn.Module):
         noise_scale: factor from `sigma_rec` to the standard deviation of the current noise per step.
         spiking: whether the activity jumps and its derivative is a surrogate (`bpgen.neurons.surrogate`): gradients
             and curvature are then those of the surrogate network, and what is measured of them says so in its name.
+        recurrent_currents: which of the K currents the recurrent activity reaches; None is all. The other blocks
+            of W_rec are masked by the network: no effect, no gradient, no curvature.
+        input_currents: the same for the inputs and W_in. Biases and noise reach all currents.
     """
 
     n_states: int = 1
     n_currents: int = 1
     noise_scale: float = 1.0
     spiking: bool = False
+    recurrent_currents: tuple[int, ...] | None = None
+    input_currents: tuple[int, ...] | None = None
 
     def f(self, s: Tensor, I: Tensor) -> Tensor:
         """Next state [...,d,N] from the state [...,d,N] and the currents [...,K,N]; elementwise over neurons."""

@@ -13,12 +13,12 @@ from typing import Any, Literal
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.losses import L2, Loss, LossName, When
 from bpgen.network import Network
-from bpgen.neurons import ALIF, LIF, Leaky, Neuron
+from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky, Neuron
 from bpgen.registry import find
 from bpgen.rules import Rule, load_rule
 from bpgen.tasks import Task
 
-NEURONS: dict[str, type[Neuron]] = {"leaky": Leaky, "lif": LIF, "alif": ALIF}
+NEURONS: dict[str, type[Neuron]] = {"leaky": Leaky, "lif": LIF, "alif": ALIF, "gru": GRU, "lstm": LSTM}
 Config = Mapping[str, Any]
 
 

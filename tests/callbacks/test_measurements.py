@@ -12,6 +12,7 @@ from bpgen import Network, gradients, load_rule, sharpness
 from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Moment, Sharpness
 from bpgen.callbacks.alignment import alignment
 from bpgen.callbacks.measurement import undisturbed
+from bpgen.callbacks.progress import ProgressBar
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import Leaky
@@ -221,3 +222,21 @@ def test_bad_options(make):
 def test_zero_samples_switch_a_measurement_off():
     assert not Sharpness(samples=0).enabled
     assert not Alignment(samples=0).enabled
+
+
+def test_the_progress_bar_follows_the_run(monkeypatch):
+    at, bar = moment(), ProgressBar()
+    seen = []
+    monkeypatch.setattr(bar._progress, "update", lambda task, **fields: seen.append(fields))
+    module = RuleTraining(at.module.network, at.module.rule, at.module.loss, Optimizer(lr=0.01))
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    callbacks = [EvaluationClock().attach(Sharpness(samples=8)), bar]
+    pl.Trainer(**quiet, max_epochs=2, accelerator="cpu", callbacks=callbacks).fit(
+        module, datamodule=TaskData(at.task, at.module.loss, 8, 0)
+    )
+    assert [fields["total"] for fields in seen if "total" in fields] == [10]
+    assert seen[-1]["completed"] == 10
+    assert ", loss " not in seen[0]["now"]  # there was no step yet
+    assert seen[-1]["now"].startswith(", loss ")
+    assert "sharpness" in seen[-1]["now"]
+    assert not bar._progress.live.is_started

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.autograd.functional import hessian
 
 from bpgen.losses import L2, Loss
-from bpgen.neurons import Leaky
-from tests.oracles import Problem, problem, run_slow, true_loss
+from bpgen.neurons import GRU, LSTM, Leaky
+from tests.oracles import Problem, acting, problem, run_slow, true_loss
 
 BLOCKS = ("W_rec", "all")
 PROBLEMS = {
@@ -21,6 +21,8 @@ PROBLEMS = {
     ),
     "inside, mse, all, autapses": lambda: problem(Leaky(0.5, "retanh", "inside"), autapses=True, bias="none"),
     "learned initial state": lambda: problem(Leaky(0.4, "tanh"), learned=True, bias="rec"),
+    "GRU, cross-entropy, all": lambda: problem(GRU(), N=3, loss="cross_entropy"),
+    "LSTM, mse, last": lambda: problem(LSTM(), N=3, when="last", autapses=True),
     "memoryless": lambda: problem(Leaky(1.0, "relu"), loss="cross_entropy", when="last", seed=2),
 }
 
@@ -31,11 +33,8 @@ def objective(p: Problem, l2: float = 0.0) -> Loss:
 
 def free_entries(p: Problem, block: str) -> dict[str, Tensor]:
     """Which entries of each parameter of the block can act."""
-    named = dict(p.network.named_parameters())
-    free = {n: torch.ones_like(named[n], dtype=torch.bool) for n in (named if block == "all" else ["W_rec"])}
-    if p.network.autapse_mask is not None:
-        free["W_rec"].fill_diagonal_(False)
-    return free
+    free = acting(p.network)
+    return free if block == "all" else {"W_rec": free["W_rec"]}
 
 
 def dense_hessian(p: Problem, block: str, l2: float = 0.0, **paths) -> Tensor:

@@ -1,0 +1,115 @@
+"""Gated neurons, GRU and LSTM, numerically the cells of torch.nn.GRU and torch.nn.LSTM (the cuDNN forms).
+
+σ is the logistic function; I^k is block k of the current I_t [B,K,N], in torch's own order of the gates.
+GRU, d = 1 and K = 4 with currents (r, z, a, u), where a reads the input alone and u the activity alone:
+    (1) r = σ(I^r),  z = σ(I^z)              reset gate; update gate, z = 1 keeps
+    (2) n = tanh(I^a + r I^u)                candidate: the reset gate multiplies W_u h_{t-1} + b_u
+    (3) s_t = (1-z) n + z s_{t-1},           h_t = s_t
+LSTM, d = 2 with states (h, c) and K = 4 with currents (i, f, g, o):
+    (4) c_t = σ(I^f) c_{t-1} + σ(I^i) tanh(I^g)
+    (5) h_t = σ(I^o) tanh(c_t)               a state, because o_t depends on I_t; h_{t-1} enters by currents alone
+Their derivatives, with n' = (1-z)(1-n²) and m = 1 - tanh(c_t)²:
+    (6) GRU   A = z      C = (n' I^u r(1-r), (s_{t-1}-n) z(1-z), n', n' r)      D = 1
+    (7) LSTM  A = [[0, o m f], [0, f]]       D = (1, 0)
+              C_c = (i(1-i) g, f(1-f) c_{t-1}, i(1-g²), 0)      C_h = o m C_c + (0, 0, 0, o(1-o) tanh c_t)
+Sources: (1) to (3) Cho et al. 2014, EMNLP, eq. 5 to 8, but their reset gate multiplies h_{t-1} before the matrix
+product; (4), (5) Hochreiter & Schmidhuber 1997, Neural Comput. 9:1735, with the forget gate of Gers et al. 2000,
+Neural Comput. 12:2451.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bpgen.neurons.base import Neuron, Path
+from bpgen.neurons.gain import Dense, Local, Scale
+
+
+class GRU(Neuron):
+    """Gated recurrent unit: one state h, four currents (reset, update, candidate's input, candidate's recurrence).
+
+    As in Cho et al. 2014, z = 1 keeps the state. The reset gate multiplies the recurrent current of the candidate
+    and not the activity before its matrix product, so that every neuron is driven by currents alone. W_rec [4·N,N]
+    has no third block and W_in [4·N,I] no fourth one; a network masks them, and counts no weight there. Their
+    biases both exist: b_rec [4·N].
+    """
+
+    n_currents = 4
+    recurrent_currents = (0, 1, 3)
+    input_currents = (0, 1, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def f(self, s: Tensor, I: Tensor) -> Tensor:
+        """Equations (1) to (3)."""
+        _, z, n = _gru_gates(I)
+        return torch.lerp(n, s.squeeze(-2), z).unsqueeze(-2)
+
+    def g(self, s: Tensor) -> Tensor:
+        """The state itself."""
+        return s.squeeze(-2)
+
+    def local(self, path: Path) -> Local:
+        """Equation (6); see `Neuron.local`."""
+        currents, before = path.currents, _before(path.states).squeeze(-2)
+        r, z, n = _gru_gates(currents)
+        slope = (1 - z) * (1 - n * n)
+        C = torch.stack(
+            [slope * currents[..., 3, :] * r * (1 - r), (before - n) * z * (1 - z), slope, slope * r], dim=-2
+        )
+        return Local(Dense(z[..., None, None, :]), Dense(C.unsqueeze(-3)), Scale(1.0))
+
+
+class LSTM(Neuron):
+    """Long short-term memory: states (h, c), four currents (input gate, forget gate, cell input, output gate).
+
+    Its states [B,2,N], an initial one included, hold the activity h first and the cell c second. Biases start at
+    zero, the forget gate's too.
+    """
+
+    n_states = 2
+    n_currents = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def f(self, s: Tensor, I: Tensor) -> Tensor:
+        """Equations (4), (5)."""
+        i, f, g, o = _lstm_gates(I)
+        c = f * s[..., 1, :] + i * g
+        return torch.stack([o * torch.tanh(c), c], dim=-2)
+
+    def g(self, s: Tensor) -> Tensor:
+        """The first state."""
+        return s[..., 0, :]
+
+    def local(self, path: Path) -> Local:
+        """Equation (7); see `Neuron.local`."""
+        i, f, g, o = _lstm_gates(path.currents)
+        before, squashed = _before(path.states)[..., 1, :], torch.tanh(path.states[..., 1, :])
+        slope, zero = o * (1 - squashed * squashed), torch.zeros_like(o)  # slope: ∂h_t/∂c_t
+        c_by_I = torch.stack([i * (1 - i) * g, f * (1 - f) * before, i * (1 - g * g), zero], dim=-2)
+        h_by_o = torch.stack([zero, zero, zero, o * (1 - o) * squashed], dim=-2)
+        C = torch.stack([slope.unsqueeze(-2) * c_by_I + h_by_o, c_by_I], dim=-3)
+        A = torch.stack([torch.stack([zero, slope * f], dim=-2), torch.stack([zero, f], dim=-2)], dim=-3)
+        D = torch.stack([torch.ones_like(o), zero], dim=-2).unsqueeze(-3)
+        return Local(Dense(A), Dense(C), Dense(D))
+
+
+def _before(states: Tensor) -> Tensor:
+    """s_{t-1} in the place of s_t; entry 0 has no predecessor and is never asked for."""
+    return torch.cat([states[:1], states[:-1]])
+
+
+def _gru_gates(I: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """r, z and n of equations (1), (2), each [...,N]."""
+    r, z = torch.sigmoid(I[..., :2, :]).unbind(-2)
+    return r, z, torch.tanh(I[..., 2, :] + r * I[..., 3, :])
+
+
+def _lstm_gates(I: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gates i, f, o and the cell input g as (i, f, g, o), each [...,N]."""
+    i, f, g, o = I.unbind(-2)
+    return torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)

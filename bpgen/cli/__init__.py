@@ -24,7 +24,7 @@ commands:
 {os.linesep.join(f"  {name:<7} {text}" for name, text in COMMANDS.items())}
 
 first steps:
-  bpgen fit --rule rflo                 a run on embedded data: half a minute, no download, no account
+  bpgen fit --rule rflo                 a run on embedded data: seconds, no download, no account
   bpgen fit --rule bptt --seed 1        the same network and batches under another rule need only the same seed
   bpgen fit --rule rflo --help          every option of the run, the rule's own included
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shlex
 import time
 import warnings
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from bpgen.training.build import TrainerOptions, make_loss, make_network, make_r
 from bpgen.training.data import TaskData, fitted
 from bpgen.training.module import RuleTraining
 from bpgen.training.optim import Optimizer, Schedule
-from bpgen.training.run_folder import RunFolder, config_hash
+from bpgen.training.run_folder import RunFolder, config_hash, load_file
 
 Say = Callable[[str], None]
 EXIT_CODES = {"finished": 0, "diverged": 3, "interrupted": 130}
@@ -78,7 +79,11 @@ def resume(path: str, say: Say = print, terminal: bool = False) -> Outcome:
     config = folder.config()
     _set_threads(config)
     module, data, measurements, config = _parts(config)
-    checkpoint = torch.load(folder.checkpoint, weights_only=True, map_location="cpu")
+    checkpoint = load_file(folder.checkpoint, "start again with its config.yaml")
+    same = [tuple(v.shape) for v in checkpoint["state_dict"].values()] == [
+        tuple(v.shape) for v in module.state_dict().values()
+    ]
+    require(same, f"{path}/config.yaml does not fit the checkpoint: was it edited? Start a new run with it instead.")
     folder.forget_after(checkpoint["global_step"])
     return _train(config, folder, module, data, measurements, say, terminal, resumed=True)
 
@@ -103,6 +108,10 @@ def _parts(
     config = {**config, "loss": loss_options}
     loss = make_loss(**loss_options)
     options = TrainerOptions(**config["trainer"])
+    require(
+        options.accelerator != "gpu" or torch.cuda.is_available() or torch.backends.mps.is_available(),
+        "trainer.accelerator is gpu, and torch finds none here: use cpu or auto.",
+    )
     network = make_network(config, task)
     optimizer, schedule = Optimizer(**config["optimizer"]), Schedule(**config["schedule"])
     optimizer.build(network.named_parameters())  # a wrong weight name is bad input: found here, not in training
@@ -114,6 +123,11 @@ def _parts(
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
+    free = network.W_rec.numel() if network.autapses else network.n_rec - 1
+    require(
+        free > 0 or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
+        "network.n_rec 1 without autapses has no recurrent weight: measure --sharpness.block all, or more neurons.",
+    )
     _check_data(task, loss)
     return module, TaskData(task, loss, options.batch_size, config["seed"]), measurements, config
 
@@ -164,7 +178,8 @@ def _train(
         )
     except (RunInterrupted, KeyboardInterrupt) as stop:
         status, code = "interrupted", 128 + getattr(stop, "signum", 2)
-        message = f"interrupted at step {trainer.global_step}; continue with: bpgen fit --resume {folder.path}"
+        run = shlex.quote(str(folder.path))
+        message = f"interrupted at step {trainer.global_step}; continue with: bpgen fit --resume {run}"
     seconds = before.get("seconds", {}).get("total", 0.0) + time.perf_counter() - started
     summary = _summary(config, folder, clock, status, message, seconds)
     if logger is not None:

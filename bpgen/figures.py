@@ -59,7 +59,13 @@ def sharpness(ax: Axes, table: pd.DataFrame) -> None:
             marker=".",
             label=r"$\lambda_{\max}$ (bar: residual)",
         )
-        ax.plot(table["step"], 2 / table["lr"], color="#D55E00", ls="--", label=r"$2/\eta$")
+        ax.plot(
+            table["step"],
+            2 / table["lr"],
+            color="#D55E00",
+            ls="--",
+            label=r"$2/\eta$ (SGD: bounds $\lambda_{\max}$ of all weights)",
+        )
         ax.set_yscale("log")
     ax.set(
         xlabel="training step",

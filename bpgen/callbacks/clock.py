@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 
 from bpgen.callbacks.measurement import Measurement, Moment, undisturbed
-from bpgen.errors import require
+from bpgen.errors import DivergedError, require
 from bpgen.training.data import SeededLoader, TaskData
 from bpgen.training.module import RuleTraining
 
@@ -95,6 +96,8 @@ class EvaluationClock(pl.Callback):
         for listener in callbacks:
             if hasattr(listener, "on_evaluation"):
                 listener.on_evaluation(trainer, module, row)
+        if not math.isfinite(row.get("train/loss", 0.0)):
+            raise DivergedError(f"the training loss is {row['train/loss']} at step {moment.step}")
 
     def state_dict(self) -> dict[str, Any]:
         """When it last measured, and the time that took."""

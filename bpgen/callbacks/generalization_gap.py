@@ -11,7 +11,8 @@ import torch
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from bpgen.callbacks.measurement import Measurement, Moment, size_of
+from bpgen.callbacks.measurement import Measurement, Moment
+from bpgen.errors import require
 from bpgen.streams import generator
 from bpgen.tasks import Split, Task
 from bpgen.training.module import RuleTraining
@@ -31,8 +32,11 @@ class GeneralizationGap(Measurement):
 
     def __init__(self, train_samples: int | None = 5000, test_samples: int | None = None) -> None:
         super().__init__()
-        self.train_samples = size_of("gap.train_samples", train_samples) or None
-        self.test_samples = size_of("gap.test_samples", test_samples) or None
+        for option, n in (("train_samples", train_samples), ("test_samples", test_samples)):
+            require(
+                n is None or n >= 1, f"gap.{option} must be a positive number of samples, or null for all, got {n}."
+            )
+        self.train_samples, self.test_samples = train_samples, test_samples
         self._noisy: Split | None = None
 
     def describe(self, task: Task) -> str:
@@ -78,7 +82,7 @@ def evaluate(module: RuleTraining, split: Split) -> tuple[float, float]:
     """Loss without regulariser, and accuracy, of the noise-free network on a split."""
     network, loss, params = module.network, module.loss, module.network.params()
     device = network.W_rec.device
-    mean_loss = MeanMetric().to(device).set_dtype(torch.float64)
+    mean_loss = MeanMetric(nan_strategy="disable").to(device).set_dtype(torch.float64)
     accuracy = MulticlassAccuracy(max(2, network.n_out), average="micro").to(device)
     for index in torch.arange(split.size, device=device).split(_CHUNK):
         x, target, mask = split.take(index)

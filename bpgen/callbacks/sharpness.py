@@ -11,6 +11,7 @@ from typing import Literal
 
 from bpgen.callbacks.measurement import Measurement, Moment, size_of
 from bpgen.curvature import SharpnessResult, measure
+from bpgen.errors import require
 from bpgen.tasks import Task
 
 
@@ -40,6 +41,8 @@ class Sharpness(Measurement):
     ) -> None:
         super().__init__()
         self.samples = size_of("sharpness.samples", samples) or 0
+        require(tol > 0, f"sharpness.tol must be > 0, got {tol}.")
+        require(max_products >= 2, f"sharpness.max_products must be at least 2, got {max_products}.")
         self.block, self.tol, self.max_products = block, tol, max_products
         self.regulariser, self.released = regulariser, released
 

@@ -61,8 +61,8 @@ def run(argv: list[str]) -> int:
 def _resume(argv: list[str]) -> int:
     tokens = [part for token in argv for part in token.split("=", 1)]
     require(
-        len(tokens) == 2 and tokens[0] == "--resume",
-        "--resume RUN takes no other options: a continued run keeps its own config.",
+        len(tokens) == 2 and tokens[0] == "--resume" and bool(tokens[1]),
+        "--resume needs the folder of a run and takes no other options: a continued run keeps its own config.",
     )
     from bpgen.cli.report import report
     from bpgen.experiment import resume

@@ -30,7 +30,14 @@ from bpgen.training.run_folder import read_config
 Flat = dict[str, Any]  # "group.option" or "option" -> value
 NAMED = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # parts chosen by name, with their defaults
 _CONFIGS = files("bpgen") / "configs"
-_WORDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "dict": "a mapping"}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "dict": "a mapping",
+    "list": "a list such as [a, b]",
+}
 
 
 def shipped_configs() -> list[str]:
@@ -57,12 +64,15 @@ def resolve(argv: list[str]) -> dict[str, Any]:
         flat.pop(f"{part}.name", None)
     parser = make_parser(chosen)
     known = _option_names(parser)
+    groups = {key.split(".")[0] for key in known if "." in key}
     for key in flat:
+        require(key not in groups, f"{key} in a config must be a mapping of options, e.g. {key}: {{...}}.")
         if key not in known:
             raise unknown("option", key, known, f"It stands in config {' or '.join(configs)}.")
     for key, _ in _options(rest):
         if key not in known:
-            raise unknown("option", f"--{key}", [f"--{k}" for k in known], "See `bpgen fit --help`.")
+            flags = [f"--{k}" for k in (*known, *NAMED, "config", "resume", "print_config")]
+            raise unknown("option", f"--{key}", flags, "See `bpgen fit --help`.")
     arguments = [f"--{key}={_text(value)}" for key, value in flat.items()]
     try:
         parsed = parser.parse_args([*arguments, *rest]).as_dict()
@@ -77,8 +87,11 @@ def make_parser(chosen: dict[str, str]) -> ArgumentParser:
     """The parser for a choice of rule, task and neuron, from their own docstrings."""
     parser = ArgumentParser(prog="bpgen fit", usage="", formatter_class=_Manual, exit_on_error=False)
     for part in ("rule", "task"):
-        cls = find(part, chosen[part]).load()
+        plugin = find(part, chosen[part])
+        cls = plugin.load()
         parser.add_class_arguments(cls, part, fail_untyped=False)
+        if parser.groups and part in parser.groups and not cls.__doc__:
+            parser.groups[part].title = plugin.summary.rstrip(".")
     require(chosen["neuron"] in NEURONS, str(unknown("neuron", chosen["neuron"], NEURONS)))
     parser.add_class_arguments(NEURONS[chosen["neuron"]], "neuron")
     parser.add_class_arguments(Network, "network", skip={"neuron", "n_in", "n_out", "seed", "dtype"})
@@ -125,7 +138,8 @@ class _Manual(DefaultHelpFormatter):
 
 def _typed(python_type: str, default: str) -> str:
     """`(type: int | null, default: null)` -> `(a whole number; default: none)`."""
-    words = [word for kind, word in _WORDS.items() if re.search(rf"\b{kind}\b", python_type)]
+    outer = re.sub(r"\b(list|dict)\[[^\]]*\]", r"\1", python_type)  # what is inside a list is not another choice
+    words = [word for kind, word in _WORDS.items() if re.search(rf"\b{kind}\b", outer)]
     text = " or ".join(words) + "; " if words and "bool" not in python_type else ""
     return (
         f"({text}default: {'none' if default == 'null' else default.replace('True', 'true').replace('False', 'false')})"
@@ -163,6 +177,7 @@ def _find_config(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
+    require(not path.is_dir(), f"{name} is a folder: name the config in it, e.g. {path / 'config.yaml'}.")
     shipped = shipped_configs()
     if name in shipped:
         return Path(str(_CONFIGS / f"{name}.yaml"))
@@ -212,7 +227,7 @@ def _one_line(message: str) -> str:
     value = re.search(r"(?:Got value|Given value): (.*)", message)
     if not key:
         return message.strip().splitlines()[0].rstrip(".") + ". See `bpgen fit --help`."
-    expected = dict.fromkeys(re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE))
+    expected = dict.fromkeys(re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value.*)?$", message, re.MULTILINE))
     readable = " or ".join(_readable(e) for e in expected) or "another value"
     got = value.group(1) if value else "?"
     return f"--{key.group(1)} expects {readable}, got {got}. See `bpgen fit --help`."

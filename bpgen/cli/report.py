@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from rich.console import Console
@@ -42,12 +43,12 @@ def report(outcome: Outcome) -> int:
     console.print(f"numbers   {path / 'metrics.csv'}")
     console.print(f"figures   {path / 'figures' / 'overview.png'}")
     if config["wandb"] != "off" and (path / "wandb").is_dir():
-        console.print(
-            f"W&B       `wandb leet {path / 'wandb'}` shows it here without an account; `wandb sync` uploads it"
-        )
+        place = shlex.quote(str(path / "wandb"))
+        console.print(f"W&B       `wandb leet {place}` shows it here without an account; `wandb sync` uploads it")
     if outcome.message:
         print(outcome.message, file=sys.stderr)
     elif outcome.status == "finished":
         other = "bptt" if config["rule"]["name"] != "bptt" else "rflo"
-        console.print(f"next      the same seed under another rule: bpgen fit --rule {other} --seed {config['seed']}")
+        again = shlex.quote(str(path / "config.yaml"))
+        console.print(f"next      the same under another rule: bpgen fit --config {again} --rule {other}")
     return outcome.exit_code

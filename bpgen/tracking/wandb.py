@@ -31,7 +31,7 @@ class Tracking:
         project: W&B project.
         entity: W&B user or team; by default your own.
         group: runs to show together, e.g. the seeds of one experiment.
-        tags: labels of the run.
+        tags: labels of the run, e.g. [pilot, alpha1].
         machine: let W&B also record host, hardware, packages, git state, command line and console output.
     """
 

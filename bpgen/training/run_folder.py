@@ -16,6 +16,7 @@ import json
 import math
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -104,7 +105,12 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The resolved config."""
-        return read_config(self.path / "config.yaml")
+        config = read_config(self.path / "config.yaml")
+        missing = [
+            part for part in ("task", "neuron", "rule", "network", "loss", "trainer", "seed") if part not in config
+        ]
+        require(not missing, f"{self.path}/config.yaml lacks {', '.join(missing)}: it is not the one the run wrote.")
+        return config
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json; numbers JSON does not know become null."""
@@ -114,7 +120,10 @@ class RunFolder:
     def summary(self) -> dict[str, Any]:
         """The summary; empty if the run has written none yet."""
         file = self.path / "summary.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        try:
+            return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except json.JSONDecodeError:
+            raise BpgenError(f"{file} is damaged: delete it, and the run can be resumed from its checkpoint.") from None
 
     # rows
 
@@ -190,13 +199,28 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> LoadedR
     require(bool(saved), f"{folder} holds no saved weights yet.")
     step = max(saved) if step is None else step
     require(step in saved, f"{folder} has no evaluation at step {step}; it has {', '.join(map(str, saved))}.")
-    state: dict[str, dict[str, Tensor]] = torch.load(saved[step], weights_only=True)
+    state: dict[str, dict[str, Tensor]] = load_file(saved[step], "name another step of the run")
     task = make_task(config)
     network = make_network(config, task)
-    network.load_state_dict(state["network"])
-    rule = make_rule(config).bind(network, config["seed"])
-    rule.load_state_dict(state["rule"])
+    rule = make_rule(config)
+    try:
+        network.load_state_dict(state["network"])
+        rule.bind(network, config["seed"]).load_state_dict(state["rule"])
+    except RuntimeError:
+        raise BpgenError(f"{folder}/config.yaml does not fit the saved weights: was it edited?") from None
     return LoadedRun(network, rule, task, config)
+
+
+def load_file(file: Path, remedy: str) -> Any:
+    """What torch saved in a file.
+
+    Raises:
+        BpgenError: the file is damaged; `remedy` says what to do.
+    """
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        raise BpgenError(f"{file} is damaged ({type(error).__name__}): {remedy}.") from None
 
 
 def dump_config(config: dict[str, Any]) -> str:

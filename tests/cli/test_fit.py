@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,40 @@ def test_divergence_is_data(tmp_path, capsys):
     assert len(pd.read_csv(run / "metrics.csv")) == 1
 
 
+def test_a_last_step_that_diverges_is_divergence_too(tmp_path):
+    run = fit(tmp_path, "--optimizer.lr", "1e30", "--trainer.max_steps", "1", code=3)
+    assert json.loads((run / "summary.json").read_text())["status"] == "diverged"
+    assert len(pd.read_csv(run / "metrics.csv")) == 2  # what was measured stays
+
+
+def test_damaged_runs_are_named(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "summary.json").unlink()
+    checkpoint, weights = copy / "checkpoints" / "last.ckpt", max((copy / "weights").iterdir())
+    for file, read in (
+        (checkpoint, lambda: main(["fit", "--resume", str(copy)])),
+        (weights, lambda: bpgen.load_run(copy)),
+    ):
+        file.write_bytes(file.read_bytes()[:2000])
+        try:
+            assert read() == 2
+            message = capsys.readouterr().err
+        except bpgen.errors.BpgenError as error:
+            message = str(error)
+        assert f"{file} is damaged" in message
+    edited = shutil.copytree(run, tmp_path / "edited")
+    config = edited / "config.yaml"
+    config.write_text(config.read_text().replace("n_rec: 16", "n_rec: 17"))
+    (edited / "summary.json").unlink()
+    assert main(["fit", "--resume", str(edited)]) == 2
+    assert "was it edited?" in capsys.readouterr().err
+    with pytest.raises(bpgen.errors.BpgenError, match="was it edited"):
+        bpgen.load_run(edited)
+    config.write_text("rule: rflo")
+    assert main(["fit", "--resume", str(edited)]) == 2
+    assert "lacks task" in capsys.readouterr().err
+
+
 def test_print_config_is_a_config(tmp_path, capsys):
     assert main(["fit", "--rule", "three_factor", "--network.n_rec", "7", "--print_config"]) == 0
     text = capsys.readouterr().out
@@ -213,6 +248,14 @@ def test_shipped_configs_resolve(name, capsys):
         (["--resume", "x", "--seed", "1"], "takes no other options"),
         (["--out", "/dev/null/x"], "cannot write runs"),
         (["stray"], "unrecognized arguments: stray"),
+        (["--rulee", "rflo"], "Did you mean '--rule'?"),
+        (["--config", "/"], "is a folder"),
+        (["--resume", ""], "needs the folder of a run"),
+        (["--tracking.tags", "a"], "a list such as [a, b]"),
+        (["--sharpness.tol", "0"], "sharpness.tol must be > 0"),
+        (["--sharpness.max_products", "0"], "sharpness.max_products"),
+        (["--gap.test_samples", "0"], "gap.test_samples must be a positive number"),
+        (["--network.n_rec", "1"], "no recurrent weight"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_nothing_is_written(argv, says, tmp_path, capsys, monkeypatch):
@@ -233,6 +276,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(argv, says, tmp_path
         ("network: {n_recs: 3}", "Did you mean 'network.n_rec'?"),
         ("network: {n_rec: many}", "expects a whole number"),
         ("rule: {name: rfol}", "Did you mean 'rflo'?"),
+        ("network: 5", "network in a config must be a mapping"),
     ],
 )
 def test_bad_configs(text, says, tmp_path, capsys):

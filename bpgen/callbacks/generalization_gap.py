@@ -82,7 +82,8 @@ def evaluate(module: RuleTraining, split: Split) -> tuple[float, float]:
     """Loss without regulariser, and accuracy, of the noise-free network on a split."""
     network, loss, params = module.network, module.loss, module.network.params()
     device = network.W_rec.device
-    mean_loss = MeanMetric(nan_strategy="disable").to(device).set_dtype(torch.float64)
+    # a diverged loss stays nan: torchmetrics' "warn" drops it, and "disable" forgets the weights
+    mean_loss = MeanMetric(nan_strategy=float("nan")).to(device).set_dtype(torch.float64)
     accuracy = MulticlassAccuracy(max(2, network.n_out), average="micro").to(device)
     for index in torch.arange(split.size, device=device).split(_CHUNK):
         x, target, mask = split.take(index)

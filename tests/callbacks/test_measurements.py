@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 
 from bpgen import Network, gradients, load_rule, sharpness
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Moment, Sharpness
+from bpgen.callbacks import (
+    Alignment,
+    EvaluationClock,
+    GeneralizationGap,
+    Measurement,
+    Moment,
+    Sharpness,
+    generalization_gap,
+)
 from bpgen.callbacks.alignment import alignment
 from bpgen.callbacks.measurement import undisturbed
 from bpgen.callbacks.progress import ProgressBar
@@ -55,6 +63,13 @@ def test_gap_against_its_definition():
     assert row["gap/accuracy"] == row["train/accuracy"] - row["test/accuracy"]
     assert row["gap_noisy/loss"] == row["test_noisy/loss"] - row["train/loss"]
     assert row["test_noisy/loss"] != row["test/loss"]
+
+
+def test_samples_count_equally_whatever_the_chunks(monkeypatch):
+    whole = GeneralizationGap().measure(moment())
+    monkeypatch.setattr(generalization_gap, "_CHUNK", 7)  # the last chunk is smaller
+    parts = GeneralizationGap().measure(moment())
+    assert parts == pytest.approx(whole, abs=1e-6)
 
 
 def test_noise_has_its_size_and_is_clipped_and_fixed():

@@ -82,6 +82,16 @@ class Rule(nn.Module):
         """
         raise NotImplementedError
 
+    def learn(self, aux: Mapping[str, Tensor]) -> None:
+        """Take over what one batch taught the rule itself (a running mean, a synthesiser); nothing by default.
+
+        `gradients` stays a function of its arguments: it hands new values out in `aux`, and whoever trains calls this
+        once after each of its training batches, never after a measurement.
+
+        Args:
+            aux: of the `RuleGradients` of that batch.
+        """
+
     def forward(self, *args: Any) -> RuleGradients:
         """`gradients`, so that `torch.func.functional_call` can hand in the rule's own buffers per seed."""
         return self.gradients(*args)

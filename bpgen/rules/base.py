@@ -131,6 +131,19 @@ class OfflineRule(Rule):
             initial_state=draws.get("initial_state"),
             current_noise=draws.get("current_noise"),
         )
+        result = self.assign(trajectory, target, loss, given_start="initial_state" in draws)
+        return regularised(result, params, loss)
+
+    def assign(self, trajectory: Trajectory, target: Tensor, loss: Loss, given_start: bool) -> RuleGradients:
+        """The rule's gradient along a run, without regulariser.
+
+        Args:
+            trajectory: the run.
+            target: as for `gradients`.
+            loss: the true loss.
+            given_start: whether the initial state was given; it then replaces the learned one, which earns nothing.
+        """
+        network = trajectory.network
         value, error = loss.data_and_error(trajectory.outputs, target)
         if loss.activity is not None:
             value = value + loss.activity.value(trajectory.h)
@@ -140,11 +153,17 @@ class OfflineRule(Rule):
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
-        if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
+        if given_start:
             credit = Credit(credit.currents)
         grads = weight_gradients(trajectory, credit, error)
-        if loss.regulariser is not None:
-            value = value + loss.regulariser.value(params)
-            for name, gradient in loss.regulariser.gradient(params).items():
-                grads[name] = grads[name] + gradient
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {})
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in trajectory.params}, {})
+
+
+def regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
+    """The result with the loss's regulariser, or with that share of it, in loss and gradients."""
+    if loss.regulariser is None:
+        return result
+    grads = dict(result.grads)
+    for name, gradient in loss.regulariser.gradient(params).items():
+        grads[name] = grads[name] + share * gradient
+    return result._replace(loss=result.loss + share * loss.regulariser.value(params), grads=grads)

@@ -7,8 +7,8 @@ from bpgen.cli.study import add_options, carry_out, command, exit_code
 from bpgen.errors import require
 
 _SAYS = """\
-Train the same networks on the same batches with several rules and seeds, and compare generalization gap and sharpness at
-matched training loss, with intervals over seeds and figures. Embedded digits, shortened: 20 epochs, sharpness on 256
+Train the same networks on the same batches with several rules and seeds, and compare generalization gap and sharpness
+at matched training loss, with intervals over seeds and figures. Embedded digits, shortened: 20 epochs, sharpness on 256
 samples, an evaluation every second epoch; `bpgen study` takes any plan."""
 
 SHORT = {

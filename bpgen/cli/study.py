@@ -12,9 +12,9 @@ from bpgen.cli.listing import Parser
 from bpgen.errors import BpgenError, require, unknown
 
 _SAYS = """\
-Run a plan: every condition of its scientific axes with every seed, each run an ordinary `bpgen fit` with its own folder,
-nuisance parameters re-tuned per condition on validation data. The same command continues a stopped study: what has
-finished is not run again. Ends with one tidy table, figures and a report."""
+Run a plan: every condition of its scientific axes with every seed, each run an ordinary `bpgen fit` with its own
+folder, nuisance parameters re-tuned per condition on validation data. The same command continues a stopped study: what
+has finished is not run again. Ends with one tidy table, figures and a report."""
 
 
 def run(argv: list[str]) -> int:

@@ -68,7 +68,7 @@ def sheet(table: pd.DataFrame, panel: Panel) -> Figure:
 
 
 def gap_by_rule(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
-    """Gap under noisy and clean test inputs at the lowest training loss all rules reach: runs, mean and 95 % interval."""
+    """Gap on noisy and clean test inputs at the lowest training loss all rules reach: runs, mean, 95 % interval."""
     values, measure, level = _matched(table)
     scale = 100 if measure == "accuracy" else 1
     rules = list(dict.fromkeys(table["condition"]))
@@ -108,7 +108,7 @@ def gap_against_sharpness(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[
     ax.margins(y=0.2)
     ax.text(0.02, 0.99, "\n".join(texts), transform=ax.transAxes, va="top", fontsize="small")
     ax.set_xlabel(rf"sharpness $\lambda_{{\max}}$ (loss per weight²), at training loss {level:.3g}")
-    ax.set_ylabel("train - noisy test accuracy (points)" if measure == "accuracy" else "noisy test - train loss (½·error²)")
+    ax.set_ylabel(_gap_label(measure))
 
 
 def sharpness_against_loss(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
@@ -165,7 +165,7 @@ def alignment(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) 
 
 
 def remedies(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
-    """Change of gap and of sharpness from the three-factor rule (from BPTT without it), within seeds, at matched loss."""
+    """Change of gap and sharpness from the three-factor rule (or else the first), within seeds, at matched loss."""
     values, measure, level = _matched(table)
     scale = 100 if measure == "accuracy" else 1
     rules = list(dict.fromkeys(table["condition"]))
@@ -187,7 +187,10 @@ def remedies(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -
         if seeds:
             (a, b), (low, high) = gap.interval(), curve.interval()
             x, y = math.exp(curve.estimate), scale * gap.estimate
-            bars = {"xerr": [[x - math.exp(low)], [math.exp(high) - x]], "yerr": [[y - scale * a], [scale * b - y]]}
+            bars: dict[str, Any] = {
+                "xerr": [[x - math.exp(low)], [math.exp(high) - x]],
+                "yerr": [[y - scale * a], [scale * b - y]],
+            }
             finite = math.isfinite(a) and math.isfinite(low) and math.exp(high) < 50 * x
             ax.errorbar(x, y, **(bars if finite else {}), color=colour, marker=marker, ms=8, capsize=3)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
@@ -210,6 +213,12 @@ PANELS: dict[str, Panel] = {
 }
 
 
+def _gap_label(measure: str) -> str:
+    if measure == "accuracy":
+        return "train - noisy test accuracy (points)"
+    return "noisy test - train loss (½·error²)"
+
+
 def _matched(table: pd.DataFrame) -> tuple[pd.DataFrame, str, float]:
     """Values at the lowest loss all rules of a panel reach, the kind of gap, and that loss."""
     accurate = table["gap_noisy/accuracy"].notna().any()
@@ -226,8 +235,8 @@ def _dots(ax: Axes, at: float, x: Any, style: tuple[str, str], filled: bool) -> 
     effect = st.from_values(dict(enumerate(x.tolist())), len(x))
     if effect.n >= 3:
         low, high = effect.interval()
-        ax.errorbar(at, effect.estimate, yerr=[[effect.estimate - low], [high - effect.estimate]], color=colour, capsize=4,
-                    marker="_", ms=14, lw=1.5)  # fmt: skip
+        bar = [[effect.estimate - low], [high - effect.estimate]]
+        ax.errorbar(at, effect.estimate, yerr=bar, color=colour, capsize=4, marker="_", ms=14, lw=1.5)
 
 
 def _by_step(table: pd.DataFrame, values: pd.Series) -> tuple[Any, Any]:

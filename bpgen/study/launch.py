@@ -76,7 +76,11 @@ class Local:
 
     def launch(self, jobs: Sequence[Job]) -> Iterator[Result]:
         """Run all jobs; one whose process is killed twice from outside is given up, and the others go on."""
-        left, killed, processes = {job.name: job for job in jobs}, dict.fromkeys((j.name for j in jobs), 0), self.processes
+        left, killed, processes = (
+            {job.name: job for job in jobs},
+            dict.fromkeys((j.name for j in jobs), 0),
+            self.processes,
+        )
         while left:
             for job in left.values():
                 Path(job.log).unlink(missing_ok=True)
@@ -103,15 +107,18 @@ class Local:
 def execute(job: Job) -> Result:
     """Do one job in this process."""
     _end_with(job.parent)
-    with Path(job.log).open("w", encoding="utf-8") as log, shared_lock(job.lock):
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            try:
-                return _fit(job)
-            except BpgenError as error:
-                return Result(job.name, "failed", str(error))
-            except Exception as error:  # whatever a stranger's rule raises is the result of this run, not of the study
-                traceback.print_exc()
-                return Result(job.name, "failed", f"{type(error).__name__}: {error} (traceback in {job.log})")
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(Path(job.log).open("w", encoding="utf-8"))
+        stack.enter_context(shared_lock(job.lock))
+        stack.enter_context(contextlib.redirect_stdout(log))
+        stack.enter_context(contextlib.redirect_stderr(log))
+        try:
+            return _fit(job)
+        except BpgenError as error:
+            return Result(job.name, "failed", str(error))
+        except Exception as error:  # whatever a stranger's rule raises is the result of this run, not of the study
+            traceback.print_exc()
+            return Result(job.name, "failed", f"{type(error).__name__}: {error} (traceback in {job.log})")
 
 
 def _fit(job: Job) -> Result:

@@ -69,7 +69,14 @@ class Setting:
         """In the order of the claims."""
         if REFERENCE not in self.rules or self.table.empty:
             return []
-        return [*self.gaps(), *self.spreads(), *self.correlations(), *self.curvature(), *self.theorem(), *self.remedies()]
+        return [
+            *self.gaps(),
+            *self.spreads(),
+            *self.correlations(),
+            *self.curvature(),
+            *self.theorem(),
+            *self.remedies(),
+        ]
 
     def matched(self, *rules: str) -> pd.DataFrame:
         """Values of these rules at the lowest loss that they all reach."""
@@ -78,7 +85,9 @@ class Setting:
         level = st.common_loss(part)
         return st.at_loss(part, level, columns).assign(level=level)
 
-    def _check(self, claim: str, text: str, effect: Effect, kind: Kind, smallest: float, unit: str, figure: str) -> Check:
+    def _check(
+        self, claim: str, text: str, effect: Effect, kind: Kind, smallest: float, unit: str, figure: str
+    ) -> Check:
         return Check(claim, self.name, text, effect, kind, smallest, unit, figure)
 
     def _gap(self, claim: str, text: str, more: str, less: str, gap: str, figure: str) -> Check:
@@ -93,14 +102,14 @@ class Setting:
         values = self.matched(more, less)
         at = float(values["level"].iloc[0]) if len(values) else math.nan
         effect = st.paired(values, SHARPNESS, more, less, log=True)
-        return self._check(
-            claim, f"{text}, at training loss {at:.3g}", effect, "larger", CURVATURE, "ratio", figure
-        )
+        return self._check(claim, f"{text}, at training loss {at:.3g}", effect, "larger", CURVATURE, "ratio", figure)
 
     def gaps(self) -> list[Check]:
         """(a), with and without noise on the test inputs."""
         return [
-            self._gap("a", f"{rule} has a larger gap than bptt ({inputs} test inputs)", rule, REFERENCE, gap, "gap_by_rule")
+            self._gap(
+                "a", f"{rule} has a larger gap than bptt ({inputs} test inputs)", rule, REFERENCE, gap, "gap_by_rule"
+            )
             for rule in self.local
             for gap, inputs in (("gap_noisy", "noisy"), ("gap", "clean"))
         ]
@@ -125,7 +134,9 @@ class Setting:
         rules = [REFERENCE, *self.local]
         gap = f"gap_noisy/{self.measure}"
         matched = _with_logs(self.matched(*rules))
-        last = self.table[self.table["condition"].isin(rules)].sort_values("step").groupby(["condition", "seed"]).tail(1)
+        last = (
+            self.table[self.table["condition"].isin(rules)].sort_values("step").groupby(["condition", "seed"]).tail(1)
+        )
         last = _with_logs(last)
         kinds = (
             ("pooled over rules, at matched training loss", matched, False, None),
@@ -212,7 +223,7 @@ def _with_logs(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlations(table: pd.DataFrame, conditions: Sequence[str] | None = None) -> pd.DataFrame:
-    """Gap against log sharpness in every way: Pearson and Spearman; pooled and within; matched, final, given the loss."""
+    """Gap against log sharpness in every way: Pearson and Spearman; pooled, within; matched, final, given the loss."""
     rows = []
     for (task, alpha), part in table.groupby(["task", "alpha"], sort=False, dropna=False):
         setting = Setting(task if pd.isna(alpha) else f"{task}, alpha={alpha:g}", part.assign(condition=part["rule"]))
@@ -227,7 +238,11 @@ def correlations(table: pd.DataFrame, conditions: Sequence[str] | None = None) -
             ("end of training, given log loss", _with_logs(last), "log loss"),
         ):
             for within in (False, True):
-                row: dict[str, object] = {"setting": setting.name, "at": where, "runs": "within" if within else "pooled"}
+                row: dict[str, object] = {
+                    "setting": setting.name,
+                    "at": where,
+                    "runs": "within" if within else "pooled",
+                }
                 for rank, name in ((False, "Pearson"), (True, "Spearman")):
                     effect = st.correlation(values, "log sharpness", gap, within, given, rank)
                     low, high = effect.interval()

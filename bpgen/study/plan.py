@@ -92,7 +92,10 @@ class Plan:
     def content(self) -> dict[str, Any]:
         """The plan as a YAML file would hold it."""
         tune = self.tune and {
-            "axes": self.tune.axes, "seeds": self.tune.seeds, "metric": self.tune.metric, "set": self.tune.overrides
+            "axes": self.tune.axes,
+            "seeds": self.tune.seeds,
+            "metric": self.tune.metric,
+            "set": self.tune.overrides,
         }
         whole = {"name": self.name, "question": self.question, "base": self.base, "set": self.overrides}
         return {**whole, "axes": self.axes, **({"tune": tune} if tune else {}), "seeds": self.seeds}
@@ -104,7 +107,7 @@ class Plan:
             BpgenError: an option no run has, or two conditions of the same name.
         """
         several = {axis for axis, values in self.axes.items() if len(values) > 1}
-        conditions = []
+        conditions: list[Condition] = []
         for values in itertools.product(*self.axes.values()):
             factors, parts, overrides = {}, [], dict(self.overrides)
             for axis, value in zip(self.axes, values, strict=True):
@@ -140,9 +143,7 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
     axes = _axes(content.get("axes"), "axes")
     measure = flatten(content.get("measure") or {}, "measure")
     for key in measure:
-        require(
-            key.split(".")[0] in MEASURING, f"measure.{key} is not a measurement: expected {', '.join(MEASURING)}."
-        )
+        require(key.split(".")[0] in MEASURING, f"measure.{key} is not a measurement: expected {', '.join(MEASURING)}.")
     seeds = _seeds(content.get("seeds", 5), "seeds")
     tune = content.get("tune")
     base = content.get("base", "digits")

@@ -58,7 +58,17 @@ def _fate(done: Done) -> str:
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> list[str]:
-    header = ("claim", "setting", "statement", "verdict", "effect", "95 % interval", "n", "of interest", "p for, against")
+    header = (
+        "claim",
+        "setting",
+        "statement",
+        "verdict",
+        "effect",
+        "95 % interval",
+        "n",
+        "of interest",
+        "p for, against",
+    )
     rows = []
     for v in verdicts:
         c, e = v.check, v.check.effect
@@ -75,8 +85,8 @@ def _verdicts(verdicts: Sequence[Verdict]) -> list[str]:
         markdown(header, rows),
         "",
         "Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the "
-        "smallest effect of interest; undecided: neither. One-sided tests over seeds at 2.5 %, after Holm over the checks "
-        "of a claim in a setting (`bpgen.study.verdicts`). Ratios are of curvatures or spreads.",
+        "smallest effect of interest; undecided: neither. One-sided tests over seeds at 2.5 %, after Holm over the "
+        "checks of a claim in a setting (`bpgen.study.verdicts`). Ratios are of curvatures or spreads.",
         "",
     ]
 
@@ -88,7 +98,9 @@ def _number(check: Check, value: float, unit: bool = True) -> str:
     text = f"{shown:+.2f}" if check.unit in ("points", "r") else f"{shown:.3g}"
     if not unit:
         return text
-    return {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}.get(check.unit, f"{text} {check.unit}")
+    return {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}.get(
+        check.unit, f"{text} {check.unit}"
+    )
 
 
 def _interest(check: Check) -> str:
@@ -129,7 +141,9 @@ def _rules(table: pd.DataFrame) -> list[str]:
     rows = []
     for condition in dict.fromkeys(table["condition"]):
         own = last[last["condition"] == condition]
-        cells = [f"{form.format(scale * own[c].mean())} ± {form.format(scale * own[c].std())}" for _, c, form, scale in shown]
+        cells = [
+            f"{form.format(scale * own[c].mean())} ± {form.format(scale * own[c].std())}" for _, c, form, scale in shown
+        ]
         rows.append((condition, str(own["seed"].nunique()), *cells))
     header = ("condition", "n", *(s[0] for s in shown))
     return ["## At the end of training (mean ± standard deviation over seeds)", "", markdown(header, rows), ""]
@@ -138,7 +152,7 @@ def _rules(table: pd.DataFrame) -> list[str]:
 def _differences(table: pd.DataFrame) -> list[str]:
     """Every rule against the first of its setting, at the lowest training loss both reach."""
     rows = []
-    for (task, alpha), part in table.groupby(["task", "alpha"], sort=False, dropna=False):
+    for _, part in table.groupby(["task", "alpha"], sort=False, dropna=False):
         part = st.finished(part)
         conditions = list(dict.fromkeys(part["condition"]))
         accurate = bool(conditions) and part["gap_noisy/accuracy"].notna().any()

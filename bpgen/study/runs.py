@@ -1,4 +1,4 @@
-"""The runs of a study and where they stand on disk. A run is known by its config's hash, whatever its folder is called."""
+"""The runs of a study and where they stand on disk. A run is known by its config's hash, not by its folder's name."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 Units are seeds. The same seed gives the same initial weights and batches under every rule, so differences are taken
 within seeds, and every interval is over seeds.
 
-Matched training loss. The Hessian of cross-entropy shrinks with the loss, and so does the gap, so values are compared
+Matched training loss. The Hessian of cross-entropy shrinks with the loss, and so does the gap: values are compared
 where training losses are equal: at the first crossing of a level ℓ, interpolated between the two evaluations around it,
-linearly in log ℓ (and sharpness in its logarithm). A run that never gets there has no value; it is counted, not guessed.
+linearly in log ℓ (and sharpness in its logarithm). A run that never gets there has no value: it is counted.
 
 `Effect` is what every analysis ends in: estimate, standard error and degrees of freedom, hence a Student interval. Its
 decision rule is in `bpgen.study.verdicts`. Beside it stand, without deciding: the BCa bootstrap interval over seeds
@@ -114,7 +114,9 @@ def at_loss(table: pd.DataFrame, level: float, columns: list[str]) -> pd.DataFra
         below = np.flatnonzero(loss <= level)
         row["reached"] = bool(len(below))
         for column in ("step", *columns):
-            row[column] = _interpolate(loss, run[column].to_numpy(float), level, below, column) if column in run else np.nan
+            row[column] = (
+                _interpolate(loss, run[column].to_numpy(float), level, below, column) if column in run else np.nan
+            )
         rows.append(row)
     return pd.DataFrame(rows, columns=["condition", "rule", "seed", "reached", "step", *columns])
 

@@ -1,8 +1,8 @@
 """From a plan to a folder of results: tune, run, collect. The same call continues where an earlier one was stopped.
 
-    STUDY/plan.yaml     the plan as it was run        STUDY/table.csv    a row per run and evaluation
-    STUDY/runs/         a folder per run              STUDY/runs.csv     a row per run: status, reason, seconds
-    STUDY/tuning.csv    what was tried on validation  STUDY/logs/        what runs printed
+STUDY/plan.yaml     the plan as it was run        STUDY/table.csv    a row per run and evaluation
+STUDY/runs/         a folder per run              STUDY/runs.csv     a row per run: status, reason, seconds
+STUDY/tuning.csv    what was tried on validation  STUDY/logs/        what runs printed
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bpgen.study import collect
 from bpgen.study.launch import Launcher, alone
 from bpgen.study.plan import Condition, Plan, Resolver
 from bpgen.study.runs import ENDED, Run, look, slug
+from bpgen.training.build import make_task
 from bpgen.training.run_folder import RunFolder, config_hash
 
 
@@ -83,9 +84,14 @@ class Study:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BpgenError(f"cannot write the study to {self.folder}: {error.strerror}. Choose another --out.") from None
+            raise BpgenError(
+                f"cannot write the study to {self.folder}: {error.strerror}. Choose another --out."
+            ) from None
         with alone(self.folder):
-            (self.folder / "plan.yaml").write_text(yaml.safe_dump(self.plan.content(), sort_keys=False), encoding="utf-8")
+            self._load_data()
+            (self.folder / "plan.yaml").write_text(
+                yaml.safe_dump(self.plan.content(), sort_keys=False), encoding="utf-8"
+            )
             tuning = self.tuning_runs()
             self._do("tuning", tuning, launcher, progress, processes)
             runs = self.main_runs(tuning)
@@ -95,12 +101,20 @@ class Study:
             collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)
             return Done(self.plan, self.folder, runs, tuning, table)
 
+    def _load_data(self) -> None:
+        """Load the data of every task once: what is missing is said before any run, and fetched only once."""
+        tasks = {
+            json.dumps(condition.config["task"], sort_keys=True): condition.config for condition in self.conditions
+        }
+        for config in tasks.values():
+            make_task(config).split("train")
+
     def tuning_runs(self) -> list[Run]:
         """All runs of the tuning stage: conditions x candidates x tuning seeds."""
         tune = self.plan.tune
         if tune is None:
             return []
-        runs = []
+        runs: list[Run] = []
         for condition, values in itertools.product(self.conditions, _combinations(tune.axes)):
             own = {key: value for key, value in values.items() if _has(condition, key)}
             if own != values and any(r.condition is condition and r.tuned == own for r in runs):
@@ -114,7 +128,7 @@ class Study:
     def main_runs(self, tuning: Sequence[Run]) -> list[Run]:
         """All runs of the study proper, each with what was chosen for its condition."""
         chosen, table = self.choose(tuning)
-        if self.plan.tune is not None and self.folder.is_dir() and all(r.status in ENDED + ("failed",) for r in tuning):
+        if self.plan.tune is not None and self.folder.is_dir() and all(r.status in (*ENDED, "failed") for r in tuning):
             table.to_csv(self.folder / "tuning.csv", index=False)
         runs = []
         for condition in self.conditions:
@@ -152,7 +166,9 @@ class Study:
                 chosen[condition.label] = json.loads(best)
             for key, mean in means.items():
                 values = json.loads(key)
-                edge = [a for a, v in values.items() if len(tune.axes[a]) > 1 and v in (tune.axes[a][0], tune.axes[a][-1])]
+                edge = [
+                    a for a, v in values.items() if len(tune.axes[a]) > 1 and v in (tune.axes[a][0], tune.axes[a][-1])
+                ]
                 row = {"condition": condition.label, **values, "seeds": len(scores[key]), tune.metric: mean}
                 rows.append({**row, "chosen": key == best, "edge": ", ".join(edge) if key == best else ""})
         return chosen, pd.DataFrame(rows)
@@ -163,9 +179,7 @@ class Study:
             place = place / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
         return Run(condition, seed, filled({**config, "seed": seed, "out": str(place)}), tuned, stage)
 
-    def _do(
-        self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress, processes: int
-    ) -> None:
+    def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress, processes: int) -> None:
         if not runs:
             return
         by_hash = {run.hash: run for run in runs if run.status not in ENDED}

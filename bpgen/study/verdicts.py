@@ -12,9 +12,10 @@ claim in the same setting; α = 0.05. Absence of evidence is therefore never "no
 effect is between 0 and δ: then "larger" is not supported and "at most" is supported.
 
 Error rates. If there is no effect (or the opposite one), "larger" is supported with probability <= α/2 whatever the
-number of seeds; if the effect is δ or more, it is not supported with probability <= α/2. The same for the other kinds, and
-over all checks of a claim together <= α. This is exact for normal differences; tests/study simulate it for skewed and
-heavy-tailed ones.
+number of seeds; if the effect is δ or more, it is not supported with probability <= α/2. The same for the other kinds,
+and over all checks of a claim together <= α. Exact for normal differences. Simulated (tests/study): it holds for
+heavy tails (Student with 3 degrees of freedom), for Brown-Forsythe and for correlations from 5 to 20 seeds; for
+differences as skewed as an exponential the tail on the long side is up to 0.11 at 5 seeds, 0.07 at 20.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Check:
         text: the statement, as a sentence.
         effect: its effect over seeds.
         kind, smallest: direction and smallest effect of interest δ, see the module's docstring.
-        unit: of the effect as it is shown: "points", "ratio" (the effect is a log ratio) or "r" (artanh r), or any other.
+        unit: of the effect as shown: "points", "ratio" (the effect is a log ratio), "r" (artanh r), or any other.
         figure: name of the figure that shows it.
     """
 
@@ -123,11 +124,11 @@ def _outcome(kind: Kind, supports: bool, refutes: bool) -> Outcome:
 
 
 def more_seeds(check: Check, alpha: float = ALPHA, most: int = 10_000) -> int | None:
-    """Further seeds after which the check would be decided with 80 % probability, if the present estimate were the truth.
+    """Further seeds that would decide the check with 80 % probability, if the present estimate were the truth.
 
     By the normal approximation with the present spread over seeds: the smallest n with
-    (t_{1-α/2} + z_{0.8}) se √(n_now / n) <= distance of the estimate from the nearer decision. None without an estimate,
-    or beyond `most`. A rough guide: from few seeds the estimate itself is uncertain.
+    (t_{1-α/2} + z_{0.8}) se √(n_now / n) <= distance of the estimate from the nearer decision. None without an
+    estimate, or beyond `most`. A rough guide: from few seeds the estimate itself is uncertain.
     """
     effect, d = check.effect, check.smallest
     if not (math.isfinite(effect.estimate) and math.isfinite(effect.se)) or effect.n < 2:

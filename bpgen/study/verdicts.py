@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from bpgen.study.statistics import Effect, holm
 
@@ -136,6 +136,6 @@ def more_seeds(check: Check, alpha: float = ALPHA, most: int = 10_000) -> int | 
     e = effect.estimate
     distance = max(d - abs(e), abs(e) - d) if check.kind == "same" else max(e, d - e)
     n = np.arange(effect.n + 1, most)
-    needed = (stats.t.ppf(1 - alpha / 2, n - 1) + stats.norm.ppf(POWER)) * effect.se * np.sqrt(effect.n / n)
+    needed = (special.stdtrit(n - 1, 1 - alpha / 2) + special.ndtri(POWER)) * effect.se * np.sqrt(effect.n / n)
     enough = np.flatnonzero(needed <= distance)
     return int(n[enough[0]] - effect.n) if len(enough) else None

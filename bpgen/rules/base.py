@@ -126,7 +126,7 @@ class OfflineRule(Rule):
         if not isinstance(credit, Credit):
             credit = Credit(credit)
         if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
-            credit = Credit(credit.currents)
+            credit = credit._replace(initial=None)
         grads = weight_gradients(trajectory, credit, error)
         if loss.regulariser is not None:
             value = value + loss.regulariser.value(params)

@@ -9,6 +9,7 @@ inside a neuron (architecture of `bpgen.neurons`):
 K = W_rec without a limit on the hops is BPTT; without hops it is e-prop (Bellec 2020, eq. 1 with the partial
 derivative): filtering the learning signal backwards through the neuron's own A gives exactly the sum over time
 of learning signal times eligibility trace, without a trace in memory.
+Credit through a network's output feedback is derived in `bpgen.rules.output_feedback`.
 
 Credit that is zero before some step is stored from there on: a credit [L,B,K,N] stands at the last L steps.
 """
@@ -21,14 +22,19 @@ import torch
 from torch import Tensor
 
 from bpgen.neurons.gain import Gain, Scale
+from bpgen.rules.output_feedback import OutputFeedback
 from bpgen.trajectory import Trajectory
 
 
 class Credit(NamedTuple):
-    """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None."""
+    """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None.
+
+    outputs: of the outputs by their feedback into the network [L,B,O] at the last L steps; None where none flows there.
+    """
 
     currents: Tensor
     initial: Tensor | None = None
+    outputs: Tensor | None = None
 
 
 def propagate(
@@ -40,6 +46,7 @@ def propagate(
     gain: tuple[Gain, Gain] | None = None,
     blocks: int | None = None,
     reach: int | None = None,
+    through_outputs: bool = False,
 ) -> Credit:
     """Equations (1) to (3).
 
@@ -51,6 +58,8 @@ def propagate(
         gain: (C', D') that credit meets after a hop in place of C and D; None keeps the true ones.
         blocks: cut all paths at multiples of this many steps, counted from t = 0.
         reach: how many steps back a signal credits currents, its own step included; None is all.
+        through_outputs: whether credit also crosses the network's output feedback, if it has any. Without a carrier and
+            under limits by hops, gain or reach it never does.
 
     Returns:
         The credit; its initial part is None where no path leads to the start, or where the network starts from rest.
@@ -67,6 +76,8 @@ def propagate(
         return _sliding(trajectory, signal, carrier, reach)
     if levels and carrier is not None:
         return _by_hops(trajectory, signal, carrier, hops, gain)
+    if through_outputs and carrier is not None and reach is None and trajectory.network.W_fb is not None:
+        return _loop(trajectory, signal, carrier, _first_step(trajectory, signal, True, None, blocks), blocks, True)
     loop = _loop_in_place if trajectory.in_place else _loop
     first = _first_step(trajectory, signal, carrier is not None, reach, blocks)
     credit = loop(trajectory, signal, carrier, first, blocks)
@@ -92,6 +103,9 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
     for name, mask in network.masks().items():
         grads[name] = grads[name] * mask
+    if credit.outputs is not None:
+        told = credit.outputs.shape[0] - error.shape[0]  # steps before the first error
+        error = torch.cat([credit.outputs[:told], credit.outputs[told:] + error])
     grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
     if "b_rec" in params:
         grads["b_rec"] = c.sum((0, 1))
@@ -118,12 +132,20 @@ def _first_step(trajectory: Trajectory, signal: Tensor, hops: bool, reach: int |
     return first if reach is None else max(first, trajectory.n_steps - reach + 1)
 
 
-def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None) -> Credit:
+def _loop(
+    trajectory: Trajectory,
+    signal: Tensor,
+    carrier: Tensor | None,
+    first: int,
+    blocks: int | None,
+    through_outputs: bool = False,
+) -> Credit:
     """Any neuron, as a pure function: vmap, jvp and autograd may trace it."""
     A, C, D = trajectory.local.A, trajectory.local.C, trajectory.local.D
     T, shift = trajectory.n_steps, trajectory.n_steps - signal.shape[0] + 1
     credits: list[Tensor] = []
     later: Tensor | None = None  # λ_{t+1}, None where no credit arrives from there
+    fed = OutputFeedback(trajectory, signal) if through_outputs else None
     for t in range(T, first - 1, -1):
         if blocks is not None and t % blocks == 0:
             later = None
@@ -131,6 +153,9 @@ def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first:
         if later is not None and carrier is not None:
             hopped = (credits[-1].flatten(-2) @ carrier).unsqueeze(-2)
             arriving = hopped if arriving is None else arriving + hopped
+        if fed is not None:
+            told = fed.back(None if later is None else credits[-1].flatten(-2))
+            arriving = told if arriving is None else arriving + told
         state = None if arriving is None else D.pull(arriving, t)
         if later is not None:
             state = A.pull(later, t + 1) if state is None else A.add_pull(state, later, t + 1)
@@ -142,7 +167,7 @@ def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first:
         initial = A.pull(later, 1)
         if carrier is not None:
             initial = initial + D.pull((credits[-1].flatten(-2) @ carrier).unsqueeze(-2), 0)
-    return Credit(torch.stack(credits[::-1]), initial)
+    return Credit(torch.stack(credits[::-1]), initial, None if fed is None else torch.stack(fed.u[::-1]))
 
 
 def _loop_in_place(

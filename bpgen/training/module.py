@@ -62,6 +62,8 @@ class RuleTraining(pl.LightningModule):
         self.last_loss = float(result.loss)
         if not math.isfinite(self.last_loss):
             raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
+        with torch.no_grad():
+            self.rule.learn(result.aux)
         return straight_through(result.loss, self.network, result.grads)
 
     def draws(self, x: Tensor, purpose: str, *counters: int) -> dict[str, Tensor]:

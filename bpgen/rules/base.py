@@ -154,7 +154,7 @@ class OfflineRule(Rule):
         if not isinstance(credit, Credit):
             credit = Credit(credit)
         if given_start:
-            credit = Credit(credit.currents)
+            credit = credit._replace(initial=None)
         grads = weight_gradients(trajectory, credit, error)
         return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in trajectory.params}, {})
 

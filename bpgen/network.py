@@ -167,7 +167,8 @@ class Network(nn.Module):
         params = {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
         s_0 = self.start(params, x.shape[1], initial_state)
         if in_place is None:
-            in_place = self.neuron.n_states == self.neuron.n_currents == 1 and not is_traced(x, s_0, *params.values())
+            given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
+            in_place = self.neuron.n_states == self.neuron.n_currents == 1 and not is_traced(*given)
         loop = self._loop_in_place if in_place else self._loop
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
         h, states, currents = loop(params, x, current_noise, s_0, from_rest)

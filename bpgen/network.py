@@ -242,7 +242,8 @@ class Network(nn.Module):
         s_0 = self.start(params, x.shape[1], initial_state)
         if in_place is None:
             simple = self.neuron.n_states == self.neuron.n_currents == 1 and self.W_fb is None
-            in_place = simple and not is_traced(x, s_0, *params.values())
+            given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
+            in_place = simple and not is_traced(*given)
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
         loop = run_in_place if in_place else run_general
         h, states, currents = loop(self, params, x, current_noise, s_0, from_rest)

@@ -60,6 +60,7 @@ class Network(nn.Module):
     W_out: nn.Parameter
     rec_mask: Tensor | None
     in_mask: Tensor | None
+    cell_type: Tensor
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class Network(nn.Module):
         if not autapses:
             off_diagonal = (1 - torch.eye(n_rec)).repeat(K, 1)
             rec_mask = off_diagonal if rec_blocks is None else rec_blocks * off_diagonal
+        self.register_buffer("cell_type", torch.zeros(n_rec, dtype=torch.int64), persistent=False)
         for name, mask in (("rec_mask", rec_mask), ("in_mask", in_blocks)):
             self.register_buffer(name, None if mask is None else mask.to(dtype), persistent=False)
 

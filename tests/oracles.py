@@ -120,6 +120,8 @@ def acting(network: bpgen.Network) -> dict[str, Tensor]:
     if not network.autapses:
         for block in free["W_rec"].split(N):
             block.fill_diagonal_(False)
+    if network.density < 1 or network.ring is not None:  # which synapses are drawn is tested in tests/test_wiring.py
+        free["W_rec"] &= network.rec_mask.bool()
     if isinstance(network.neuron, GRU):
         free["W_rec"][2 * N : 3 * N] = False
         free["W_in"][3 * N :] = False

@@ -83,6 +83,16 @@ class Rule(nn.Module):
         """
         raise NotImplementedError
 
+    def learn(self, aux: Mapping[str, Tensor]) -> None:
+        """Take over what one batch taught the rule itself (a running mean, a synthesiser); nothing by default.
+
+        `gradients` stays a function of its arguments: it hands new values out in `aux`, and whoever trains calls this
+        once after each of its training batches, never after a measurement.
+
+        Args:
+            aux: of the `RuleGradients` of that batch.
+        """
+
     def forward(self, *args: Any) -> RuleGradients:
         """`gradients`, so that `torch.func.functional_call` can hand in the rule's own buffers per seed."""
         return self.gradients(*args)
@@ -121,6 +131,19 @@ class OfflineRule(Rule):
             initial_state=draws.get("initial_state"),
             current_noise=draws.get("current_noise"),
         )
+        result = self.assign(trajectory, target, loss, given_start="initial_state" in draws)
+        return regularised(result, params, loss)
+
+    def assign(self, trajectory: Trajectory, target: Tensor, loss: Loss, given_start: bool) -> RuleGradients:
+        """The rule's gradient along a run, without regulariser.
+
+        Args:
+            trajectory: the run.
+            target: as for `gradients`.
+            loss: the true loss.
+            given_start: whether the initial state was given; it then replaces the learned one, which earns nothing.
+        """
+        network = trajectory.network
         value, error = loss.data_and_error(trajectory.outputs, target)
         if loss.activity is not None:
             value = value + loss.activity.value(trajectory.h)
@@ -130,11 +153,30 @@ class OfflineRule(Rule):
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
-        if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
+        if given_start:
             credit = Credit(credit.currents)
         grads = weight_gradients(trajectory, credit, error)
-        if loss.regulariser is not None:
-            value = value + loss.regulariser.value(params)
-            for name, gradient in loss.regulariser.gradient(params).items():
-                grads[name] = grads[name] + gradient
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {})
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in trajectory.params}, {})
+
+
+def refuse_activity(rule: Rule, loss: Loss) -> None:
+    """Refuse a loss with a regulariser of the activity, for what runs forward in time.
+
+    Raises:
+        BpgenError: the loss has one: its mean over the sequence is known at the end alone.
+    """
+    if loss.activity is not None:
+        raise BpgenError(
+            f"{type(rule).__name__} runs forward in time here, and a cost of the activity is a mean over the whole "
+            "sequence: set loss.activity to 0, or use an offline rule on whole sequences (eprop, rflo, bptt, ...)."
+        )
+
+
+def regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
+    """The result with the loss's regulariser, or with that share of it, in loss and gradients."""
+    if loss.regulariser is None:
+        return result
+    grads = dict(result.grads)
+    for name, gradient in loss.regulariser.gradient(params).items():
+        grads[name] = grads[name] + share * gradient
+    return result._replace(loss=result.loss + share * loss.regulariser.value(params), grads=grads)

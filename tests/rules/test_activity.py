@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import bpgen
+from bpgen.errors import BpgenError
 from bpgen.losses import Activity, Loss
 from bpgen.neurons import ALIF, Leaky
 from bpgen.rules import told, weight_gradients
+from bpgen.rules.online import gradients_of_chunk
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
@@ -137,3 +139,16 @@ def test_spiking_rates_are_pulled_to_their_target():
         params["b_rec"] -= 8.0 * grads["b_rec"]
     off = [(rate - target).abs().mean().item() for rate in rates]
     assert off[-1] < 0.5 * off[0]
+
+
+def test_what_runs_forward_in_time_refuses_the_cost():
+    """Its mean over the sequence is not known before the end; ignoring it silently would be another objective."""
+    p, loss = problem(T=T), Loss("mse", "all", None, None, COSTS["rate"])
+    for name in ("rtrl", "eprop_online"):
+        with pytest.raises(BpgenError, match=r"runs forward in time here.*set loss.activity to 0"):
+            bpgen.gradients(name, p.network, p.x, p.target, "mse", "all", activity=COSTS["rate"])
+    rule = bpgen.load_rule("eprop").bind(p.network)
+    args = (rule, p.network, p.network.params(), None, p.x[:3], p.target[:3])
+    with pytest.raises(BpgenError, match="ThreeFactor runs forward in time here"):
+        gradients_of_chunk(*args, loss, {})
+    assert gradients_of_chunk(*args, loss.without_regulariser(), {})[1].grads["W_rec"].any()

@@ -2,6 +2,7 @@
 
 from bpgen.rules.api import gradients, list_rules, load_rule
 from bpgen.rules.base import OfflineRule, Rule, RuleGradients
+from bpgen.rules.cell_types import type_average
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback, FeedbackName
 from bpgen.rules.kernel import hop, propagate, told
@@ -31,5 +32,6 @@ __all__ = [
     "own_influence",
     "propagate",
     "told",
+    "type_average",
     "weight_gradients",
 ]

@@ -159,6 +159,19 @@ class OfflineRule(Rule):
         return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in trajectory.params}, {})
 
 
+def refuse_activity(rule: Rule, loss: Loss) -> None:
+    """Refuse a loss with a regulariser of the activity, for what runs forward in time.
+
+    Raises:
+        BpgenError: the loss has one: its mean over the sequence is known at the end alone.
+    """
+    if loss.activity is not None:
+        raise BpgenError(
+            f"{type(rule).__name__} runs forward in time here, and a cost of the activity is a mean over the whole "
+            "sequence: set loss.activity to 0, or use an offline rule on whole sequences (eprop, rflo, bptt, ...)."
+        )
+
+
 def regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
     """The result with the loss's regulariser, or with that share of it, in loss and gradients."""
     if loss.regulariser is None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.network import Network
-from bpgen.rules.base import OfflineRule, Rule, RuleGradients, regularised
+from bpgen.rules.base import OfflineRule, Rule, RuleGradients, refuse_activity, regularised
 from bpgen.rules.moment import Moment
 
 State = dict[str, Tensor]
@@ -98,6 +98,7 @@ class OnlineRule(Rule):
             carry: where to go on from.
             ends: whether the sequence ends with the last of these steps.
         """
+        refuse_activity(self, loss)
         used, n_steps = _in_use(network, params, draws.get("initial_state")), len(x)
         t, s, h, r, state = carry
         own_draws = {n: v for n, v in draws.items() if n not in ("initial_state", "current_noise")}
@@ -185,6 +186,7 @@ def gradients_of_chunk(
         carry, result = rule.advance(network, masked, carry, x, target, loss, draws, ends)
         return carry, regularised(result, params, loss, share)
     assert isinstance(rule, OfflineRule)
+    refuse_activity(rule, loss)
     start = None if carry is None else carry.s
     run = network.run(params, x, when=loss.when, initial_state=start, current_noise=draws.get("current_noise"))
     result = rule.assign(run, target, loss, given_start=start is not None)

@@ -83,13 +83,13 @@ class Rule(nn.Module):
         raise NotImplementedError
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
-        """Change what the rule itself learns (a synthesiser, a kernel), in place; most rules learn nothing.
+        """Take over what one batch taught the rule itself (a running mean, a synthesiser); nothing by default.
 
-        `gradients` is a function and changes nothing. The trainer calls this hook with the `aux` that came with each
-        gradient it trains with; nobody calls it for a measurement.
+        `gradients` stays a function of its arguments: it hands new values out in `aux`, and whoever trains calls this
+        once after each of its training batches, never after a measurement.
 
         Args:
-            aux: the `RuleGradients.aux` of the batch or chunk.
+            aux: of the `RuleGradients` of that batch.
         """
 
     def forward(self, *args: Any) -> RuleGradients:
@@ -129,36 +129,18 @@ class OfflineRule(Rule):
             initial_state=draws.get("initial_state"),
             current_noise=draws.get("current_noise"),
         )
-        result = self.assign(trajectory, target, loss, given_start="initial_state" in draws)
-        return regularised(result, params, loss)
-
-    def assign(self, trajectory: Trajectory, target: Tensor, loss: Loss, given_start: bool) -> RuleGradients:
-        """The rule's gradient along a run, without regulariser.
-
-        Args:
-            trajectory: the run.
-            target: as for `gradients`.
-            loss: the true loss.
-            given_start: whether the initial state was given; it then replaces the learned one, which earns nothing.
-        """
-        network = trajectory.network
         value, error = loss.data_and_error(trajectory.outputs, target)
         if loss.when == "last":
             error = error.unsqueeze(0)
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
-        if given_start:
+        if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
             credit = Credit(credit.currents)
         grads = weight_gradients(trajectory, credit, error)
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in trajectory.params}, {})
-
-
-def regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
-    """The result with the loss's regulariser, or with that share of it, in loss and gradients."""
-    if loss.regulariser is None:
-        return result
-    grads = dict(result.grads)
-    for name, gradient in loss.regulariser.gradient(params).items():
-        grads[name] = grads[name] + share * gradient
-    return result._replace(loss=result.loss + share * loss.regulariser.value(params), grads=grads)
+        if loss.regulariser is not None:
+            value = value + loss.regulariser.value(params)
+            for name, gradient in loss.regulariser.gradient(params).items():
+                grads[name] = grads[name] + gradient
+        last = trajectory.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {"last_state": last})

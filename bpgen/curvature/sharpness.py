@@ -25,7 +25,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from bpgen.curvature.block import Block
+from bpgen.curvature.block import Block, label
 from bpgen.curvature.lanczos import Which, lanczos
 from bpgen.curvature.products import HessianProducts
 from bpgen.curvature.pyhessian import pyhessian
@@ -192,7 +192,7 @@ def measure(
         vectors=pairs.vectors,
         products=pairs.products,
         converged=pairs.converged,
-        block=block,
+        block=label(block),
         samples=x.shape[1],
         definition=definition,
         regularised=loss.regulariser is not None,

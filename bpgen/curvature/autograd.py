@@ -129,9 +129,16 @@ class NetworkByAutograd:
         leaves = {name: p.detach().clone() for name, p in params.items()}
         block = {name: leaves[name].requires_grad_() for name in names}
         run = network.run(leaves, x, when=loss.when, initial_state=initial_state, in_place=False)
-        self._outputs, self._block = run.outputs, block
-        self._data = lambda y: loss.data(y, target)
-        self._hessian = DoubleBackward(loss.total(run.outputs, target, leaves), block)
+        y, activity, self._block = run.outputs, loss.activity, block
+        self._outputs = y if activity is None else torch.cat([y.flatten(), run.h.flatten()])  # what has a cost
+
+        def data(outputs: Tensor) -> Tensor:
+            if activity is None:
+                return loss.data(outputs, target)
+            of_y, of_h = outputs.split([y.numel(), run.h.numel()])
+            return loss.data(of_y.view_as(y), target) + activity.value(of_h.view_as(run.h))
+
+        self._data, self._hessian = data, DoubleBackward(loss.total(y, target, leaves, run.h), block)
         self._newton: GaussNewton | None = None
 
     def __call__(self, direction: Mapping[str, Tensor], part: Part = "hessian") -> dict[str, Tensor]:

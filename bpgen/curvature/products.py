@@ -19,7 +19,7 @@ from bpgen.curvature.autograd import NetworkByAutograd
 from bpgen.curvature.block import Block, FreeEntries
 from bpgen.curvature.roperator import Part, ROperator
 from bpgen.errors import require, unknown
-from bpgen.losses import L2, Loss
+from bpgen.losses import L2, Activity, Loss
 from bpgen.network import Network
 
 By = Literal["roperator", "autograd"]
@@ -60,13 +60,14 @@ class HessianProducts:
         params: weights by name.
         x: inputs [T,B,I].
         target: classes int64 [B] or [T,B], or values [B,O] or [T,B,O].
-        loss: the true loss, with its regulariser if it has one.
+        loss: the true loss, with its regularisers if it has any.
         block: "all" parameters, the name of one ("W_rec"), or the names of several.
         initial_state: s_0 [B,d,N], or None.
         chunk_size: samples per pass; None chooses. Whatever it is, the answer is the same up to rounding. The base
             passes of the R-operator are kept up to half a GiB, and taken again for every product beyond that.
         by: "roperator" or "autograd"; None takes the first wherever it is known to be right.
-        part: the "hessian", or its "gauss_newton" or "residual" part; they add up. An L2 counts as Gauss-Newton.
+        part: the "hessian", or its "gauss_newton" or "residual" part; they add up. Both kinds
+            of regulariser, convex functions of weights or activities, count as Gauss-Newton.
 
     Attributes:
         size: P, the number of free entries.
@@ -111,7 +112,7 @@ class HessianProducts:
             self._params = {name: p.detach().clone() for name, p in params.items()}
             penalty = loss.regulariser
             self._l2 = None if type(penalty) is not L2 or part == "residual" else self._coefficients(penalty)
-            self._loss = loss.without_regulariser() if type(penalty) is L2 else loss
+            self._loss = dataclasses.replace(loss, regulariser=None) if type(penalty) is L2 else loss
             batch = Batch.of(x, target, initial_state, self._loss)
             self._kept: list[tuple[ROperator | NetworkByAutograd, float]] = []
             self._rest: list[tuple[Batch, float]] = []
@@ -157,12 +158,14 @@ class HessianProducts:
 def knows(network: Network, loss: Loss) -> bool:
     """Whether the R-operator is known to be right: this package's own network, neurons and losses, nothing derived.
 
-    A loss may have an L2; any other term, one on the activity for instance, is left to autograd.
+    A loss may have an L2 and an `Activity`; any other term is left to autograd.
     """
     own = type(network) is Network and type(network.neuron).__module__.startswith("bpgen.neurons.")
-    others = {f.name for f in dataclasses.fields(loss)} - {"kind", "when", "mask", "regulariser"}
+    others = {f.name for f in dataclasses.fields(loss)} - {"kind", "when", "mask", "regulariser", "activity"}
     plain = type(loss) is Loss and not any(getattr(loss, name) for name in others)
-    return own and plain and type(loss.regulariser) in (type(None), L2)
+    return (
+        own and plain and type(loss.regulariser) in (type(None), L2) and type(loss.activity) in (type(None), Activity)
+    )
 
 
 class Batch(NamedTuple):

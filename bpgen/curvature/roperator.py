@@ -13,8 +13,9 @@ forwards and one backwards:
 with a_t the credit that arrives at h_t and ē the output error filtered backwards through the readout. The primes of A,
 C and D are the neuron's second derivatives (`bpgen.curvature.bend`). For W_rec that is six matrix products a step, two
 in the recursions (`bpgen.curvature.recursion`), the others as one large product each over all steps.
+A regulariser of the activity adds its gradient by h_t to q_t, and the same of h' to q'_t.
 Every source in (3) to (5) belongs to one of two parts: what e' causes is the Gauss-Newton product Jᵀ (∂²ℓ/∂y²) J θ',
-all else is the residual part Σ (∂ℓ/∂y) ∂²y/∂θ² θ'.
+all else is the residual part Σ (∂ℓ/∂y) ∂²y/∂θ² θ'. Activities with a cost of their own count as outputs.
 
 References: B. A. Pearlmutter, Neural Computation 6 (1994) 147-160; N. N. Schraudolph, Neural Computation 14 (2002)
 1723-1738.
@@ -23,6 +24,7 @@ References: B. A. Pearlmutter, Neural Computation 6 (1994) 147-160; N. N. Schrau
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -47,7 +49,7 @@ Part = Literal["hessian", "gauss_newton", "residual"]
 
 
 class ROperator:
-    """Products with the Hessian of a loss without its regulariser, for tensors shaped like the parameters.
+    """Products with the Hessian of a loss without a regulariser of its weights, for tensors shaped like the parameters.
 
     Args:
         network: structure and neurons.
@@ -68,6 +70,7 @@ class ROperator:
         initial_state: Tensor | None = None,
     ) -> None:
         self._loss, self._target, self._kappa = loss, target, network.kappa
+        self._activity = None if loss.activity is None else replace(loss.activity, target=0.0)  # its gradient is linear
         self._run = run = network.run(params, x, when=loss.when, initial_state=initial_state)
         self._learned_start = "initial_state" in params and initial_state is None
         self._scale = scale_of(run)
@@ -79,6 +82,8 @@ class ROperator:
         self._f: Bend | None = None
         self._g: Bend | None = None
         told = self._told(self._back(self._error, self._W_out))
+        if loss.activity is not None:
+            told[1:].add_(loss.activity.gradient(run.h).unsqueeze(1), alpha=self._scale or 1.0)
         if is_straight(network.neuron) and self._scale is not None:
             self._c = backward_in_place(run, self._W, told, None).currents
             return
@@ -112,7 +117,7 @@ class ROperator:
         dq = self._back(de, self._W_out)
         if residual and "W_out" in d:
             dq = dq + self._back(self._error, d["W_out"])
-        credit = self._backward(d, dq, tangent, residual)
+        credit = self._backward(d, dq, tangent, part)
         return self._products(d, tangent.h, credit, de, r, dr, residual)
 
     @property
@@ -142,10 +147,13 @@ class ROperator:
             return forward(run, self._W, drive, s_0)
         return forward_in_place(run, self._W, drive, s_0, keep=self._g is not None)
 
-    def _backward(self, d: Mapping[str, Tensor], dq: Tensor, tangent: Tangent, residual: bool) -> Credit:
-        """(4), with the residual part's sources or without."""
-        run, scale, bent_s, bent_I = self._run, self._scale or 1.0, None, None
+    def _backward(self, d: Mapping[str, Tensor], dq: Tensor, tangent: Tangent, part: Part) -> Credit:
+        """(4), with the sources of that part."""
+        run, scale, bent_s, bent_I, residual = self._run, self._scale or 1.0, None, None, part != "gauss_newton"
         told = self._told(dq, d["W_rec"] if residual and "W_rec" in d else None)
+        if self._activity is not None and part != "residual":
+            for v, h in enumerate(tangent.h.unbind(1)):
+                told[1:, v].add_(self._activity.gradient(h), alpha=scale)
         if residual and self._g is not None:
             bent_s = scale * self._g(tangent.states)
         if residual and self._f is not None:

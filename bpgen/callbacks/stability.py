@@ -23,7 +23,7 @@ class Stability(Measurement):
         tol: relative tolerance of eigenvalues.
         max_products: most products per evaluation with the Hessian, and again with the rule's Jacobian.
         probes: random vectors for the asymmetry of the rule's Jacobian; 0 leaves it out.
-        regulariser: whether the loss contains the L2 penalty, as training does.
+        regulariser: whether the loss contains its regularisers, as it does in training.
     """
 
     name = "stability"
@@ -57,7 +57,7 @@ class Stability(Measurement):
         of = "updates of the surrogate network" if self.spiking else "updates"
         return (
             f"stability: of the rule's {of}, all trained weights, {min(self.samples, whole)} of {whole} train "
-            f"samples, L2 {'inside' if self.regulariser else 'left out'}"
+            f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
         )
 
     def check(self, module: RuleTraining, task: Task) -> None:
@@ -67,9 +67,7 @@ class Stability(Measurement):
             BpgenError: with the reason.
         """
         plain = module.optimizer.name == "sgd" and not module.optimizer.lr_scale
-        require(
-            plain, "stability.samples needs --optimizer.name sgd and one learning rate, without lr_scale."
-        )
+        require(plain, "stability.samples needs --optimizer.name sgd and one learning rate, without lr_scale.")
         self._jacobian(Moment(module, task, 0.0, 0, module.optimizer.lr), 2)
 
     def measure(self, moment: Moment) -> dict[str, float | int]:

@@ -36,6 +36,7 @@ from bpgen.errors import require
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.streams import generator
+from bpgen.trajectory import Trajectory
 
 Value = Callable[[Tensor], Tensor]  # L: θ [P] float64 -> 0-d, differentiable
 
@@ -78,11 +79,12 @@ class Objective:
     def __call__(self, theta: Tensor) -> Tensor:
         """L(θ), with the regulariser if the loss has one."""
         params = {**self.params, **self.free.scatter(theta, self.params)}
-        return self.loss.total(self._outputs(params), self.target, params)
+        run = self._run(params)
+        return self.loss.total(run.outputs, self.target, params, run.h)
 
     def per_sample(self, theta: Tensor) -> Tensor:
         """ℓ_b(θ) [B], whose mean is L without regulariser."""
-        outputs = self._outputs({**self.params, **self.free.scatter(theta, self.params)})
+        outputs = self._run({**self.params, **self.free.scatter(theta, self.params)}).outputs
         every = self.loss.when == "all"
 
         def one(y: Tensor, wanted: Tensor, weights: Tensor | None) -> Tensor:
@@ -95,9 +97,9 @@ class Objective:
         losses: Tensor = torch.vmap(one, in_dims=(axis, axis, mask_axis))(outputs, self.target, self.loss.mask)
         return losses
 
-    def _outputs(self, params: Mapping[str, Tensor]) -> Tensor:
-        run = self.network.run(params, self.x, when=self.loss.when, initial_state=self.initial_state, in_place=False)
-        return run.outputs
+    def _run(self, params: Mapping[str, Tensor]) -> Trajectory:
+        start = self.initial_state
+        return self.network.run(params, self.x, when=self.loss.when, initial_state=start, in_place=False)
 
 
 class Noisy(NamedTuple):

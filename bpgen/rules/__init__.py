@@ -2,8 +2,9 @@
 
 from bpgen.rules.api import gradients, list_rules, load_rule
 from bpgen.rules.base import OfflineRule, Rule, RuleGradients
+from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback, FeedbackName
-from bpgen.rules.kernel import Credit, propagate, weight_gradients
+from bpgen.rules.kernel import hop, propagate, told
 from bpgen.rules.traits import Traits
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "RuleGradients",
     "Traits",
     "gradients",
+    "hop",
     "list_rules",
     "load_rule",
     "propagate",
+    "told",
     "weight_gradients",
 ]

@@ -8,6 +8,7 @@ random numbers only from `draws`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.readout import filtered_back
-from bpgen.rules.kernel import Credit, weight_gradients
+from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.traits import Traits
 from bpgen.trajectory import Trajectory
 
@@ -25,7 +26,7 @@ from bpgen.trajectory import Trajectory
 class RuleGradients(NamedTuple):
     """What a rule returns.
 
-    loss: the true loss, 0-d (with the regulariser if the loss has one).
+    loss: the true loss, 0-d (with the regularisers if the loss has any).
     outputs: [B,O] or [T,B,O].
     grads: by parameter name, the shape and dtype of each parameter.
     aux: whatever else a rule wants to report, by name.
@@ -82,6 +83,16 @@ class Rule(nn.Module):
         """
         raise NotImplementedError
 
+    def learn(self, aux: Mapping[str, Tensor]) -> None:
+        """Take over what one batch taught the rule itself (a running mean, a synthesiser); nothing by default.
+
+        `gradients` stays a function of its arguments: it hands new values out in `aux`, and whoever trains calls this
+        once after each of its training batches, never after a measurement.
+
+        Args:
+            aux: of the `RuleGradients` of that batch.
+        """
+
     def forward(self, *args: Any) -> RuleGradients:
         """`gradients`, so that `torch.func.functional_call` can hand in the rule's own buffers per seed."""
         return self.gradients(*args)
@@ -91,7 +102,8 @@ class OfflineRule(Rule):
     """A rule that is one function from output error to the credit of every input current.
 
     The framework runs the network, differentiates the loss by the outputs, and turns credit into weight
-    gradients with one matrix product per weight. W_out always gets its exact gradient.
+    gradients with one matrix product per weight. W_out always gets its exact gradient. A regulariser of the
+    activity tells each neuron something by itself alone, which `propagate` adds to the rule's learning signal.
     """
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit | Tensor:
@@ -120,6 +132,9 @@ class OfflineRule(Rule):
             current_noise=draws.get("current_noise"),
         )
         value, error = loss.data_and_error(trajectory.outputs, target)
+        if loss.activity is not None:
+            value = value + loss.activity.value(trajectory.h)
+            trajectory = replace(trajectory, penalty=loss.activity.gradient(trajectory.h))
         if loss.when == "last":
             error = error.unsqueeze(0)
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))

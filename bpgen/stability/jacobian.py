@@ -104,7 +104,7 @@ class RuleJacobian:
             params = self.free.scatter(theta, self.params)
             start = self.draws.get("initial_state")
             run = self.network.run(params, self.x, when=self.loss.when, initial_state=start, in_place=False)
-            return self.loss.total(run.outputs, target, params)
+            return self.loss.total(run.outputs, target, params, run.h)
 
         with torch.enable_grad():
             return torch.func.grad(value)(theta).detach()

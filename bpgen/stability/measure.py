@@ -36,7 +36,7 @@ from torch import Tensor
 from bpgen.curvature import measure as measure_sharpness
 from bpgen.curvature.arnoldi import arnoldi
 from bpgen.errors import require
-from bpgen.losses import L2, Loss, LossName, When
+from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.rules import Rule, load_rule
 from bpgen.shapes import check_shapes
@@ -61,7 +61,7 @@ class StabilityResult:
     asymmetry_fraction: the antisymmetric part's share ‖Dĝ-Dĝᵀ‖/2‖Dĝ‖, from 0 (a gradient flow) to 1.
     lr, momentum: η and β.
     samples: B. parameters: P, the number of weights that can act. surrogate: whether the neurons spike.
-    regularised: whether the loss contained its regulariser.
+    regularised: whether the loss contained a regulariser.
     converged: whether λ_1 and all μ were found to the tolerance asked for.
     products: with H, Dĝ and Dĝᵀ together. seconds: how long it took.
     """
@@ -104,6 +104,7 @@ def stability(
     mask: Tensor | None = None,
     initial_state: Tensor | None = None,
     regulariser: L2 | float | Mapping[str, float] | None = None,
+    activity: Activity | float | None = None,
     *,
     lr: float,
     momentum: float = 0.0,
@@ -126,6 +127,7 @@ def stability(
         initial_state: s_0 [B,d,N], or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing. It adds
             its coefficient to the eigenvalues of H and of Dĝ alike, whatever the rule.
+        activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
         lr: learning rate η.
         momentum: β of heavy-ball momentum.
         top: how many eigenvalues μ.
@@ -137,7 +139,7 @@ def stability(
     Raises:
         BpgenError: a shape or option that does not fit, or a rule whose gradient cannot be differentiated.
     """
-    objective = Loss(loss, when, mask, L2.of(regulariser))
+    objective = Loss(loss, when, mask, L2.of(regulariser), Activity.of(activity))
     bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
     check_shapes(network, x, target, loss, when, mask, initial_state)
     draws = dict(bound.draw(network, x, generator(seed, "draws")))
@@ -201,7 +203,7 @@ def measure(
         samples=j.x.shape[1],
         parameters=j.size,
         surrogate=j.network.neuron.spiking,
-        regularised=j.loss.regulariser is not None,
+        regularised=j.loss.regularised,
         converged=sharp.converged and ritz.converged,
         products=sharp.products + j.products,
         seconds=time.perf_counter() - began,

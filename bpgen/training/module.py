@@ -62,6 +62,8 @@ class RuleTraining(pl.LightningModule):
         self.last_loss = float(result.loss)
         if not math.isfinite(self.last_loss):
             raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
+        with torch.no_grad():
+            self.rule.learn(result.aux)
         return straight_through(result.loss, self.network, result.grads)
 
     def draws(self, x: Tensor, purpose: str, *counters: int) -> dict[str, Tensor]:
@@ -72,6 +74,11 @@ class RuleTraining(pl.LightningModule):
         if noise is not None:
             draws["current_noise"] = noise
         return {name: value.to(x.device) for name, value in draws.items()}
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """A step of the optimizer, and back to the weights that the network's constraints allow."""
+        super().optimizer_step(*args, **options)
+        self.network.project_()
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""

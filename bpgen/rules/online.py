@@ -181,8 +181,7 @@ def gradients_of_chunk(
         BpgenError: the rule needs whole sequences.
     """
     check_chunks(rule, network)
-    if getattr(loss, "activity", None) is not None:
-        raise BpgenError("an activity regulariser needs whole sequences: leave out trainer.chunk or loss.activity.")
+    refuse_activity(rule, loss)
     if isinstance(rule, OnlineRule):
         masked = network.masked(params)
         if carry is None:
@@ -190,7 +189,6 @@ def gradients_of_chunk(
         carry, result = rule.advance(network, masked, carry, x, target, loss, draws, ends)
         return carry, _regularised(result, params, loss, share)
     assert isinstance(rule, OfflineRule)
-    refuse_activity(rule, loss)
     if carry is not None:
         draws = {**draws, "initial_state": carry.s}
     result = rule.gradients(network, params, x, target, loss.without_regulariser(), draws)

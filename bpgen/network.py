@@ -174,6 +174,27 @@ class Network(nn.Module):
         if self.signs is not None:
             project_signs(self.W_rec, self.signs)
 
+    def masked(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same parameters, with zeros where a weight cannot act."""
+        return {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
+
+    def advance(
+        self, params: Mapping[str, Tensor], s: Tensor, h: Tensor, x: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of equations (1), (2) for whoever moves forward in time: I_t [B,K,N], s_t [B,d,N], h_t [B,N].
+
+        Args:
+            params: weights by name, masked (`masked`).
+            s: s_{t-1} [B,d,N].
+            h: h_{t-1} [B,N].
+            x: x_t [B,I].
+            noise: current noise [B,K·N], or None.
+        """
+        I = self.drive(params, x, noise) + h @ params["W_rec"].mT
+        I = I.unflatten(-1, (self.neuron.n_currents, self.n_rec))
+        s = self.neuron.f(s, I)
+        return I, s, self.neuron.g(s)
+
     def draw_noise(self, n_steps: int, batch: int, random: torch.Generator) -> Tensor | None:
         """Current noise [T,B,K·N] of standard deviation sigma_rec · neuron.noise_scale; None without noise."""
         if self.sigma_rec == 0:
@@ -220,11 +241,12 @@ class Network(nn.Module):
             in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1, there is no
                 output feedback and nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
         """
-        params = {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
+        params = self.masked(params)
         s_0 = self.start(params, x.shape[1], initial_state)
         if in_place is None:
             simple = self.neuron.n_states == self.neuron.n_currents == 1 and self.W_fb is None
-            in_place = simple and not is_traced(x, s_0, *params.values())
+            given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
+            in_place = simple and not is_traced(*given)
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
         loop = run_in_place if in_place else run_general
         h, states, currents = loop(self, params, x, current_noise, s_0, from_rest)

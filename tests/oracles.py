@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -210,6 +211,15 @@ def autograd(p: Problem, cost: Cost = no_cost, **paths) -> Grads:
     value = true_loss(slow.outputs, p.target, p.loss, p.when, p.mask) + cost(slow.h)
     grads = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(params, grads, strict=True))
+
+
+def hop_terms(p: Problem) -> Grads:
+    """Gradients [T+1,...] by number of hops: BPTT with the path through W_rec scaled by c is a polynomial in c."""
+    T = len(p.x)
+    nodes = np.cos(np.pi * (np.arange(T + 1) + 0.5) / (T + 1))  # degree T: h_0 included
+    scaled = [autograd(p, hop=lambda h, t, c=c: h.detach() + c * (h - h.detach())) for c in nodes]
+    inverse = torch.from_numpy(np.linalg.inv(np.vander(nodes, increasing=True)))
+    return {name: torch.einsum("kc,c...->k...", inverse, torch.stack([g[name] for g in scaled])) for name in scaled[0]}
 
 
 def no_hop() -> dict:

@@ -147,4 +147,18 @@ class OfflineRule(Rule):
             value = value + loss.regulariser.value(params)
             for name, gradient in loss.regulariser.gradient(params).items():
                 grads[name] = grads[name] + gradient
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {})
+        last = trajectory.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {"last_state": last})
+
+
+def refuse_activity(rule: Rule, loss: Loss) -> None:
+    """Refuse a loss with a regulariser of the activity, for what runs forward in time.
+
+    Raises:
+        BpgenError: the loss has one: its mean over the sequence is known at the end alone.
+    """
+    if loss.activity is not None:
+        raise BpgenError(
+            f"{type(rule).__name__} runs forward in time here, and a cost of the activity is a mean over the whole "
+            "sequence: set loss.activity to 0, or use an offline rule on whole sequences (eprop, rflo, bptt, ...)."
+        )

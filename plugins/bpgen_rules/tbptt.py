@@ -30,7 +30,7 @@ class TruncatedBPTT(OfflineRule):
         style: "blocks" cuts the sequence at multiples of the window, "sliding" looks back from every step.
     """
 
-    traits = Traits(time_per_step="N² (blocks), k N² (sliding)", exact_when="window >= T")
+    traits = Traits(time_per_step="N² (blocks), k N² (sliding)", exact_when="window >= T", exact_with={"window": 1000})
 
     def __init__(self, window: int = 10, style: Literal["blocks", "sliding"] = "blocks") -> None:
         super().__init__()

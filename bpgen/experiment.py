@@ -15,13 +15,14 @@ import pandas as pd
 import torch
 
 import bpgen
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Stability
 from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
 from bpgen.errors import DivergedError, require
 from bpgen.figures import run_figures
 from bpgen.losses import Loss
+from bpgen.rules import check_chunks
 from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
@@ -115,10 +116,12 @@ def _parts(
     network = make_network(config, task)
     optimizer, schedule = Optimizer(**config["optimizer"]), Schedule(**config["schedule"])
     optimizer.build(network.named_parameters())  # a wrong weight name is bad input: found here, not in training
+    stability = Stability(**config.get("stability", {}))  # runs of earlier versions have none
     measurements = [
         GeneralizationGap(**config["gap"]),
         Sharpness(**config["sharpness"]),
         Alignment(**config["alignment"]),
+        stability,
     ]
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
@@ -129,7 +132,13 @@ def _parts(
         "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
     )
     _check_data(task, loss)
-    return module, TaskData(task, loss, options.batch_size, config["seed"]), measurements, config
+    if stability.enabled:
+        stability.check(module, task)
+    data = TaskData(task, loss, options.batch_size, config["seed"], options.chunk, options.stream)
+    if options.chunk is not None:
+        check_chunks(module.rule, network)
+        data.train_dataloader()  # a task without a stream says so now
+    return module, data, measurements, config
 
 
 def _check_data(task: Task, loss: Loss) -> None:
@@ -150,6 +159,7 @@ def _train(
     before = folder.summary()
     for measurement in measurements:
         if measurement.enabled:
+            measurement.spiking = module.network.neuron.spiking
             say(measurement.describe(data.task))
     run_id = before.get("wandb_id")
     track = tracking.Tracking(**config["tracking"])

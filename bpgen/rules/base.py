@@ -131,19 +131,6 @@ class OfflineRule(Rule):
             initial_state=draws.get("initial_state"),
             current_noise=draws.get("current_noise"),
         )
-        result = self.assign(trajectory, target, loss, given_start="initial_state" in draws)
-        return regularised(result, params, loss)
-
-    def assign(self, trajectory: Trajectory, target: Tensor, loss: Loss, given_start: bool) -> RuleGradients:
-        """The rule's gradient along a run, without regulariser.
-
-        Args:
-            trajectory: the run.
-            target: as for `gradients`.
-            loss: the true loss.
-            given_start: whether the initial state was given; it then replaces the learned one, which earns nothing.
-        """
-        network = trajectory.network
         value, error = loss.data_and_error(trajectory.outputs, target)
         if loss.activity is not None:
             value = value + loss.activity.value(trajectory.h)
@@ -153,10 +140,15 @@ class OfflineRule(Rule):
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
-        if given_start:
-            credit = Credit(credit.currents)
+        if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
+            credit = credit._replace(initial=None)
         grads = weight_gradients(trajectory, credit, error)
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in trajectory.params}, {})
+        if loss.regulariser is not None:
+            value = value + loss.regulariser.value(params)
+            for name, gradient in loss.regulariser.gradient(params).items():
+                grads[name] = grads[name] + gradient
+        last = trajectory.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {"last_state": last})
 
 
 def refuse_activity(rule: Rule, loss: Loss) -> None:
@@ -170,13 +162,3 @@ def refuse_activity(rule: Rule, loss: Loss) -> None:
             f"{type(rule).__name__} runs forward in time here, and a cost of the activity is a mean over the whole "
             "sequence: set loss.activity to 0, or use an offline rule on whole sequences (eprop, rflo, bptt, ...)."
         )
-
-
-def regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
-    """The result with the loss's regulariser, or with that share of it, in loss and gradients."""
-    if loss.regulariser is None:
-        return result
-    grads = dict(result.grads)
-    for name, gradient in loss.regulariser.gradient(params).items():
-        grads[name] = grads[name] + share * gradient
-    return result._replace(loss=result.loss + share * loss.regulariser.value(params), grads=grads)

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 import bpgen
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Stability
 from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
@@ -116,20 +116,24 @@ def _parts(
     network = make_network(config, task)
     optimizer, schedule = Optimizer(**config["optimizer"]), Schedule(**config["schedule"])
     optimizer.build(network.named_parameters())  # a wrong weight name is bad input: found here, not in training
+    stability = Stability(**config.get("stability", {}))  # runs of earlier versions have none
     measurements = [
         GeneralizationGap(**config["gap"]),
         Sharpness(**config["sharpness"]),
         Alignment(**config["alignment"]),
+        stability,
     ]
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
-    free = network.W_rec.numel() if network.autapses else network.n_rec - 1
+    free = bool(network.masks().get("W_rec", torch.ones(1)).any())
     require(
-        free > 0 or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
-        "network.n_rec 1 without autapses has no recurrent weight: measure --sharpness.block all, or more neurons.",
+        free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
+        "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
     )
     _check_data(task, loss)
+    if stability.enabled:
+        stability.check(module, task)
     data = TaskData(task, loss, options.batch_size, config["seed"], options.chunk, options.stream)
     if options.chunk is not None:
         check_chunks(module.rule, network)
@@ -155,6 +159,7 @@ def _train(
     before = folder.summary()
     for measurement in measurements:
         if measurement.enabled:
+            measurement.spiking = module.network.neuron.spiking
             say(measurement.describe(data.task))
     run_id = before.get("wandb_id")
     track = tracking.Tracking(**config["tracking"])

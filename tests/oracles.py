@@ -5,6 +5,8 @@ autograd on it with a `detach` at the right place:
     hop(h_{t-1}, t)   the activity on its way into W_rec at step t
     own(s_{t-1}, t)   the state on its way into the same neuron at step t
     read(r, W_out)    the filtered activity on its way into the readout, without the bias
+    fed(y_{t-1}, t)   the output on its way back into the network at step t, where there is output feedback
+    kept(r_{t-1}, t)  the filtered activity on its way into such an output one step later
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -119,6 +122,8 @@ def acting(network: bpgen.Network) -> dict[str, Tensor]:
     if not network.autapses:
         for block in free["W_rec"].split(N):
             block.fill_diagonal_(False)
+    if network.density < 1 or network.ring is not None:  # which synapses are drawn is tested in tests/test_wiring.py
+        free["W_rec"] &= network.rec_mask.bool()
     if isinstance(network.neuron, GRU):
         free["W_rec"][2 * N : 3 * N] = False
         free["W_in"][3 * N :] = False
@@ -145,6 +150,8 @@ def run_slow(
     hop: Callable[[Tensor, int], Tensor] = lambda h, t: h,
     own: Callable[[Tensor, int], Tensor] = lambda s, t: s,
     read: Callable[[Tensor, Tensor], Tensor] = plain_read,
+    fed: Callable[[Tensor, int], Tensor] = lambda y, t: y,
+    kept: Callable[[Tensor, int], Tensor] = lambda r, t: r,
     noise: Tensor | None = None,
 ) -> Slow:
     """The network as a plain loop; entry 0 of `h` and `states` is the start."""
@@ -153,18 +160,21 @@ def run_slow(
     W, W_in = (torch.where(acting(network)[n], params[n], 0.0) for n in ("W_rec", "W_in"))
     s = p.start(params)
     h = neuron.g(s)
-    hs, states, outputs, r = [h], [s], [], torch.zeros_like(h)
+    hs, states, outputs, r, r_fed = [h], [s], [], torch.zeros_like(h), torch.zeros_like(h)
+    bias = params.get("b_out", 0.0)
     for t in range(1, len(p.x) + 1):
         I = hop(h, t) @ W.T + p.x[t - 1] @ W_in.T
         if "b_rec" in params:
             I = I + params["b_rec"]
         if noise is not None:
             I = I + noise[t - 1]
+        if network.W_fb is not None and t > 1:
+            I = I + fed(r_fed @ params["W_out"].T + bias, t) @ network.W_fb.T
         s = neuron.f(own(s, t), I.reshape(-1, K, N))
         h = neuron.g(s)
         r = network.kappa * r + (1 - network.kappa) * h
-        y = read(r, params["W_out"])
-        outputs.append(y + params["b_out"] if "b_out" in params else y)
+        r_fed = network.kappa * kept(r_fed, t) + (1 - network.kappa) * h
+        outputs.append(read(r, params["W_out"]) + bias)
         hs.append(h)
         states.append(s)
     return Slow(torch.stack(outputs) if p.when == "all" else outputs[-1], hs, states)
@@ -174,17 +184,47 @@ def leaves(p: Problem) -> Grads:
     return {name: w.detach().clone().requires_grad_() for name, w in p.network.named_parameters()}
 
 
-def autograd(p: Problem, **paths) -> Grads:
-    """Gradients of the true loss through the slow network, with the paths that are left open."""
+Cost = Callable[[list[Tensor]], Tensor]  # of the activities h_0, ..., h_T
+
+
+def no_cost(h: list[Tensor]) -> Tensor:
+    return torch.zeros((), dtype=torch.float64)
+
+
+def activity_cost(h: list[Tensor], c: float, form: str, target: float = 0.0) -> Tensor:
+    """The cost of the activities h_1, ..., h_T by its definition, sample by sample."""
+    T, (B, N) = len(h) - 1, h[0].shape
+    total = no_cost(h)
+    for b in range(B):
+        own = torch.stack([h_t[b] for h_t in h[1:]])
+        if form == "rate":
+            total = total + 0.5 * c * sum((own[:, j].sum() / T - target) ** 2 for j in range(N)) / B
+        else:
+            total = total + 0.5 * c * (own**2).sum() / (T * B * N)
+    return total
+
+
+def autograd(p: Problem, cost: Cost = no_cost, **paths) -> Grads:
+    """Gradients of the true loss and of a cost of the activities, with the paths that are left open."""
     params = leaves(p)
-    value = true_loss(run_slow(p, params, **paths).outputs, p.target, p.loss, p.when, p.mask)
+    slow = run_slow(p, params, **paths)
+    value = true_loss(slow.outputs, p.target, p.loss, p.when, p.mask) + cost(slow.h)
     grads = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(params, grads, strict=True))
 
 
+def hop_terms(p: Problem) -> Grads:
+    """Gradients [T+1,...] by number of hops: BPTT with the path through W_rec scaled by c is a polynomial in c."""
+    T = len(p.x)
+    nodes = np.cos(np.pi * (np.arange(T + 1) + 0.5) / (T + 1))  # degree T: h_0 included
+    scaled = [autograd(p, hop=lambda h, t, c=c: h.detach() + c * (h - h.detach())) for c in nodes]
+    inverse = torch.from_numpy(np.linalg.inv(np.vander(nodes, increasing=True)))
+    return {name: torch.einsum("kc,c...->k...", inverse, torch.stack([g[name] for g in scaled])) for name in scaled[0]}
+
+
 def no_hop() -> dict:
     """e-prop: no credit enters W_rec."""
-    return {"hop": lambda h, t: h.detach()}
+    return {"hop": lambda h, t: h.detach(), "fed": lambda y, t: y.detach()}
 
 
 def in_blocks(k: int) -> dict:
@@ -193,7 +233,7 @@ def in_blocks(k: int) -> dict:
     def cut(value: Tensor, t: int) -> Tensor:
         return value.detach() if t > 1 and (t - 1) % k == 0 else value
 
-    return {"hop": cut, "own": cut}
+    return {"hop": cut, "own": cut, "fed": cut, "kept": cut}
 
 
 def through(B: Tensor) -> dict:
@@ -201,8 +241,8 @@ def through(B: Tensor) -> dict:
     return {"read": lambda r, W_out: r.detach() @ W_out.T + (r - r.detach()) @ B.T}
 
 
-def output_errors(p: Problem) -> tuple[Tensor, list[Tensor]]:
-    """What each step's activity h_t, t = 0..T, is told by the readout alone: its partial learning signal."""
+def output_errors(p: Problem, cost: Cost = no_cost) -> tuple[Tensor, list[Tensor]]:
+    """What each step's activity h_t, t = 0..T, is told by readout and cost alone: its partial learning signal."""
     slow = run_slow(p, dict(p.network.named_parameters()))
     told = [h.detach().clone().requires_grad_() for h in slow.h]
     r, outputs, kappa = torch.zeros_like(told[0]), [], p.network.kappa
@@ -210,14 +250,14 @@ def output_errors(p: Problem) -> tuple[Tensor, list[Tensor]]:
         r = kappa * r + (1 - kappa) * h
         outputs.append(r @ p.network.W_out.T + (0 if p.network.b_out is None else p.network.b_out))
     y = torch.stack(outputs) if p.when == "all" else outputs[-1]
-    value = true_loss(y, p.target, p.loss, p.when, p.mask)
+    value = true_loss(y, p.target, p.loss, p.when, p.mask) + cost(told)
     q = torch.autograd.grad(value, told, allow_unused=True, materialize_grads=True)
     return value, list(q)
 
 
-def sliding(p: Problem, k: int) -> Grads:
+def sliding(p: Problem, k: int, cost: Cost = no_cost) -> Grads:
     """Each step's learning signal, sent back by autograd through a run that started k steps earlier."""
-    _, q = output_errors(p)
+    _, q = output_errors(p, cost)
     total = {name: torch.zeros_like(w) for name, w in p.network.named_parameters()}
     for t in range(1, len(q)):
         params = leaves(p)

@@ -25,12 +25,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from bpgen.curvature.block import Block
+from bpgen.curvature.block import Block, label
 from bpgen.curvature.lanczos import Which, lanczos
 from bpgen.curvature.products import HessianProducts
 from bpgen.curvature.pyhessian import pyhessian
 from bpgen.errors import unknown
-from bpgen.losses import L2, Loss, LossName, When
+from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.shapes import check_shapes
 
@@ -49,8 +49,10 @@ class SharpnessResult:
     converged: whether every residual is at most tol·|λ|.
     block, definition, backend, tol: as asked for.
     samples: B, the sequences the loss was averaged over.
-    regularised: whether the loss contained its regulariser.
+    regularised: whether the loss contained a regulariser.
     seconds: how long it took.
+    products_by: "roperator" or "autograd": how products were taken.
+    surrogate: whether neurons spike, so that this is the curvature of the surrogate network.
     """
 
     eigenvalues: Tensor
@@ -65,6 +67,8 @@ class SharpnessResult:
     backend: str
     tol: float
     seconds: float
+    products_by: str = "autograd"
+    surrogate: bool = False
 
 
 def sharpness(
@@ -86,6 +90,7 @@ def sharpness(
     max_products: int = 300,
     backend: Backend = "lanczos",
     chunk_size: int | None = None,
+    activity: Activity | float | None = None,
 ) -> SharpnessResult:
     """The largest eigenvalues of the loss's Hessian at the network's present weights.
 
@@ -108,11 +113,12 @@ def sharpness(
         max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None takes all at once.
+        activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
 
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
-    objective = Loss(loss, when, mask, L2.of(regulariser))
+    objective = Loss(loss, when, mask, L2.of(regulariser), Activity.of(activity))
     check_shapes(network, x, target, loss, when, mask, initial_state)
     return measure(
         network,
@@ -155,7 +161,7 @@ def measure(
 
     Args:
         params: weights by name; nothing is read from the module behind its back.
-        loss: the true loss; its regulariser, if it has one, is part of the Hessian.
+        loss: the true loss; its regularisers, if it has any, are part of the Hessian.
         network, x, target and the options: as for `sharpness`.
 
     Raises:
@@ -164,10 +170,12 @@ def measure(
     began = time.perf_counter()
     if definition not in ("largest", "magnitude", "released"):
         raise unknown("definition", definition, ("largest", "magnitude", "released"))
+    by: str = "autograd"
     which: Which = "largest" if definition == "largest" else "magnitude"
     if backend == "lanczos":
         products = HessianProducts(network, params, x, target, loss, block, initial_state, chunk_size)
         pairs = lanczos(products, top, which=which, tol=tol, max_products=max_products, seed=seed, start=start)
+        by = products.by
     elif backend == "pyhessian":
         pairs = pyhessian(
             network,
@@ -192,11 +200,13 @@ def measure(
         vectors=pairs.vectors,
         products=pairs.products,
         converged=pairs.converged,
-        block=block,
+        block=label(block),
         samples=x.shape[1],
         definition=definition,
-        regularised=loss.regulariser is not None,
+        regularised=loss.regularised,
         backend=backend,
         tol=tol,
         seconds=time.perf_counter() - began,
+        products_by=by,
+        surrogate=network.neuron.spiking,
     )

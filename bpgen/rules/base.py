@@ -8,6 +8,7 @@ random numbers only from `draws`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.readout import filtered_back
-from bpgen.rules.kernel import Credit, weight_gradients
+from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.traits import Traits
 from bpgen.trajectory import Trajectory
 
@@ -25,7 +26,7 @@ from bpgen.trajectory import Trajectory
 class RuleGradients(NamedTuple):
     """What a rule returns.
 
-    loss: the true loss, 0-d (with the regulariser if the loss has one).
+    loss: the true loss, 0-d (with the regularisers if the loss has any).
     outputs: [B,O] or [T,B,O].
     grads: by parameter name, the shape and dtype of each parameter.
     aux: whatever else a rule wants to report, by name.
@@ -101,7 +102,8 @@ class OfflineRule(Rule):
     """A rule that is one function from output error to the credit of every input current.
 
     The framework runs the network, differentiates the loss by the outputs, and turns credit into weight
-    gradients with one matrix product per weight. W_out always gets its exact gradient.
+    gradients with one matrix product per weight. W_out always gets its exact gradient. A regulariser of the
+    activity tells each neuron something by itself alone, which `propagate` adds to the rule's learning signal.
     """
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit | Tensor:
@@ -130,13 +132,16 @@ class OfflineRule(Rule):
             current_noise=draws.get("current_noise"),
         )
         value, error = loss.data_and_error(trajectory.outputs, target)
+        if loss.activity is not None:
+            value = value + loss.activity.value(trajectory.h)
+            trajectory = replace(trajectory, penalty=loss.activity.gradient(trajectory.h))
         if loss.when == "last":
             error = error.unsqueeze(0)
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
         if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
-            credit = Credit(credit.currents)
+            credit = credit._replace(initial=None)
         grads = weight_gradients(trajectory, credit, error)
         if loss.regulariser is not None:
             value = value + loss.regulariser.value(params)
@@ -144,3 +149,16 @@ class OfflineRule(Rule):
                 grads[name] = grads[name] + gradient
         last = trajectory.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
         return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {"last_state": last})
+
+
+def refuse_activity(rule: Rule, loss: Loss) -> None:
+    """Refuse a loss with a regulariser of the activity, for what runs forward in time.
+
+    Raises:
+        BpgenError: the loss has one: its mean over the sequence is known at the end alone.
+    """
+    if loss.activity is not None:
+        raise BpgenError(
+            f"{type(rule).__name__} runs forward in time here, and a cost of the activity is a mean over the whole "
+            "sequence: set loss.activity to 0, or use an offline rule on whole sequences (eprop, rflo, bptt, ...)."
+        )

@@ -19,7 +19,7 @@ from torch import Tensor
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.network import Network
-from bpgen.rules.base import OfflineRule, Rule, RuleGradients
+from bpgen.rules.base import OfflineRule, Rule, RuleGradients, refuse_activity
 from bpgen.rules.moment import Moment
 
 State = dict[str, Tensor]
@@ -100,8 +100,7 @@ class OnlineRule(Rule):
             carry: where to go on from.
             ends: whether the sequence ends with the last of these steps.
         """
-        if getattr(loss, "activity", None) is not None:
-            raise BpgenError(f"{type(self).__name__} has no activity regulariser: set loss.activity 0.")
+        refuse_activity(self, loss)
         used, n_steps = _in_use(network, params, draws.get("initial_state")), len(x)
         t, s, h, r, state = carry
         own_draws = {n: v for n, v in draws.items() if n not in ("initial_state", "current_noise")}
@@ -182,8 +181,7 @@ def gradients_of_chunk(
         BpgenError: the rule needs whole sequences.
     """
     check_chunks(rule, network)
-    if getattr(loss, "activity", None) is not None:
-        raise BpgenError("an activity regulariser needs whole sequences: leave out trainer.chunk or loss.activity.")
+    refuse_activity(rule, loss)
     if isinstance(rule, OnlineRule):
         masked = network.masked(params)
         if carry is None:

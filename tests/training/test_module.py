@@ -123,6 +123,34 @@ def test_the_same_seed_gives_every_rule_the_same_start_and_noise():
     assert not torch.equal(other.rule.feedback.weight, second.rule.feedback.weight)
 
 
+class Remembers(type(load_rule("bptt"))):
+    """BPTT that keeps the sum of the losses it was trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("total", torch.zeros((), dtype=torch.float64))
+
+    def gradients(self, *args):
+        result = super().gradients(*args)
+        return result._replace(aux={"loss": result.loss})
+
+    def learn(self, aux):
+        self.total = self.total + aux["loss"]
+
+
+def test_a_rule_learns_once_from_each_training_batch_and_never_from_a_look():
+    network = Network(Leaky(0.5), 3, 9, 4, dtype=torch.float64)
+    training = RuleTraining(network, Remembers(), Loss(), Optimizer(lr=1e-9))
+    batches = list(SeededLoader(data(), 4, seed=0))
+    for batch in batches:  # looking does not teach
+        training.rule.gradients(network, network.params(), batch.x, batch.target, Loss(), {})
+    assert training.rule.total == 0
+    wanted = sum(Loss().data(network(b.x), b.target) for b in batches).detach()
+    fit(training, SeededLoader(data(), 4, seed=0), max_epochs=1)
+    torch.testing.assert_close(training.rule.total, wanted, rtol=1e-6, atol=0)
+    assert training.state_dict()["rule.total"] == training.rule.total  # and a checkpoint keeps it
+
+
 def test_divergence_is_reported_with_its_step():
     training = module("bptt", optimizer=Optimizer(lr=1e200))
     with pytest.raises(DivergedError, match="step"):

@@ -1,0 +1,130 @@
+"""What the controls share: two gradients on one batch, a reference rule's ĝ and BPTT's g.
+
+    (1) ρ = ⟨ĝ, g⟩ / ‖g‖²,   ĝ = ρ g + e,  ⟨e, g⟩ = 0        as the callback `alignment` reports them
+    (2) applied = control(ĝ, g) + gradient of the regulariser
+Source: the theorem of Liu et al. 2022, NeurIPS, which bounds the curvature of stable minima by 2/(η ρ).
+ĝ and g are gradients of the data term alone, taken together over all parameters: a regulariser is exact under every
+rule, so a control leaves it untouched, as its reference does. over="recurrent" takes (1) over all parameters but W_out
+and b_out, which then keep their exact gradient, as they do under most references; over="all" mixes that exact part
+into ρ and scales the readout along.
+The reference is bound with the control's own seed and handed the same draws, so it is the very rule a run of its own
+with that seed would train with. Where g = 0, ρ is 0 and no control divides by it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bpgen.errors import BpgenError, unknown
+from bpgen.losses import Loss
+from bpgen.network import Network
+from bpgen.rules import Rule, RuleGradients, load_rule
+from bpgen_rules._perturbation import with_regulariser
+from bpgen_rules._running_mean import RunningMean
+from bpgen_rules._vectors import Grads, divide, dot
+
+Over = Literal["all", "recurrent"]
+Mode = Literal["per_step", "running_mean", "constant"]
+READOUT = ("W_out", "b_out")
+PREFIX = "reference/"  # before the names of what the reference draws and reports
+
+
+class Control(Rule):
+    """A rule that is a function of ĝ and g; subclasses say which, in `combine`.
+
+    Args:
+        reference: name of the reference rule, or None where ĝ is not used.
+        reference_options: its options.
+        over: the parameters that ĝ and g are taken over: "all", or the "recurrent" ones, all but the readout's.
+    """
+
+    def __init__(self, reference: str | None, reference_options: Mapping[str, Any] | None, over: Over) -> None:
+        super().__init__()
+        if over not in ("all", "recurrent"):
+            raise unknown("over", over, ("all", "recurrent"))
+        self.over, self.exact = over, load_rule("bptt")
+        self.reference = None if reference is None else load_rule(reference, **(reference_options or {}))
+        if self.reference is not None and self.reference.traits.update != "gradient":
+            raise BpgenError(f"rule {reference!r} changes weights by finished steps: it has no gradient to compare.")
+
+    def bind(self, network: Network, seed: int = 0) -> "Control":
+        """Bind the reference as it would be bound alone."""
+        super().bind(network, seed)
+        if self.reference is not None:
+            self.reference.bind(network, seed)
+        return self
+
+    def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """What the reference draws; first, so that it draws what it would draw alone."""
+        drawn = {} if self.reference is None else self.reference.draw(network, x, random)
+        return {PREFIX + name: value for name, value in drawn.items()}
+
+    def combine(
+        self, reference: Grads, exact: Grads, network: Network, draws: Mapping[str, Tensor]
+    ) -> tuple[Grads, Grads]:
+        """The control's gradient and what it reports, from ĝ (empty without a reference) and g."""
+        raise NotImplementedError
+
+    def gradients(
+        self,
+        network: Network,
+        params: Mapping[str, Tensor],
+        x: Tensor,
+        target: Tensor,
+        loss: Loss,
+        draws: Mapping[str, Tensor],
+    ) -> RuleGradients:
+        """Equation (2)."""
+        batch = (network, params, x, target, loss.without_regulariser())
+        shared = {name: value for name, value in draws.items() if "/" not in name}  # of the network, not of a rule
+        exact = self.exact.gradients(*batch, shared)
+        estimate, aux = {}, {}
+        if self.reference is not None:
+            own = {name.removeprefix(PREFIX): value for name, value in draws.items() if name.startswith(PREFIX)}
+            result = self.reference.gradients(*batch, {**shared, **own})
+            estimate, aux = result.grads, {PREFIX + name: value for name, value in result.aux.items()}
+        kept = READOUT if self.over == "recurrent" else ()
+        g_hat, g = ({n: v for n, v in grads.items() if n not in kept} for grads in (estimate, exact.grads))
+        grads, report = self.combine(g_hat, g, network, draws)
+        data = RuleGradients(exact.loss, exact.outputs, {**exact.grads, **grads}, {**aux, **report})
+        return with_regulariser(data, params, loss)
+
+    def learn(self, aux: Mapping[str, Tensor]) -> None:
+        """Let the reference learn what it would learn alone."""
+        if self.reference is not None:
+            own = {name.removeprefix(PREFIX): value for name, value in aux.items() if name.startswith(PREFIX)}
+            self.reference.learn(own)
+
+
+class Ratio(nn.Module):
+    """The ρ that a control applies: of this batch, averaged along training, or given.
+
+    Args:
+        mode: "per_step"; "running_mean", this batch included; or "constant".
+        value: the constant.
+        decay: of the running mean.
+    """
+
+    def __init__(self, mode: Mode, value: float, decay: float) -> None:
+        super().__init__()
+        if mode not in ("per_step", "running_mean", "constant"):
+            raise unknown("mode", mode, ("per_step", "running_mean", "constant"))
+        self.mode, self.value, self.average = mode, value, RunningMean(decay)
+
+    def forward(self, g_hat: Grads, g: Grads) -> tuple[Tensor, Grads]:
+        """ρ as it is applied, 0-d, and what to report and to learn; a batch without a gradient is not averaged in."""
+        size = dot(g, g)
+        if self.mode == "constant":
+            return torch.full_like(size, self.value), {}
+        rho = divide(dot(g_hat, g), size)
+        if self.mode == "per_step":
+            return rho, {"rho": rho}
+        averaged = self.average.with_value(rho, (size > 0).to(size))
+        return averaged["mean"], {"rho": rho, **averaged}
+
+    def learn(self, aux: Mapping[str, Tensor]) -> None:
+        """Take over the running mean."""
+        if self.mode == "running_mean":
+            self.average.learn(aux)

@@ -123,10 +123,10 @@ def _parts(
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
-    free = network.W_rec.numel() if network.autapses else network.n_rec - 1
+    free = bool(network.masks().get("W_rec", torch.ones(1)).any())
     require(
-        free > 0 or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
-        "network.n_rec 1 without autapses has no recurrent weight: measure --sharpness.block all, or more neurons.",
+        free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
+        "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
     )
     _check_data(task, loss)
     return module, TaskData(task, loss, options.batch_size, config["seed"]), measurements, config

@@ -1,11 +1,12 @@
-"""The true loss of a batch, its derivative by the outputs, and its regulariser.
+"""The true loss of a batch, its derivative by the outputs, and its regularisers: of the weights, of the activity.
 
     last step:  L = (1/B) Σ_b ℓ(y_{T,b})                  all steps:  L = (1/B) Σ_{t,b} m_{tb} ℓ(y_{t,b})
     ℓ = -log softmax(y)[y*]  (cross_entropy)              ℓ = ½ Σ_o (y_o - y*_o)²  (mse)
 The weights m of the steps are fixed beforehand, because an online learner cannot know a future mask; without a
 mask m = 1/T for cross-entropy and 1 for squared error. Losses of split batches therefore add up.
 A regulariser is part of the loss, never weight decay of the optimizer: the Hessian has to contain it, and every
-number has to be reportable without it.
+number has to be reportable without it. A regulariser of the activity is a mean over the samples too, so that split
+batches add up with it as well.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import require, unknown
+from bpgen.errors import BpgenError, require, unknown
 
 LossName = Literal["cross_entropy", "mse"]
 When = Literal["last", "all"]
 PENALISED = ("W_in", "W_rec", "W_out")
 WEIGHTS = (*PENALISED, "b_rec", "b_out", "initial_state")
+ActivityForm = Literal["rate", "square"]
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,73 @@ class L2:
 
 
 @dataclass(frozen=True)
+class Activity:
+    """A cost of the activities h_t themselves, t = 1..T, for every neuron j and sample b.
+
+    rate     E = (c/2B) Σ_b Σ_j (f_bj - f*)²,  f_bj = (1/T) Σ_t h_tbj      Bellec et al. 2020, methods
+    square   E = (c/2BTN) Σ_tbj h_tbj²                                     Liu, Yang and Cueva 2025, for rate networks
+    Deviation: Bellec et al. average f over the sequences of a batch before squaring. Here each sequence has its own f,
+    which also penalises how much rates vary between sequences; with one sequence a batch, as in their pattern
+    generation, it is the same. Split batches then add up, and a neuron needs to know no other trial than the present.
+
+    coefficient: c. target: f*, activity per step (spikes per step for spiking neurons); only for "rate".
+    """
+
+    coefficient: float
+    form: ActivityForm = "rate"
+    target: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.coefficient >= 0, f"loss.activity must be >= 0, got {self.coefficient}.")
+        if self.form not in ("rate", "square"):
+            raise unknown("loss.activity_form", self.form, ("rate", "square"))
+        require(
+            self.form == "rate" or self.target == 0,
+            f"loss.activity_target is the target of activity_form 'rate'; 'square' has none, got {self.target}.",
+        )
+
+    @classmethod
+    def of(cls, value: Activity | float | None) -> Activity | None:
+        """Accept a coefficient (of the rate form, target 0), an `Activity`, or nothing; a zero coefficient is none."""
+        activity = value if value is None or isinstance(value, Activity) else cls(float(value))
+        return activity if activity is not None and activity.coefficient else None
+
+    def value(self, h: Tensor) -> Tensor:
+        """E, a 0-d tensor, of the activities h [T+1,B,N] of a trajectory; h_0 does not count."""
+        if self.form == "square":
+            return 0.5 * self.coefficient * h[1:].square().mean()
+        return 0.5 * self.coefficient / h.shape[1] * (h[1:].mean(0) - self.target).square().sum()
+
+    def per_sample(self, h: Tensor) -> Tensor:
+        """E of each sequence [B], whose mean is `value`."""
+        if self.form == "square":
+            return 0.5 * self.coefficient * h[1:].square().mean((0, 2))
+        return 0.5 * self.coefficient * (h[1:].mean(0) - self.target).square().sum(-1)
+
+    def gradient(self, h: Tensor) -> Tensor:
+        """∂E/∂h_t [T,B,N] at fixed other activities, t = 1..T: what each neuron is told, by itself alone."""
+        T, B, N = h[1:].shape
+        if self.form == "square":
+            return self.coefficient / (T * B * N) * h[1:]
+        return (self.coefficient / (T * B) * (h[1:].mean(0) - self.target)).expand(T, B, N)
+
+
+@dataclass(frozen=True)
 class Loss:
     """A loss: what is compared, at which steps, with which weights, and what is added.
 
     kind: "cross_entropy" (target: int64 classes) or "mse" (target: float).
     when: "last" (outputs [B,O]) or "all" (outputs [T,B,O]).
     mask: weights m [T,B] of the steps, only with "all".
-    regulariser: an `L2`, or None.
+    regulariser: an `L2` on the weights, or None.
+    activity: an `Activity`, the regulariser of the activities, or None.
     """
 
     kind: LossName = "cross_entropy"
     when: When = "last"
     mask: Tensor | None = None
     regulariser: L2 | None = None
+    activity: Activity | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("cross_entropy", "mse"):
@@ -84,8 +140,13 @@ class Loss:
         return self if mask is self.mask else replace(self, mask=mask)
 
     def without_regulariser(self) -> Loss:
-        """The same loss without its regulariser."""
-        return replace(self, regulariser=None)
+        """The same loss without its regularisers, of the weights and of the activity."""
+        return replace(self, regulariser=None, activity=None)
+
+    @property
+    def regularised(self) -> bool:
+        """Whether anything is added to the data's loss."""
+        return self.regulariser is not None or self.activity is not None
 
     def data(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss without regulariser, a 0-d tensor; differentiable."""
@@ -93,12 +154,16 @@ class Loss:
         per_step = self._per_step(outputs, target)
         return (per_step.sum() if weights is None else (per_step * weights).sum()) / n
 
-    def per_sample(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sequence without regulariser, [B], whose mean is `data`: what a reward tells about it."""
+    def per_sample(self, outputs: Tensor, target: Tensor, h: Tensor | None = None) -> Tensor:
+        """The loss of each sequence [B]: what a reward tells about it.
+
+        Its mean is the loss without regularisers, plus that of the activities h [T+1,B,N] where they are given.
+        """
         weights, n = self._weights(outputs)
         per_step = self._per_step(outputs, target)
         per_step = per_step if weights is None else per_step * weights
-        return (per_step if self.when == "last" else per_step.sum(0)) * (outputs.shape[-2] / n)
+        each = (per_step if self.when == "last" else per_step.sum(0)) * (outputs.shape[-2] / n)
+        return each if h is None or self.activity is None else each + self.activity.per_sample(h)
 
     def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss without regulariser and e = ∂L/∂y, shaped like `outputs`, in closed form."""
@@ -115,10 +180,16 @@ class Loss:
             return per_step.sum() / n, error / n
         return (per_step * weights).sum() / n, error * (weights / n).unsqueeze(-1)
 
-    def total(self, outputs: Tensor, target: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        """The loss with its regulariser."""
-        data = self.data(outputs, target)
-        return data if self.regulariser is None else data + self.regulariser.value(params)
+    def total(self, outputs: Tensor, target: Tensor, params: Mapping[str, Tensor], h: Tensor | None = None) -> Tensor:
+        """The loss with its regularisers; one of the activity needs the activities h [T+1,B,N]."""
+        value = self.data(outputs, target)
+        if self.regulariser is not None:
+            value = value + self.regulariser.value(params)
+        if self.activity is not None:
+            if h is None:
+                raise BpgenError("a loss with an activity regulariser needs the activities: total(..., h).")
+            value = value + self.activity.value(h)
+        return value
 
     def _per_step(self, outputs: Tensor, target: Tensor) -> Tensor:
         """ℓ, shaped like `outputs` without their last axis."""

@@ -22,6 +22,7 @@ from bpgen.initialisation import INITIALISATIONS
 from bpgen.neurons import Neuron
 from bpgen.streams import generator
 from bpgen.trajectory import Trajectory
+from bpgen.wiring import Wiring, project_signs
 
 Bias = Literal["none", "rec", "out", "both"]
 InitName = Literal["liu2022", "glorot2010", "saxe2014", "sompolinsky1988"]
@@ -50,6 +51,18 @@ class Network(nn.Module):
         seed: seed of the initial weights; they are drawn in float64 and then cast, so that one seed gives one
             network in every dtype.
         dtype: floating type of the parameters.
+        cell_types: fraction of the neurons by name of their type, e.g. {E: 0.8, I: 0.2}, in contiguous blocks; none is
+            one type.
+        dale: whether a neuron's outgoing weights in W_rec keep one sign (Dale's law): types named E... excite, types
+            named I... inhibit. Meant for activities >= 0. See `project_`.
+        density: probability that a synapse between two neurons exists, in (0, 1]; drawn from the seed. What does not
+            exist is masked and starts at zero.
+        ring: only synapses between neurons at most this many places apart on a ring; none is all.
+
+    Attributes:
+        cell_type: type of each neuron, int64 [N], an index into `cell_type_names`.
+        rec_mask, in_mask: 0-1 masks of W_rec [K·N,N] and W_in [K·N,I], or None where everything acts.
+        signs: ±1 [N] under Dale's law, else None.
 
     Raises:
         BpgenError: an option outside its range.
@@ -60,6 +73,8 @@ class Network(nn.Module):
     W_out: nn.Parameter
     rec_mask: Tensor | None
     in_mask: Tensor | None
+    cell_type: Tensor
+    signs: Tensor | None
 
     def __init__(
         self,
@@ -76,6 +91,10 @@ class Network(nn.Module):
         sigma_rec: float = 0.0,
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
+        cell_types: dict[str, float] | None = None,
+        dale: bool = False,
+        density: float = 1.0,
+        ring: int | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("n_in", n_in), ("n_rec", n_rec), ("n_out", n_out)):
@@ -94,22 +113,28 @@ class Network(nn.Module):
         def parameter(value: Tensor) -> nn.Parameter:
             return nn.Parameter(value.to(dtype))
 
+        wiring = Wiring.draw(
+            neuron,
+            n_rec,
+            n_in,
+            autapses=autapses,
+            cell_types=cell_types,
+            dale=dale,
+            density=density,
+            ring=ring,
+            random=generator(seed, "synapses"),
+        )
         weights = INITIALISATIONS[init](K, n_rec, n_in, n_out, generator(seed, "init"))
-        rec_blocks = _blocks(neuron, "recurrent_currents", n_rec, n_rec)
-        in_blocks = _blocks(neuron, "input_currents", n_rec, n_in)
-        W_rec, W_in, W_out = weights
-        self.W_rec = parameter(W_rec if rec_blocks is None else W_rec * rec_blocks)
-        self.W_in = parameter(W_in if in_blocks is None else W_in * in_blocks)
-        self.W_out = parameter(W_out)
+        W_rec, W_in, W_out = wiring.shape(weights, neuron)
+        self.cell_type_names, self.density, self.ring = wiring.names, density, ring
+        self.W_rec, self.W_in, self.W_out = parameter(W_rec), parameter(W_in), parameter(W_out)
         self.b_rec = parameter(torch.zeros(K * n_rec)) if bias in ("rec", "both") else None
         self.b_out = parameter(torch.zeros(n_out)) if bias in ("out", "both") else None
         self.initial_state = parameter(torch.zeros(d, n_rec)) if trainable_initial_state else None
-        rec_mask = rec_blocks
-        if not autapses:
-            off_diagonal = (1 - torch.eye(n_rec)).repeat(K, 1)
-            rec_mask = off_diagonal if rec_blocks is None else rec_blocks * off_diagonal
-        for name, mask in (("rec_mask", rec_mask), ("in_mask", in_blocks)):
-            self.register_buffer(name, None if mask is None else mask.to(dtype), persistent=False)
+        self.register_buffer("cell_type", wiring.cell_type, persistent=False)
+        for name in ("rec_mask", "in_mask", "signs"):
+            value: Tensor | None = getattr(wiring, name)
+            self.register_buffer(name, None if value is None else value.to(dtype), persistent=False)
 
     def params(self) -> dict[str, Tensor]:
         """The parameters by name, detached: what `run` and every rule are handed."""
@@ -119,6 +144,36 @@ class Network(nn.Module):
         """0-1 masks of the weights that cannot act, by parameter name; such entries have no gradient."""
         masks = {"W_rec": self.rec_mask, "W_in": self.in_mask}
         return {name: mask for name, mask in masks.items() if mask is not None}
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Set weights whose sign breaks Dale's law to zero, in place; to be called after every optimizer step.
+
+        `RuleTraining` does so. Missing synapses need no projection: what is stored there acts on nothing.
+        """
+        if self.signs is not None:
+            project_signs(self.W_rec, self.signs)
+
+    def masked(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same parameters, with zeros where a weight cannot act."""
+        return {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
+
+    def advance(
+        self, params: Mapping[str, Tensor], s: Tensor, h: Tensor, x: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of equations (1), (2) for whoever moves forward in time: I_t [B,K,N], s_t [B,d,N], h_t [B,N].
+
+        Args:
+            params: weights by name, masked (`masked`).
+            s: s_{t-1} [B,d,N].
+            h: h_{t-1} [B,N].
+            x: x_t [B,I].
+            noise: current noise [B,K·N], or None.
+        """
+        I = self.drive(params, x, noise) + h @ params["W_rec"].mT
+        I = I.unflatten(-1, (self.neuron.n_currents, self.n_rec))
+        s = self.neuron.f(s, I)
+        return I, s, self.neuron.g(s)
 
     def draw_noise(self, n_steps: int, batch: int, random: torch.Generator) -> Tensor | None:
         """Current noise [T,B,K·N] of standard deviation sigma_rec · neuron.noise_scale; None without noise."""
@@ -164,7 +219,7 @@ class Network(nn.Module):
             in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1 and
                 nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
         """
-        params = {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
+        params = self.masked(params)
         s_0 = self.start(params, x.shape[1], initial_state)
         if in_place is None:
             given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
@@ -219,20 +274,6 @@ class Network(nn.Module):
                 Is[t].addmm_(hs[t - 1], W_rec)
             advance_into(Is[t], ss[t - 1], ss[t], hs[t])
         return h, states.unsqueeze(-2), None
-
-
-def _blocks(neuron: Neuron, which: str, rows: int, columns: int) -> Tensor | None:
-    """0-1 mask [K·rows,columns] of the blocks of those of the neuron's currents; None where it names none."""
-    currents, K = getattr(neuron, which), neuron.n_currents
-    if currents is None:
-        return None
-    require(
-        all(0 <= k < K for k in currents),
-        f"{type(neuron).__name__}.{which} must name currents from 0 to {K - 1}, got {tuple(currents)}.",
-    )
-    mask = torch.zeros(K, rows, columns)
-    mask[list(currents)] = 1
-    return mask.flatten(0, 1)
 
 
 # glibc keeps twice as much freed memory as the largest block it has freed so far (64 MiB at most) and returns the rest

@@ -28,6 +28,7 @@ class Trajectory:
     outputs: y [B,O] at the last step, or [T,B,O].
     in_place: whether plain tensors may be overwritten by whoever owns them (not under vmap, jvp or autograd).
     from_rest: whether h_0 = 0 and nothing can change that: no product with h_0, no credit for it.
+    penalty: ∂E/∂h_t [T,B,N] of a regulariser of the activity, part of every learning signal; None where there is none.
     """
 
     network: Network
@@ -40,6 +41,7 @@ class Trajectory:
     current_noise: Tensor | None = None
     known_currents: Tensor | None = field(default=None, repr=False)
     from_rest: bool = False
+    penalty: Tensor | None = None
 
     @property
     def n_steps(self) -> int:

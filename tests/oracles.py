@@ -119,6 +119,8 @@ def acting(network: bpgen.Network) -> dict[str, Tensor]:
     if not network.autapses:
         for block in free["W_rec"].split(N):
             block.fill_diagonal_(False)
+    if network.density < 1 or network.ring is not None:  # which synapses are drawn is tested in tests/test_wiring.py
+        free["W_rec"] &= network.rec_mask.bool()
     if isinstance(network.neuron, GRU):
         free["W_rec"][2 * N : 3 * N] = False
         free["W_in"][3 * N :] = False
@@ -174,10 +176,31 @@ def leaves(p: Problem) -> Grads:
     return {name: w.detach().clone().requires_grad_() for name, w in p.network.named_parameters()}
 
 
-def autograd(p: Problem, **paths) -> Grads:
-    """Gradients of the true loss through the slow network, with the paths that are left open."""
+Cost = Callable[[list[Tensor]], Tensor]  # of the activities h_0, ..., h_T
+
+
+def no_cost(h: list[Tensor]) -> Tensor:
+    return torch.zeros((), dtype=torch.float64)
+
+
+def activity_cost(h: list[Tensor], c: float, form: str, target: float = 0.0) -> Tensor:
+    """The cost of the activities h_1, ..., h_T by its definition, sample by sample."""
+    T, (B, N) = len(h) - 1, h[0].shape
+    total = no_cost(h)
+    for b in range(B):
+        own = torch.stack([h_t[b] for h_t in h[1:]])
+        if form == "rate":
+            total = total + 0.5 * c * sum((own[:, j].sum() / T - target) ** 2 for j in range(N)) / B
+        else:
+            total = total + 0.5 * c * (own**2).sum() / (T * B * N)
+    return total
+
+
+def autograd(p: Problem, cost: Cost = no_cost, **paths) -> Grads:
+    """Gradients of the true loss and of a cost of the activities, with the paths that are left open."""
     params = leaves(p)
-    value = true_loss(run_slow(p, params, **paths).outputs, p.target, p.loss, p.when, p.mask)
+    slow = run_slow(p, params, **paths)
+    value = true_loss(slow.outputs, p.target, p.loss, p.when, p.mask) + cost(slow.h)
     grads = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(params, grads, strict=True))
 
@@ -201,8 +224,8 @@ def through(B: Tensor) -> dict:
     return {"read": lambda r, W_out: r.detach() @ W_out.T + (r - r.detach()) @ B.T}
 
 
-def output_errors(p: Problem) -> tuple[Tensor, list[Tensor]]:
-    """What each step's activity h_t, t = 0..T, is told by the readout alone: its partial learning signal."""
+def output_errors(p: Problem, cost: Cost = no_cost) -> tuple[Tensor, list[Tensor]]:
+    """What each step's activity h_t, t = 0..T, is told by readout and cost alone: its partial learning signal."""
     slow = run_slow(p, dict(p.network.named_parameters()))
     told = [h.detach().clone().requires_grad_() for h in slow.h]
     r, outputs, kappa = torch.zeros_like(told[0]), [], p.network.kappa
@@ -210,14 +233,14 @@ def output_errors(p: Problem) -> tuple[Tensor, list[Tensor]]:
         r = kappa * r + (1 - kappa) * h
         outputs.append(r @ p.network.W_out.T + (0 if p.network.b_out is None else p.network.b_out))
     y = torch.stack(outputs) if p.when == "all" else outputs[-1]
-    value = true_loss(y, p.target, p.loss, p.when, p.mask)
+    value = true_loss(y, p.target, p.loss, p.when, p.mask) + cost(told)
     q = torch.autograd.grad(value, told, allow_unused=True, materialize_grads=True)
     return value, list(q)
 
 
-def sliding(p: Problem, k: int) -> Grads:
+def sliding(p: Problem, k: int, cost: Cost = no_cost) -> Grads:
     """Each step's learning signal, sent back by autograd through a run that started k steps earlier."""
-    _, q = output_errors(p)
+    _, q = output_errors(p, cost)
     total = {name: torch.zeros_like(w) for name, w in p.network.named_parameters()}
     for t in range(1, len(q)):
         params = leaves(p)

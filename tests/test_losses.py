@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from bpgen.errors import BpgenError
-from bpgen.losses import L2, Loss
-from tests.oracles import assert_equal, autograd, distance, problem, randn
+from bpgen.losses import L2, Activity, Loss
+from tests.oracles import activity_cost, assert_equal, autograd, distance, problem, randn
 
 T, B, O = 6, 4, 3
 MASK = randn(2, T, B).abs()
@@ -163,8 +163,44 @@ def test_without_regulariser_and_with_mask_change_nothing_else():
     torch.testing.assert_close(
         loss.total(y, target, params) - bare.total(y, target, params), 0.5 * (params["W_rec"] ** 2).sum()
     )
+    assert loss.regularised
+    assert not bare.regularised
+    costly = Loss("mse", "all", None, None, Activity(0.5))
+    assert costly.regularised
+    assert not costly.without_regulariser().regularised
+    with pytest.raises(BpgenError, match=r"needs the activities: total\(\.\.\., h\)"):
+        costly.total(y, target, params)
     assert Loss("mse", "all").with_mask(MASK).mask is MASK
     assert loss.with_mask(None).regulariser is loss.regulariser
+
+
+@pytest.mark.parametrize(("form", "target"), [("rate", 0.0), ("rate", 0.4), ("square", 0.0)])
+def test_activity_value_gradient_and_split_batches(form, target):
+    activity, h = Activity(0.6, form, target), randn(4, T + 1, B, 5).requires_grad_()
+    expected = activity_cost(list(h), 0.6, form, target)
+    torch.testing.assert_close(activity.value(h), expected)
+    torch.testing.assert_close(activity.per_sample(h).mean(), expected)
+    torch.testing.assert_close(activity.per_sample(h)[:1], activity.value(h[:, :1]).expand(1))
+    slope = torch.autograd.grad(expected, h)[0]
+    assert not slope[0].any()  # the start of a sequence costs nothing
+    torch.testing.assert_close(activity.gradient(h.detach()), slope[1:])
+    assert distance(activity.gradient(-h.detach()), slope[1:]) > 0.1
+    parts = activity.value(h[:, :1]) + 3 * activity.value(h[:, 1:])
+    torch.testing.assert_close(parts / B, activity.value(h))
+    y, goal = batch("mse", "all")
+    total, bare = Loss("mse", "all", None, None, activity).total(y, goal, {}, h), Loss("mse", "all").data(y, goal)
+    torch.testing.assert_close(total - bare, expected)
+
+
+def test_one_sequence_a_batch_is_the_rate_cost_of_bellec():
+    h = randn(4, T + 1, 1, 5)
+    f_av = h[1:].mean((0, 1))  # over steps and sequences
+    torch.testing.assert_close(Activity(0.6, "rate", 0.1).value(h), 0.3 * ((f_av - 0.1) ** 2).sum())
+    several = randn(4, T + 1, B, 5)
+    f_av = several[1:].mean((0, 1))
+    shared = 0.3 * ((f_av - 0.1) ** 2).sum()
+    spread = 0.3 * several[1:].mean(0).var(0, correction=0).sum()  # what the deviation adds
+    torch.testing.assert_close(Activity(0.6, "rate", 0.1).value(several), shared + spread)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +211,9 @@ def test_without_regulariser_and_with_mask_change_nothing_else():
         (lambda: Loss("mse", "last", MASK), "a mask needs when='all'"),
         (lambda: L2.of(-0.1), "l2 of W_in must be >= 0, got -0.1"),
         (lambda: L2.of({"W_rec": -1.0}), "l2 of W_rec must be >= 0"),
+        (lambda: Activity(-1.0), "loss.activity must be >= 0, got -1.0"),
+        (lambda: Activity(1.0, "rates"), "unknown loss.activity_form 'rates'.*Did you mean 'rate'"),
+        (lambda: Activity(1.0, "square", 0.1), "'square' has none, got 0.1"),
     ],
 )
 def test_bad_options_name_what_was_expected(build, message):
@@ -185,3 +224,8 @@ def test_bad_options_name_what_was_expected(build, message):
 @pytest.mark.parametrize("nothing", [None, 0, 0.0, {}, {"W_rec": 0.0}])
 def test_no_penalty_is_no_regulariser(nothing):
     assert L2.of(nothing) is None
+
+
+def test_a_number_is_the_rate_cost_and_zero_is_none():
+    assert Activity.of(0.3) == Activity(0.3, "rate", 0.0)
+    assert Activity.of(None) is Activity.of(0.0) is Activity.of(Activity(0.0, "square")) is None

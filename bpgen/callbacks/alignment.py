@@ -35,7 +35,9 @@ class Alignment(Measurement):
     def describe(self, task: Task) -> str:
         """Which batch."""
         whole = task.split("train").size
-        return f"alignment: rule against BPTT on {min(self.samples, whole)} of {whole} train samples, without L2"
+        return (
+            f"alignment: rule against BPTT on {min(self.samples, whole)} of {whole} train samples, without regulariser"
+        )
 
     def measure(self, moment: Moment) -> dict[str, float | int]:
         """ρ, cosine and orthogonal remainder, overall and per weight."""

@@ -23,7 +23,7 @@ class Sharpness(Measurement):
         block: W_rec (as in Liu 2022) or all trained parameters. Stability bounds such as 2/η speak of all.
         tol: relative tolerance of the eigenvalue.
         max_products: most Hessian-vector products per evaluation.
-        regulariser: whether the Hessian contains the L2 penalty, which adds its coefficient to every eigenvalue.
+        regulariser: whether the Hessian contains the regularisers; L2 adds its coefficient to every eigenvalue.
         released: also log sharpness/released, the definition of the released code of Liu 2022: the largest |λ| for
             W_rec, L2 inside, on 256 validation samples.
     """
@@ -56,7 +56,7 @@ class Sharpness(Measurement):
         whole = task.split("train").size
         return (
             f"sharpness: largest Hessian eigenvalue, block {self.block}, {min(self.samples, whole)} of {whole} train "
-            f"samples, L2 {'inside' if self.regulariser else 'left out'}"
+            f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
         )
 
     def measure(self, moment: Moment) -> dict[str, float | int]:

@@ -50,7 +50,7 @@ class HessianProducts:
         params: weights by name.
         x: inputs [T,B,I].
         target: classes int64 [B] or [T,B], or values [B,O] or [T,B,O].
-        loss: the true loss, with its regulariser if it has one.
+        loss: the true loss, with its regularisers if it has any.
         block: "W_rec", or "all" parameters.
         initial_state: s_0 [B,d,N], or None.
         chunk_size: samples per pass. By default the graph of all B samples is kept and memory grows with T·B·N;
@@ -106,7 +106,7 @@ class HessianProducts:
         """∂L/∂(tensors of the block), with a graph behind it."""
         x, target, initial_state, loss = batch
         run = self._network.run(self._params, x, when=loss.when, initial_state=initial_state, in_place=False)
-        value = loss.total(run.outputs, target, self._params)
+        value = loss.total(run.outputs, target, self._params, run.h)
         return list(torch.autograd.grad(value, self._block, create_graph=True, materialize_grads=True))
 
     def _differentiated(self, gradient: list[Tensor], direction: list[Tensor], *, keep: bool) -> Tensor:

@@ -95,6 +95,7 @@ class _Block(nn.Module):
     """The block as a model of one parameter θ [P], which reads all other weights from `params`.
 
     shift: σ, of H + σ I.
+    h: activities of the last run, which a regulariser of the activity is taken over.
     products: how often PyHessian asked for one; it clears the gradients before each.
     """
 
@@ -114,11 +115,13 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs at θ."""
         _, _, initial_state, loss = self.batch
-        return self.run(self.weights(), x, when=loss.when, initial_state=initial_state, in_place=False).outputs
+        run = self.run(self.weights(), x, when=loss.when, initial_state=initial_state, in_place=False)
+        self.h = run.h
+        return run.outputs
 
     def criterion(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The whole loss plus ½ σ ‖θ‖²."""
-        value = self.batch.loss.total(outputs, target, self.weights())
+        value = self.batch.loss.total(outputs, target, self.weights(), self.h)
         return value + 0.5 * self.shift * self.theta.square().sum()
 
     def zero_grad(self, set_to_none: bool = True) -> None:

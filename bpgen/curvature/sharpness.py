@@ -30,7 +30,7 @@ from bpgen.curvature.lanczos import Which, lanczos
 from bpgen.curvature.products import HessianProducts
 from bpgen.curvature.pyhessian import pyhessian
 from bpgen.errors import unknown
-from bpgen.losses import L2, Loss, LossName, When
+from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.shapes import check_shapes
 
@@ -49,7 +49,7 @@ class SharpnessResult:
     converged: whether every residual is at most tol·|λ|.
     block, definition, backend, tol: as asked for.
     samples: B, the sequences the loss was averaged over.
-    regularised: whether the loss contained its regulariser.
+    regularised: whether the loss contained a regulariser.
     seconds: how long it took.
     """
 
@@ -86,6 +86,7 @@ def sharpness(
     max_products: int = 300,
     backend: Backend = "lanczos",
     chunk_size: int | None = None,
+    activity: Activity | float | None = None,
 ) -> SharpnessResult:
     """The largest eigenvalues of the loss's Hessian at the network's present weights.
 
@@ -108,11 +109,12 @@ def sharpness(
         max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None takes all at once.
+        activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
 
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
-    objective = Loss(loss, when, mask, L2.of(regulariser))
+    objective = Loss(loss, when, mask, L2.of(regulariser), Activity.of(activity))
     check_shapes(network, x, target, loss, when, mask, initial_state)
     return measure(
         network,
@@ -155,7 +157,7 @@ def measure(
 
     Args:
         params: weights by name; nothing is read from the module behind its back.
-        loss: the true loss; its regulariser, if it has one, is part of the Hessian.
+        loss: the true loss; its regularisers, if it has any, are part of the Hessian.
         network, x, target and the options: as for `sharpness`.
 
     Raises:
@@ -195,7 +197,7 @@ def measure(
         block=block,
         samples=x.shape[1],
         definition=definition,
-        regularised=loss.regulariser is not None,
+        regularised=loss.regularised,
         backend=backend,
         tol=tol,
         seconds=time.perf_counter() - began,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError, unknown
-from bpgen.losses import L2, Loss, LossName, When
+from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.registry import find, plugins
 from bpgen.rules.base import Rule, RuleGradients
@@ -62,6 +62,7 @@ def gradients(
     initial_state: Tensor | None = None,
     regulariser: L2 | float | Mapping[str, float] | None = None,
     seed: int = 0,
+    activity: Activity | float | None = None,
 ) -> RuleGradients:
     """The gradient that `rule` assigns to `network` on one batch, at its present weights.
 
@@ -76,6 +77,7 @@ def gradients(
         initial_state: s_0 [B,d,N], or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         seed: of everything random in the rule, and of feedback weights that are not drawn yet.
+        activity: an `Activity` to add to the loss, or the coefficient of its rate form; None adds nothing.
 
     Returns:
         `RuleGradients` with the true loss, the outputs and one gradient per parameter.
@@ -83,7 +85,7 @@ def gradients(
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
-    objective = Loss(loss, when, mask, L2.of(regulariser))
+    objective = Loss(loss, when, mask, L2.of(regulariser), Activity.of(activity))
     bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
     check_shapes(network, x, target, loss, when, mask, initial_state)
     draws = dict(bound.draw(network, x, generator(seed, "draws")))

@@ -8,6 +8,7 @@ random numbers only from `draws`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.readout import filtered_back
-from bpgen.rules.kernel import Credit, weight_gradients
+from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.traits import Traits
 from bpgen.trajectory import Trajectory
 
@@ -25,7 +26,7 @@ from bpgen.trajectory import Trajectory
 class RuleGradients(NamedTuple):
     """What a rule returns.
 
-    loss: the true loss, 0-d (with the regulariser if the loss has one).
+    loss: the true loss, 0-d (with the regularisers if the loss has any).
     outputs: [B,O] or [T,B,O].
     grads: by parameter name, the shape and dtype of each parameter.
     aux: whatever else a rule wants to report, by name.
@@ -101,7 +102,8 @@ class OfflineRule(Rule):
     """A rule that is one function from output error to the credit of every input current.
 
     The framework runs the network, differentiates the loss by the outputs, and turns credit into weight
-    gradients with one matrix product per weight. W_out always gets its exact gradient.
+    gradients with one matrix product per weight. W_out always gets its exact gradient. A regulariser of the
+    activity tells each neuron something by itself alone, which `propagate` adds to the rule's learning signal.
     """
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit | Tensor:
@@ -129,17 +131,39 @@ class OfflineRule(Rule):
             initial_state=draws.get("initial_state"),
             current_noise=draws.get("current_noise"),
         )
+        result = self.assign(trajectory, target, loss, given_start="initial_state" in draws)
+        return regularised(result, params, loss)
+
+    def assign(self, trajectory: Trajectory, target: Tensor, loss: Loss, given_start: bool) -> RuleGradients:
+        """The rule's gradient along a run, without regulariser.
+
+        Args:
+            trajectory: the run.
+            target: as for `gradients`.
+            loss: the true loss.
+            given_start: whether the initial state was given; it then replaces the learned one, which earns nothing.
+        """
+        network = trajectory.network
         value, error = loss.data_and_error(trajectory.outputs, target)
+        if loss.activity is not None:
+            value = value + loss.activity.value(trajectory.h)
+            trajectory = replace(trajectory, penalty=loss.activity.gradient(trajectory.h))
         if loss.when == "last":
             error = error.unsqueeze(0)
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
-        if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
+        if given_start:
             credit = Credit(credit.currents)
         grads = weight_gradients(trajectory, credit, error)
-        if loss.regulariser is not None:
-            value = value + loss.regulariser.value(params)
-            for name, gradient in loss.regulariser.gradient(params).items():
-                grads[name] = grads[name] + gradient
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {})
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in trajectory.params}, {})
+
+
+def regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
+    """The result with the loss's regulariser, or with that share of it, in loss and gradients."""
+    if loss.regulariser is None:
+        return result
+    grads = dict(result.grads)
+    for name, gradient in loss.regulariser.gradient(params).items():
+        grads[name] = grads[name] + share * gradient
+    return result._replace(loss=result.loss + share * loss.regulariser.value(params), grads=grads)

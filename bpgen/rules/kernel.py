@@ -6,29 +6,24 @@ inside a neuron (architecture of `bpgen.neurons`):
     (2) c_t = C_tᵀ λ_t                                         credit of the input currents
     (3) λ_0 = D_0ᵀ Kᵀ c_1 + A_1ᵀ λ_1                           credit of the initial state
     (4) ∂L/∂W_rec = Σ_t c_t h_{t-1}ᵀ,  ∂L/∂W_in = Σ_t c_t x_tᵀ,  ∂L/∂W_out = Σ_t e_t r_tᵀ
+(4) is `bpgen.rules.credit`. With C', D' for credit that has crossed K, and c⁰ the credit of (1), (2) without hops,
+    c = c⁰ + c', where
+    (5) λ'_t = D'_tᵀ Kᵀ (c⁰ + c')_{t+1} + A_{t+1}ᵀ λ'_{t+1},    c'_t = C'_tᵀ λ'_t
+and with a limit on the hops the same without c' on the right, once per hop. A regulariser of the activity adds
+∂E/∂h_t (`Trajectory.penalty`) to every q_t.
 K = W_rec without a limit on the hops is BPTT; without hops it is e-prop (Bellec 2020, eq. 1 with the partial
 derivative): filtering the learning signal backwards through the neuron's own A gives exactly the sum over time
 of learning signal times eligibility trace, without a trace in memory.
-
-Credit that is zero before some step is stored from there on: a credit [L,B,K,N] stands at the last L steps.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from bpgen.neurons.gain import Gain, Scale
+from bpgen.neurons.gain import Gain, Local, Scale
+from bpgen.rules.credit import Credit
 from bpgen.trajectory import Trajectory
-
-
-class Credit(NamedTuple):
-    """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None."""
-
-    currents: Tensor
-    initial: Tensor | None = None
 
 
 def propagate(
@@ -41,11 +36,11 @@ def propagate(
     blocks: int | None = None,
     reach: int | None = None,
 ) -> Credit:
-    """Equations (1) to (3).
+    """Equations (1) to (3), or (5).
 
     Args:
         trajectory: the run to assign credit in.
-        signal: q [L,B,N] at the last L steps, zero before.
+        signal: q [L,B,N] at the last L steps, zero before; with L = T+1 the first is what h_0 is told.
         carrier: K [K·N,N]; None lets no credit cross between neurons.
         hops: how many times credit may cross K; None is without limit.
         gain: (C', D') that credit meets after a hop in place of C and D; None keeps the true ones.
@@ -61,52 +56,38 @@ def propagate(
     levels = carrier is not None and hops != 0 and (hops is not None or gain is not None)
     if levels + (blocks is not None) + (reach is not None) > 1:
         raise ValueError("propagate limits credit by hops or gain, by blocks, or by reach: one of them at a time.")
-    if hops == 0:
-        carrier = None
-    if reach is not None and signal.shape[0] > 1:
-        return _sliding(trajectory, signal, carrier, reach)
-    if levels and carrier is not None:
-        return _by_hops(trajectory, signal, carrier, hops, gain)
-    loop = _loop_in_place if trajectory.in_place else _loop
-    first = _first_step(trajectory, signal, carrier is not None, reach, blocks)
-    credit = loop(trajectory, signal, carrier, first, blocks)
-    out_of_reach = reach is not None and reach <= trajectory.n_steps
-    return Credit(credit.currents, None) if out_of_reach else credit
+    signal, local = told(trajectory, signal), trajectory.local
+    if not levels or carrier is None:
+        return _credit(trajectory, local, signal, None if hops == 0 else carrier, blocks, reach)
+    beyond = local if gain is None else Local(local.A, *gain)
+    credit = total = _credit(trajectory, local, signal, None)
+    if hops is None:
+        return _sum(total, _credit(trajectory, beyond, hop(credit.currents, carrier), carrier))
+    for _ in range(min(hops, trajectory.n_steps)):  # after T hops nothing is left
+        credit = _credit(trajectory, beyond, hop(credit.currents, carrier), None)
+        total = _sum(total, credit)
+    return total
 
 
-def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> dict[str, Tensor]:
-    """Equation (4): one matrix product per weight; zero where a weight earns no credit.
+def told(trajectory: Trajectory, signal: Tensor) -> Tensor:
+    """The learning signal [L,B,N] with what a regulariser of the activity adds to it, as `propagate` does by itself."""
+    return signal if trajectory.penalty is None else _add(signal, trajectory.penalty)
+
+
+def hop(currents: Tensor, carrier: Tensor, signal: Tensor | None = None) -> Tensor:
+    """q_t + Kᵀ c_{t+1}: credit that crosses to the presynaptic neurons, where it is a learning signal one step earlier.
 
     Args:
-        trajectory: the run the credit belongs to.
-        credit: credit of the currents and of the initial state.
-        error: e [L,B,O], the unfiltered output error at the last L steps.
+        currents: c [L,B,K,N] at the last L steps.
+        carrier: K [K·N,N].
+        signal: q [L',B,N] at the last L' steps, or None.
 
     Returns:
-        A gradient for every parameter of the network, by name.
+        A learning signal [max(L+1, L'),B,N] for `propagate`.
     """
-    params, network = trajectory.params, trajectory.network
-    c = credit.currents.flatten(-2)  # [L,B,K·N]
-    before = trajectory.n_steps - c.shape[0]
-    silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
-    grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
-    for name, mask in network.masks().items():
-        grads[name] = grads[name] * mask
-    grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
-    if "b_rec" in params:
-        grads["b_rec"] = c.sum((0, 1))
-    if "b_out" in params:
-        grads["b_out"] = error.sum((0, 1))
-    if "initial_state" in params:
-        none = torch.zeros_like(params["initial_state"])
-        grads["initial_state"] = none if credit.initial is None else credit.initial.sum(0)
-    return {name: grads[name] for name in params}
-
-
-def _outer(post: Tensor, pre: Tensor) -> Tensor:
-    """Σ_{t,b} post preᵀ, as one matrix product over all steps and samples, its narrow side in front (faster)."""
-    post, pre = post.flatten(0, 1), pre.flatten(0, 1)
-    return post.mT @ pre if post.shape[-1] <= pre.shape[-1] else (pre.mT @ post).mT.contiguous()
+    crossed = currents.flatten(-2) @ carrier
+    crossed = torch.cat([crossed, torch.zeros_like(crossed[:1])])
+    return crossed if signal is None else _add(crossed, signal)
 
 
 def _first_step(trajectory: Trajectory, signal: Tensor, hops: bool, reach: int | None, blocks: int | None) -> int:
@@ -118,9 +99,47 @@ def _first_step(trajectory: Trajectory, signal: Tensor, hops: bool, reach: int |
     return first if reach is None else max(first, trajectory.n_steps - reach + 1)
 
 
-def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None) -> Credit:
+def _credit(
+    trajectory: Trajectory,
+    local: Local,
+    signal: Tensor,
+    carrier: Tensor | None,
+    blocks: int | None = None,
+    reach: int | None = None,
+) -> Credit:
+    """Equations (1) to (3) with the gains `local` and no limit on the hops."""
+    at_start, signal = (signal[0], signal[1:]) if signal.shape[0] > trajectory.n_steps else (None, signal)
+    if reach is not None and signal.shape[0] > 1:
+        credit = _sliding(trajectory, signal, carrier, reach)
+    else:
+        loop = _loop_in_place if trajectory.in_place else _loop
+        first = _first_step(trajectory, signal, carrier is not None, reach, blocks)
+        credit = loop(trajectory, local, signal, carrier, first, blocks)
+        if reach is not None and reach <= trajectory.n_steps:
+            credit = Credit(credit.currents)
+    if at_start is None or trajectory.from_rest:
+        return credit
+    return _sum(credit, Credit(credit.currents[:0], local.D.pull(at_start.unsqueeze(-2), 0)))
+
+
+def _sum(a: Credit, b: Credit) -> Credit:
+    initial = b.initial if a.initial is None else a.initial if b.initial is None else a.initial + b.initial
+    return Credit(_add(a.currents, b.currents), initial)
+
+
+def _add(a: Tensor, b: Tensor) -> Tensor:
+    """a + b, both at the last steps and zero before."""
+    if len(a) < len(b):
+        a, b = b, a
+    early = len(a) - len(b)
+    return torch.cat([a[:early], a[early:] + b]) if early else a + b
+
+
+def _loop(
+    trajectory: Trajectory, local: Local, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None
+) -> Credit:
     """Any neuron, as a pure function: vmap, jvp and autograd may trace it."""
-    A, C, D = trajectory.local.A, trajectory.local.C, trajectory.local.D
+    A, C, D = local.A, local.C, local.D
     T, shift = trajectory.n_steps, trajectory.n_steps - signal.shape[0] + 1
     credits: list[Tensor] = []
     later: Tensor | None = None  # λ_{t+1}, None where no credit arrives from there
@@ -146,15 +165,15 @@ def _loop(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first:
 
 
 def _loop_in_place(
-    trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None
+    trajectory: Trajectory, local: Local, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None
 ) -> Credit:
     """The same for d = K = 1: one matrix product and one or two passes a step, in one buffer.
 
     Where C is a number it commutes with A and D: the buffer then holds c itself, and C goes into the signal and
     into K. Elsewhere it holds λ, and C is applied to all of it at the end.
     """
-    A, C, D = trajectory.local.A, trajectory.local.C, trajectory.local.D
-    scale, hop = (C.factor, None) if isinstance(C, Scale) else (1.0, C)
+    A, C, D = local.A, local.C, local.D
+    scale, slope = (C.factor, None) if isinstance(C, Scale) and not C.is_zero else (1.0, C)
     T, shift = trajectory.n_steps, trajectory.n_steps - signal.shape[0] + 1
     buffer = signal.new_empty(T - first + 1, *signal.shape[1:])
     rows, spare = buffer.unbind(0), torch.empty_like(buffer[0])
@@ -176,9 +195,9 @@ def _loop_in_place(
         later = rows[t + 1 - first] if not cut else row
         if carrier is not None:
             if t < shift:
-                torch.mm(pulled(hop, later, t + 1), carrier, out=row)
+                torch.mm(pulled(slope, later, t + 1), carrier, out=row)
             elif not cut:
-                row.addmm_(pulled(hop, later, t + 1), carrier)
+                row.addmm_(pulled(slope, later, t + 1), carrier)
             D.pull_into(row, t)
         if not cut and not A.is_zero:
             if isinstance(A, Scale):
@@ -189,42 +208,11 @@ def _loop_in_place(
     if first == 1 and not trajectory.from_rest:
         initial = A.pull(rows[0].unsqueeze(-2), 1)
         if carrier is not None:
-            initial = initial + D.pull((pulled(hop, rows[0], 1) @ carrier).unsqueeze(-2), 0)
+            initial = initial + D.pull((pulled(slope, rows[0], 1) @ carrier).unsqueeze(-2), 0)
         initial = initial / scale
-    if hop is not None:
-        hop.pull_into(buffer, slice(first, T + 1))
+    if slope is not None:
+        slope.pull_into(buffer, slice(first, T + 1))
     return Credit(buffer.unsqueeze(-2), initial)
-
-
-def _filter_own(trajectory: Trajectory, gain: Gain, arriving: Tensor) -> Tensor:
-    """λ_t = D_tᵀ a_t + A_{t+1}ᵀ λ_{t+1} for arriving credit a [T+1,B,N], at t = 0..T: [T+1,B,d,N]."""
-    A = trajectory.local.A
-    state = gain.pull(arriving[-1].unsqueeze(-2), trajectory.n_steps)
-    states = [state]
-    for t in range(trajectory.n_steps - 1, -1, -1):
-        state = A.add_pull(gain.pull(arriving[t].unsqueeze(-2), t), state, t + 1)
-        states.append(state)
-    return torch.stack(states[::-1])
-
-
-def _by_hops(
-    trajectory: Trajectory, signal: Tensor, carrier: Tensor, hops: int | None, gain: tuple[Gain, Gain] | None
-) -> Credit:
-    """Credit kept apart by its number of hops: λ^(0) from the signal, λ^(n) from c^(n-1) through K."""
-    local, T = trajectory.local, trajectory.n_steps
-    hop_C, hop_D = gain or (local.C, local.D)
-    times = slice(0, T + 1)
-    signal = torch.cat([signal.new_zeros(T + 1 - signal.shape[0], *signal.shape[1:]), signal])
-    state = _filter_own(trajectory, local.D, signal)
-    credit = local.C.pull(state, times)
-    total, initial = credit[1:], state[0]
-    for _ in range(T if hops is None else min(hops, T)):  # after T hops nothing is left
-        hopped = credit[1:].flatten(-2) @ carrier  # arrives one step earlier
-        hopped = torch.cat([hopped, torch.zeros_like(hopped[:1])])
-        state = _filter_own(trajectory, hop_D, hopped)
-        credit = hop_C.pull(state, times)
-        total, initial = total + credit[1:], initial + state[0]
-    return Credit(total, initial)
 
 
 def _sliding(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, reach: int) -> Credit:
@@ -233,7 +221,7 @@ def _sliding(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, rea
     Pass j takes in the signals of j-1 steps later, at all steps in one product; the last j steps are then complete.
     """
     A, C, D, T = trajectory.local.A, trajectory.local.C, trajectory.local.D, trajectory.n_steps
-    scale, hop = (C.factor, Scale(1.0)) if isinstance(C, Scale) else (1.0, C)
+    scale, slope = (C.factor, Scale(1.0)) if isinstance(C, Scale) else (1.0, C)
     first = 1 if trajectory.from_rest else 0
     signal = torch.cat([signal.new_zeros(T + 1 - first - signal.shape[0], *signal.shape[1:]), signal])
     state, complete = D.pull(signal.unsqueeze(-2), slice(first, T + 1)), []
@@ -241,7 +229,7 @@ def _sliding(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, rea
         complete.append(state[-1:])
         later, times, arriving = state[1:], slice(first + 1, last + 1), signal[: last - first]
         if carrier is not None:
-            c, shape = hop.pull(later, times).flatten(-2).flatten(0, 1), arriving.shape
+            c, shape = slope.pull(later, times).flatten(-2).flatten(0, 1), arriving.shape
             arriving = torch.addmm(arriving.flatten(0, 1), c, carrier, alpha=scale).view(shape)
         state = A.add_pull(D.pull(arriving.unsqueeze(-2), slice(first, last)), later, times)
     state = torch.cat([state, *complete[::-1]])

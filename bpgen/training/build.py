@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bpgen.errors import BpgenError, require, unknown
-from bpgen.losses import L2, Loss, LossName, When
+from bpgen.losses import L2, Activity, ActivityForm, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky, Neuron
 from bpgen.registry import find
@@ -52,7 +52,14 @@ class TrainerOptions:
         require(self.accumulate >= 1, f"trainer.accumulate must be positive, got {self.accumulate}.")
 
 
-def make_loss(kind: LossName | None = None, when: When | None = None, l2: float | dict[str, float] = 0.0) -> Loss:
+def make_loss(
+    kind: LossName | None = None,
+    when: When | None = None,
+    l2: float | dict[str, float] = 0.0,
+    activity: float = 0.0,
+    activity_form: ActivityForm = "rate",
+    activity_target: float = 0.0,
+) -> Loss:
     """The loss that is minimised.
 
     Args:
@@ -60,8 +67,13 @@ def make_loss(kind: LossName | None = None, when: When | None = None, l2: float 
         when: take the loss at the "last" step, or at "all" steps; none is the task's.
         l2: penalty ½·l2·‖w‖² on W_in, W_rec and W_out, or factors by weight such as {"W_rec": 0.01}. It is part
             of the loss and of its Hessian.
+        activity: cost c of the activity, part of the loss and of its Hessian as well.
+        activity_form: rate is ½·c·Σ (mean activity in a sequence - target)² over neurons (Bellec 2020), square is
+            ½·c times the mean squared activity.
+        activity_target: the target of the rate form, activity per step.
     """
-    return Loss(kind or "cross_entropy", when or "last", None, L2.of(l2))
+    penalty = Activity.of(Activity(activity, activity_form, activity_target))
+    return Loss(kind or "cross_entropy", when or "last", None, L2.of(l2), penalty)
 
 
 def make_task(config: Config) -> Task:

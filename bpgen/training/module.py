@@ -75,6 +75,11 @@ class RuleTraining(pl.LightningModule):
             draws["current_noise"] = noise
         return {name: value.to(x.device) for name, value in draws.items()}
 
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """A step of the optimizer, and back to the weights that the network's constraints allow."""
+        super().optimizer_step(*args, **options)
+        self.network.project_()
+
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""
         optimizer = self.optimizer.build(self.network.named_parameters())

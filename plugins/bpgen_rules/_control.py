@@ -3,8 +3,9 @@
     (1) ρ = ⟨ĝ, g⟩ / ‖g‖²,   ĝ = ρ g + e,  ⟨e, g⟩ = 0        as the callback `alignment` reports them
     (2) applied = control(ĝ, g) + gradient of the regulariser
 Source: the theorem of Liu et al. 2022, NeurIPS, which bounds the curvature of stable minima by 2/(η ρ).
-ĝ and g are gradients of the data term alone, taken together over all parameters: a regulariser is exact under every
-rule, so a control leaves it untouched, as its reference does. over="recurrent" takes (1) over all parameters but W_out
+ĝ and g are gradients without the regulariser of weights, taken together over all parameters: that one is exact under
+every rule, so a control leaves it untouched, as its reference does (a cost of the activity is credited by each rule in
+its own way, and is part of both). over="recurrent" takes (1) over all parameters but W_out
 and b_out, which then keep their exact gradient, as they do under most references; over="all" mixes that exact part
 into ρ and scales the readout along.
 The reference is bound with the control's own seed and handed the same draws, so it is the very rule a run of its own
@@ -12,6 +13,7 @@ with that seed would train with. Where g = 0, ρ is 0 and no control divides by 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -20,8 +22,7 @@ from torch import Tensor, nn
 from bpgen.errors import BpgenError, unknown
 from bpgen.losses import Loss
 from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, load_rule
-from bpgen_rules._perturbation import with_regulariser
+from bpgen.rules import Rule, RuleGradients, load_rule, regularised
 from bpgen_rules._running_mean import RunningMean
 from bpgen_rules._vectors import Grads, divide, dot
 
@@ -77,7 +78,7 @@ class Control(Rule):
         draws: Mapping[str, Tensor],
     ) -> RuleGradients:
         """Equation (2)."""
-        batch = (network, params, x, target, loss.without_regulariser())
+        batch = (network, params, x, target, replace(loss, regulariser=None))
         shared = {name: value for name, value in draws.items() if "/" not in name}  # of the network, not of a rule
         exact = self.exact.gradients(*batch, shared)
         estimate, aux = {}, {}
@@ -89,7 +90,7 @@ class Control(Rule):
         g_hat, g = ({n: v for n, v in grads.items() if n not in kept} for grads in (estimate, exact.grads))
         grads, report = self.combine(g_hat, g, network, draws)
         data = RuleGradients(exact.loss, exact.outputs, {**exact.grads, **grads}, {**aux, **report})
-        return with_regulariser(data, params, loss)
+        return regularised(data, params, loss)
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Let the reference learn what it would learn alone."""

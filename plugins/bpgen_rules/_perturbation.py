@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from bpgen.losses import Loss
-from bpgen.rules import Credit, RuleGradients, weight_gradients
+from bpgen.rules import Credit, RuleGradients, regularised, weight_gradients
 from bpgen.trajectory import Trajectory
 
 
@@ -17,23 +17,20 @@ def gradients_of(
     loss: Loss,
     aux: Mapping[str, Tensor],
 ) -> RuleGradients:
-    """Credit of the currents [T,B,K·N], or none, as gradients; readout and regulariser have their exact ones."""
+    """Credit of the currents [T,B,K·N], or none, as gradients.
+
+    The readout has its exact one (with output feedback, that of y_t as the output alone), and so has a regulariser of
+    weights.
+    """
     network = trajectory.network
     value, error = loss.data_and_error(trajectory.outputs, target)
+    if loss.activity is not None:
+        value = value + loss.activity.value(trajectory.h)
     if currents is None:
         currents = trajectory.x.new_zeros(0, trajectory.x.shape[1], network.W_rec.shape[0])  # at the last 0 steps
     credit = Credit(currents.unflatten(-1, (network.neuron.n_currents, network.n_rec)))
     grads = weight_gradients(trajectory, credit, error if loss.when == "all" else error.unsqueeze(0))
-    return with_regulariser(RuleGradients(value, trajectory.outputs, grads, dict(aux)), params, loss)
-
-
-def with_regulariser(data: RuleGradients, params: Mapping[str, Tensor], loss: Loss) -> RuleGradients:
-    """The result for the data term with the regulariser's value and exact gradient added."""
-    if loss.regulariser is None:
-        return data
-    extra = loss.regulariser.gradient(params)
-    grads = {name: g + extra[name] if name in extra else g for name, g in data.grads.items()}
-    return data._replace(loss=data.loss + loss.regulariser.value(params), grads=grads)
+    return regularised(RuleGradients(value, trajectory.outputs, grads, dict(aux)), params, loss)
 
 
 def plus_noise(noise: Tensor | None, perturbation: Tensor) -> Tensor:

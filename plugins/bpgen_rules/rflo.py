@@ -22,7 +22,7 @@ from bpgen.errors import BpgenError, unknown
 from bpgen.network import Network
 from bpgen.neurons import Leaky
 from bpgen.neurons.activation import ACTIVATIONS
-from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, propagate
+from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, propagate, told
 from bpgen.trajectory import Trajectory
 
 
@@ -72,7 +72,7 @@ class RFLO(OfflineRule):
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equation (3) or (4)."""
         q = self.feedback.signal(trajectory, error)
-        return propagate(trajectory, q) if self.trace == "own" else _murray(trajectory, q)
+        return propagate(trajectory, q) if self.trace == "own" else _murray(trajectory, told(trajectory, q))
 
 
 def _murray(trajectory: Trajectory, q: Tensor) -> Credit:

@@ -1,6 +1,7 @@
 """The measuring callbacks: each number against an independent computation, at the right steps, leaving no trace."""
 
 import random
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,7 +23,7 @@ from bpgen.callbacks.alignment import alignment
 from bpgen.callbacks.measurement import undisturbed
 from bpgen.callbacks.progress import ProgressBar
 from bpgen.errors import BpgenError
-from bpgen.losses import L2, Loss
+from bpgen.losses import L2, Activity, Loss
 from bpgen.neurons import Leaky
 from bpgen.tasks import Split, Task
 from bpgen.training.data import TaskData
@@ -93,6 +94,24 @@ def test_accuracy_of_squared_error_is_that_of_the_largest_output():
     assert row["test/accuracy"] == pytest.approx((outputs.argmax(1) == split.target).float().mean().item())
     squared = 0.5 * (outputs - F.one_hot(split.target, 4)).square().sum(1).mean()
     assert row["test/loss"] == pytest.approx(squared.item(), rel=1e-5)
+
+
+def test_a_regulariser_of_the_activity_is_in_the_objective_and_the_hessian_and_in_nothing_else():
+    at, bare = moment(), moment()
+    activity = Activity(5.0, "rate", 0.3)
+    at.module.loss = replace(at.module.loss, activity=activity)
+    row, without = GeneralizationGap().measure(at), GeneralizationGap().measure(bare)
+    split = at.task.split("train")
+    cost = activity.value(at.module.network.run(at.module.network.params(), split.x).h)
+    assert row["train/objective"] - without["train/objective"] == pytest.approx(cost.item(), rel=1e-4)
+    assert row["train/loss"] == without["train/loss"]
+    assert Alignment(samples=16).measure(at) == Alignment(samples=16).measure(bare)
+    direct = sharpness(at.module.network, split.x, split.target, regulariser=0.1, activity=activity)
+    measured = Sharpness(samples=40).measure(at)["sharpness/lambda_max"]
+    assert measured == pytest.approx(direct.eigenvalues[0].item(), rel=1e-3)
+    assert abs(measured - Sharpness(samples=40).measure(bare)["sharpness/lambda_max"]) > 0.01
+    left_out = [Sharpness(samples=40, regulariser=False).measure(m)["sharpness/lambda_max"] for m in (at, bare)]
+    assert left_out[0] == pytest.approx(left_out[1], rel=1e-6)
 
 
 def test_a_loss_at_all_steps_is_measured_at_all_steps():

@@ -16,6 +16,8 @@ import yaml
 import bpgen
 from bpgen.callbacks.interrupt import Interrupt
 from bpgen.cli import main
+from bpgen.losses import Activity
+from bpgen.training.build import make_loss
 from bpgen.training.run_folder import COLUMNS
 
 SMALL = [
@@ -211,6 +213,15 @@ def test_the_command_line_wins_over_configs_and_later_over_earlier(tmp_path, cap
     assert (config["network"]["n_rec"], config["network"]["kappa"]) == (6, 0.25)
     assert main(["fit", *configs, "--rule", "bptt", "--print_config"]) == 0  # rflo's options mean nothing to bptt
     assert yaml.safe_load(capsys.readouterr().out)["rule"] == {"name": "bptt"}
+
+
+def test_a_cost_of_the_activity_is_an_option_of_the_loss(capsys):
+    flags = ["--loss.activity", "0.5", "--loss.activity_form", "rate", "--loss.activity_target", "0.1"]
+    assert main(["fit", *flags, "--print_config"]) == 0
+    loss = make_loss(**yaml.safe_load(capsys.readouterr().out)["loss"])
+    assert loss.activity == Activity(0.5, "rate", 0.1)
+    assert main(["fit", "--print_config"]) == 0
+    assert make_loss(**yaml.safe_load(capsys.readouterr().out)["loss"]).activity is None
 
 
 @pytest.mark.parametrize("name", ["digits", "seqmnist", "liu2022_bptt", "liu2022_three_factor"])

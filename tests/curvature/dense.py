@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import hessian
 
-from bpgen.losses import L2, Loss
+from bpgen.losses import L2, Activity, Loss
 from bpgen.neurons import GRU, LSTM, Leaky
-from tests.oracles import Problem, acting, problem, run_slow, true_loss
+from tests.oracles import Cost, Problem, acting, no_cost, problem, run_slow, true_loss
 
 BLOCKS = ("W_rec", "all")
 PROBLEMS = {
@@ -27,31 +27,32 @@ PROBLEMS = {
 }
 
 
-def objective(p: Problem, l2: float = 0.0) -> Loss:
-    return Loss(p.loss, p.when, p.mask, L2.of(l2))
+def objective(p: Problem, l2: float = 0.0, activity: Activity | None = None) -> Loss:
+    return Loss(p.loss, p.when, p.mask, L2.of(l2), activity)
 
 
 def free_entries(p: Problem, block: str) -> dict[str, Tensor]:
     """Which entries of each parameter of the block can act."""
-    free = acting(p.network)
-    return free if block == "all" else {"W_rec": free["W_rec"]}
+    all_entries = acting(p.network)
+    return all_entries if block == "all" else {"W_rec": all_entries["W_rec"]}
 
 
-def dense_hessian(p: Problem, block: str, l2: float = 0.0, **paths) -> Tensor:
-    """[P,P]; `paths` cut the graph as a rule does, for negative controls."""
+def dense_hessian(p: Problem, block: str, l2: float = 0.0, cost: Cost = no_cost, **paths) -> Tensor:
+    """[P,P], with a cost of the activities; `paths` cut the graph as a rule does, for negative controls."""
     fixed = {n: w.detach() for n, w in p.network.named_parameters()}
-    free = free_entries(p, block)
+    entries_of = free_entries(p, block)
 
     def value(theta: Tensor) -> Tensor:
         params, first = dict(fixed), 0
-        for name, entries in free.items():
+        for name, entries in entries_of.items():
             n = int(entries.sum())
             params[name] = fixed[name].masked_scatter(entries, theta[first : first + n])
             first += n
         penalty = sum(0.5 * l2 * params[n].square().sum() for n in ("W_in", "W_rec", "W_out"))
-        return true_loss(run_slow(p, params, **paths).outputs, p.target, p.loss, p.when, p.mask) + penalty
+        slow = run_slow(p, params, **paths)
+        return true_loss(slow.outputs, p.target, p.loss, p.when, p.mask) + penalty + cost(slow.h)
 
-    return hessian(value, torch.cat([fixed[name][entries] for name, entries in free.items()]))
+    return hessian(value, torch.cat([fixed[name][entries] for name, entries in entries_of.items()]))
 
 
 def spectrum(p: Problem, block: str, l2: float = 0.0) -> Tensor:

@@ -10,9 +10,10 @@ import torch
 import bpgen
 from bpgen.curvature import HessianProducts
 from bpgen.errors import BpgenError
+from bpgen.losses import Activity
 from bpgen.neurons import Leaky
 from tests.curvature.dense import BLOCKS, PROBLEMS, dense_hessian, objective
-from tests.oracles import Problem, distance, no_hop, problem, randn
+from tests.oracles import Problem, activity_cost, distance, no_hop, problem, randn
 
 every_problem = pytest.mark.parametrize("name", PROBLEMS)
 every_block = pytest.mark.parametrize("block", BLOCKS)
@@ -87,6 +88,21 @@ def test_the_regulariser_adds_its_coefficient_to_penalised_weights_only():
     added = dict(zip(p.network.params(), (with_l2(v) - without(v)).split(sizes), strict=True))
     for name, piece in zip(p.network.params(), v.split(sizes), strict=True):
         torch.testing.assert_close(added[name], (0.01 if name.startswith("W") else 0.0) * piece, rtol=0, atol=1e-12)
+
+
+@every_block
+@pytest.mark.parametrize("form", ["rate", "square"])
+@pytest.mark.parametrize("name", ["potential, mse, masked", "rate, cross-entropy, last"])
+def test_a_regulariser_of_the_activity_is_in_the_hessian_whole_and_in_chunks(name, form, block):
+    p = PROBLEMS[name]()
+    activity = Activity(0.7, "rate", 0.3) if form == "rate" else Activity(20.0, "square")
+    H = dense_hessian(p, block, cost=lambda h: activity_cost(h, activity.coefficient, form, activity.target))
+    args = (p.network, p.network.params(), p.x, p.target, objective(p, 0.0, activity), block, p.s_0)
+    assert distance(matrix(HessianProducts(*args)), H) < 1e-12
+    assert distance(matrix(HessianProducts(*args, chunk_size=2)), H) < 1e-12
+    assert distance(dense_hessian(p, block), H) > 0.01
+    bare = HessianProducts(*args[:4], args[4].without_regulariser(), *args[5:])
+    assert distance(matrix(bare), dense_hessian(p, block)) < 1e-12
 
 
 @every_block

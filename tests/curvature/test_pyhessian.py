@@ -12,6 +12,7 @@ import torch
 import bpgen
 from bpgen.curvature import SharpnessResult
 from bpgen.curvature.pyhessian import pyhessian
+from bpgen.losses import Activity
 from bpgen.neurons import Leaky
 from tests.curvature.dense import BLOCKS, dense_hessian, objective, spectrum
 from tests.oracles import Problem, problem
@@ -62,6 +63,13 @@ def test_the_sign_of_the_largest_magnitude_is_kept_and_the_largest_found_beside_
     assert sharpness(p).eigenvalues.item() == pytest.approx(exact[0].item(), rel=1e-3)
     got = sharpness(p, top=2, regulariser=0.3)
     torch.testing.assert_close(got.eigenvalues, exact[:2] + 0.3, rtol=1e-3, atol=0)
+
+
+def test_a_regulariser_of_the_activity_is_seen():
+    p, activity = generic(), Activity(20.0, "square")
+    mine = sharpness(p, activity=activity, backend="lanczos").eigenvalues.item()
+    assert sharpness(p, activity=activity).eigenvalues.item() == pytest.approx(mine, rel=1e-3)
+    assert abs(sharpness(p).eigenvalues.item() - mine) > 0.01 * mine
 
 
 def test_residuals_are_those_of_the_loss_and_convergence_means_the_same_as_for_lanczos():

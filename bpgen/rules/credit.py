@@ -1,0 +1,56 @@
+"""Credit of the input currents, and what it says about the weights.
+
+    ∂L/∂W_rec = Σ_t c_t h_{t-1}ᵀ,   ∂L/∂W_in = Σ_t c_t x_tᵀ,   ∂L/∂b_rec = Σ_t c_t,   ∂L/∂W_out = Σ_t e_t r_tᵀ
+Credit that is zero before some step is stored from there on: a credit [L,B,K,N] stands at the last L steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bpgen.trajectory import Trajectory
+
+
+class Credit(NamedTuple):
+    """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None."""
+
+    currents: Tensor
+    initial: Tensor | None = None
+
+
+def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> dict[str, Tensor]:
+    """One matrix product per weight; zero where a weight earns no credit.
+
+    Args:
+        trajectory: the run the credit belongs to.
+        credit: credit of the currents and of the initial state.
+        error: e [L,B,O], the unfiltered output error at the last L steps.
+
+    Returns:
+        A gradient for every parameter of the network, by name.
+    """
+    params, network = trajectory.params, trajectory.network
+    c = credit.currents.flatten(-2)  # [L,B,K·N]
+    before = trajectory.n_steps - c.shape[0]
+    silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
+    grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
+    for name, mask in network.masks().items():
+        grads[name] = grads[name] * mask
+    grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
+    if "b_rec" in params:
+        grads["b_rec"] = c.sum((0, 1))
+    if "b_out" in params:
+        grads["b_out"] = error.sum((0, 1))
+    if "initial_state" in params:
+        none = torch.zeros_like(params["initial_state"])
+        grads["initial_state"] = none if credit.initial is None else credit.initial.sum(0)
+    return {name: grads[name] for name in params}
+
+
+def _outer(post: Tensor, pre: Tensor) -> Tensor:
+    """Σ_{t,b} post preᵀ, as one matrix product over all steps and samples, its narrow side in front (faster)."""
+    post, pre = post.flatten(0, 1), pre.flatten(0, 1)
+    return post.mT @ pre if post.shape[-1] <= pre.shape[-1] else (pre.mT @ post).mT.contiguous()

@@ -22,11 +22,12 @@ from bpgen.callbacks.record import Record
 from bpgen.errors import DivergedError, require
 from bpgen.figures import run_figures
 from bpgen.losses import Loss
+from bpgen.rules import check_chunks
 from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
 from bpgen.training.data import TaskData, fitted
-from bpgen.training.module import RuleTraining
+from bpgen.training.module import RuleTraining, check_steps
 from bpgen.training.optim import Optimizer, Schedule
 from bpgen.training.run_folder import RunFolder, config_hash, load_file
 
@@ -123,13 +124,19 @@ def _parts(
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
+    if module.rule.traits.update == "step":
+        check_steps(options.clip, options.accumulate)
     free = bool(network.masks().get("W_rec", torch.ones(1)).any())
     require(
         free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
         "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
     )
     _check_data(task, loss)
-    return module, TaskData(task, loss, options.batch_size, config["seed"]), measurements, config
+    data = TaskData(task, loss, options.batch_size, config["seed"], options.chunk, options.stream)
+    if options.chunk is not None:
+        check_chunks(module.rule, network)
+        data.train_dataloader()  # a task without a stream says so now
+    return module, data, measurements, config
 
 
 def _check_data(task: Task, loss: Loss) -> None:
@@ -148,6 +155,8 @@ def _train(
     resumed: bool = False,
 ) -> Outcome:
     before = folder.summary()
+    if module.rule.traits.update == "step":
+        say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")
     for measurement in measurements:
         if measurement.enabled:
             say(measurement.describe(data.task))

@@ -11,7 +11,9 @@ from bpgen.errors import BpgenError, unknown
 
 COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
-    "rules": "list the installed learning rules",
+    "rules": "list the installed learning rules, their traits, or all about one",
+    "check": "hold a rule to the contract and to its traits: the conformance suite",
+    "new-rule": "write a package with a learning rule of your own, ready to install",
     "tasks": "list the installed tasks",
     "bench": "measure the speed of the rules against their peers and their floors",
 }
@@ -21,7 +23,7 @@ bpgen {__version__}: how brain-like learning rules shape the solutions that recu
 usage: bpgen COMMAND [options]
 
 commands:
-{os.linesep.join(f"  {name:<7} {text}" for name, text in COMMANDS.items())}
+{os.linesep.join(f"  {name:<8} {text}" for name, text in COMMANDS.items())}
 
 first steps:
   bpgen fit --rule rflo                 a run on embedded data: seconds, no download, no account
@@ -60,5 +62,5 @@ def _dispatch(argv: list[str]) -> int:
     command, *rest = argv
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "See `bpgen --help`.")
-    result: int = import_module(f"bpgen.cli.{command}").run(rest)
+    result: int = import_module(f"bpgen.cli.{command.replace('-', '_')}").run(rest)
     return result

@@ -1,7 +1,8 @@
 """The public API for rules: what a plugin imports, and what users call."""
 
 from bpgen.rules.api import gradients, list_rules, load_rule
-from bpgen.rules.base import OfflineRule, Rule, RuleGradients, regularised
+from bpgen.rules.base import OfflineRule, Rule, RuleGradients
+from bpgen.rules.cell_types import type_average
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback, FeedbackName
 from bpgen.rules.kernel import hop, propagate, told
@@ -30,7 +31,7 @@ __all__ = [
     "load_rule",
     "own_influence",
     "propagate",
-    "regularised",
     "told",
+    "type_average",
     "weight_gradients",
 ]

@@ -34,7 +34,7 @@ class DelayedMatchToSample(TrialTask):
     n_out = 2
 
     def __init__(
-        self, cue: int = 10, delay: int = 10, evidence_sd: float = 0.01, noise_sd: float = 0.2, **trials: Any
+        self, cue: int = 10, delay: int = 10, evidence_sd: float = 0.01, noise_sd: float = 0.1, **trials: Any
     ) -> None:
         super().__init__(noise_sd=noise_sd, **trials)
         require(cue >= 2, f"task.cue must be at least 2 steps, got {cue}.")

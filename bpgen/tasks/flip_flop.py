@@ -33,7 +33,7 @@ class FlipFlop(TrialTask):
     tolerance = 0.5
 
     def __init__(
-        self, bits: int = 3, length: int = 30, p_pulse: float = 0.1, noise_sd: float = 0.2, **trials: Any
+        self, bits: int = 3, length: int = 30, p_pulse: float = 0.1, noise_sd: float = 0.1, **trials: Any
     ) -> None:
         super().__init__(noise_sd=noise_sd, **trials)
         require(bits >= 1, f"task.bits must be positive, got {bits}.")

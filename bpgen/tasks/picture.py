@@ -49,7 +49,9 @@ def _inputs(ax: Axes, x: Tensor, title: str) -> None:
             ax.plot(range(1, T + 1), x[:, i], color=colour, lw=1, marker="." if T <= 40 else "", label=f"input {i}")
         ax.spines[["top", "right"]].set_visible(False)
     else:
-        ax.imshow(x.T, aspect="auto", cmap="Greys", extent=(0.5, T + 0.5, n_in - 0.5, -0.5), interpolation="nearest")
+        ax.imshow(
+            x.T.numpy(), aspect="auto", cmap="Greys", extent=(0.5, T + 0.5, n_in - 0.5, -0.5), interpolation="nearest"
+        )
     ax.set_title(title, fontsize="small")
 
 

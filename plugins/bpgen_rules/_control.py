@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from bpgen.errors import BpgenError, unknown
 from bpgen.losses import Loss
 from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, load_rule, regularised
+from bpgen.rules import Rule, RuleGradients, load_rule
+from bpgen_rules._perturbation import with_regulariser
 from bpgen_rules._running_mean import RunningMean
 from bpgen_rules._vectors import Grads, divide, dot
 
@@ -90,7 +91,7 @@ class Control(Rule):
         g_hat, g = ({n: v for n, v in grads.items() if n not in kept} for grads in (estimate, exact.grads))
         grads, report = self.combine(g_hat, g, network, draws)
         data = RuleGradients(exact.loss, exact.outputs, {**exact.grads, **grads}, {**aux, **report})
-        return regularised(data, params, loss)
+        return with_regulariser(data, params, loss)
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Let the reference learn what it would learn alone."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from bpgen.losses import Loss
-from bpgen.rules import Credit, RuleGradients, regularised, weight_gradients
+from bpgen.rules import Credit, RuleGradients, weight_gradients
 from bpgen.trajectory import Trajectory
 
 
@@ -30,7 +30,16 @@ def gradients_of(
         currents = trajectory.x.new_zeros(0, trajectory.x.shape[1], network.W_rec.shape[0])  # at the last 0 steps
     credit = Credit(currents.unflatten(-1, (network.neuron.n_currents, network.n_rec)))
     grads = weight_gradients(trajectory, credit, error if loss.when == "all" else error.unsqueeze(0))
-    return regularised(RuleGradients(value, trajectory.outputs, grads, dict(aux)), params, loss)
+    return with_regulariser(RuleGradients(value, trajectory.outputs, grads, dict(aux)), params, loss)
+
+
+def with_regulariser(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss) -> RuleGradients:
+    """The result with the value and the exact gradient of the loss's regulariser of weights added."""
+    if loss.regulariser is None:
+        return result
+    extra = loss.regulariser.gradient(params)
+    grads = {name: g + extra[name] if name in extra else g for name, g in result.grads.items()}
+    return result._replace(loss=result.loss + loss.regulariser.value(params), grads=grads)
 
 
 def plus_noise(noise: Tensor | None, perturbation: Tensor) -> Tensor:

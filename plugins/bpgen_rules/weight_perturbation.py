@@ -21,8 +21,8 @@ from torch import Tensor
 from bpgen.errors import require, unknown
 from bpgen.losses import Loss
 from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits, regularised
-from bpgen_rules._perturbation import gradients_of
+from bpgen.rules import Rule, RuleGradients, Traits
+from bpgen_rules._perturbation import gradients_of, with_regulariser
 from bpgen_rules._vectors import draw_noise, noise_of
 
 
@@ -91,4 +91,4 @@ class WeightPerturbation(Rule):
             up = moved(r, self.sigma)
             slope = (up - moved(r, -self.sigma)) / 2 if self.antithetic else up - exact.loss
             grads.update({n: grads[n] + xi[n][r] * slope / (self.sigma * self.repeats) for n in xi})
-        return regularised(exact._replace(grads=grads), params, loss)
+        return with_regulariser(exact._replace(grads=grads), params, loss)

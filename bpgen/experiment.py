@@ -27,7 +27,7 @@ from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
 from bpgen.training.data import TaskData, fitted
-from bpgen.training.module import RuleTraining
+from bpgen.training.module import RuleTraining, check_steps
 from bpgen.training.optim import Optimizer, Schedule
 from bpgen.training.run_folder import RunFolder, config_hash, load_file
 
@@ -126,6 +126,8 @@ def _parts(
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
+    if module.rule.traits.update == "step":
+        check_steps(options.clip, options.accumulate)
     free = bool(network.masks().get("W_rec", torch.ones(1)).any())
     require(
         free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
@@ -157,6 +159,8 @@ def _train(
     resumed: bool = False,
 ) -> Outcome:
     before = folder.summary()
+    if module.rule.traits.update == "step":
+        say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")
     for measurement in measurements:
         if measurement.enabled:
             measurement.spiking = module.network.neuron.spiking

@@ -58,6 +58,13 @@ class Rule(nn.Module):
             raise BpgenError(f"{type(self).__name__} is defined for {', '.join(defined)}, not for {name}.")
         return self
 
+    def check(self, loss: Loss) -> None:
+        """See that the rule is defined for this loss; every loss will do by default.
+
+        Raises:
+            BpgenError: it is not, with what to use.
+        """
+
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """The random numbers one call of `gradients` uses, by name; none by default."""
         return {}

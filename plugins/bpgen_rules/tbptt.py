@@ -7,6 +7,7 @@ With a window of k steps, in the recursion (1) of `bptt`, two different rules:
 Source: Williams and Peng 1990, Neural Computation 2, 490: BPTT(h; h') with h = h' = k is (1), h = k, h' = 1 is (2).
 With a loss at the last step alone, (2) credits the last k steps and (1) the last block, counted from t = 1.
 A leaky readout (κ > 0) is not cut: its filter carries a loss back to all activities before the truncation begins.
+Shapes: as `bptt`.
 Cost: (1) N² per step, memory k·N if run block by block (T·N here); (2) k·N² per step, memory T·N.
 Exact: k >= T, except for the initial state under (2), which lies one step further back. Neurons: all.
 """

@@ -42,8 +42,7 @@ def eigenvalues(ax: Axes, table: pd.DataFrame, *, block: str, n: int, surrogate:
         ax.set_yscale("log")
     title = f"Leading eigenvalues{', surrogate network' if surrogate else ''}"
     ax.set(xlabel="training step", ylabel="curvature (loss per weight²)", title=title)
-    ax.legend(frameon=False, ncols=2, title="bars: residuals")
-    _note(ax, _of(block, n), (0.98, 0.02))
+    ax.legend(frameon=False, ncols=2, title=f"{_of(block, n)} (bars: residuals)", title_fontsize="small")
 
 
 def density(
@@ -180,7 +179,7 @@ def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | 
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel="real part", ylabel="imaginary part", title="Multipliers of the update")
-    ax.legend(frameon=False, loc="upper left")
+    ax.legend(frameon=False, loc="center", bbox_to_anchor=(0.5, 0.75))  # inside the circle, off the real axis
     _note(ax, _of("", n), (0.98, 0.02))
 
 
@@ -199,7 +198,8 @@ def sheet(panels: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def _of(block: str, n: int | None) -> str:
-    return ", ".join(part for part in (block, "" if n is None else f"n = {n} sequences") if part)
+    which = {"": "", "all": "all weights"}.get(block, block)
+    return ", ".join(part for part in (which, "" if n is None else f"n = {n} sequences") if part)
 
 
 def _note(ax: Axes, text: str, at: tuple[float, float]):  # type: ignore[no-untyped-def]

@@ -22,6 +22,7 @@ from bpgen.callbacks.record import Record
 from bpgen.errors import DivergedError, require
 from bpgen.figures import run_figures
 from bpgen.losses import Loss
+from bpgen.rules import check_chunks
 from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
@@ -133,7 +134,11 @@ def _parts(
     _check_data(task, loss)
     if stability.enabled:
         stability.check(module, task)
-    return module, TaskData(task, loss, options.batch_size, config["seed"]), measurements, config
+    data = TaskData(task, loss, options.batch_size, config["seed"], options.chunk, options.stream)
+    if options.chunk is not None:
+        check_chunks(module.rule, network)
+        data.train_dataloader()  # a task without a stream says so now
+    return module, data, measurements, config
 
 
 def _check_data(task: Task, loss: Loss) -> None:

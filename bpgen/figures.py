@@ -38,11 +38,13 @@ def loss(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def gap(ax: Axes, table: pd.DataFrame) -> None:
-    """Generalization gap in accuracy against steps; positive is worse."""
-    _line(ax, table, "gap/accuracy", label=_NAMES["test"], scale=100, **_LINES["test"])
-    _line(ax, table, "gap_noisy/accuracy", label=_NAMES["test_noisy"], scale=100, **_LINES["test_noisy"])
+    """Generalization gap in accuracy against steps, in loss for tasks without accuracy; positive is worse."""
+    kind, scale = ("accuracy", 100) if _has_accuracy(table) else ("loss", 1)
+    _line(ax, table, f"gap/{kind}", label=_NAMES["test"], scale=scale, **_LINES["test"])
+    _line(ax, table, f"gap_noisy/{kind}", label=_NAMES["test_noisy"], scale=scale, **_LINES["test_noisy"])
     ax.axhline(0, color="0.7", lw=0.8)
-    ax.set(xlabel="training step", ylabel="train - test accuracy (points)", title="Generalization gap")
+    label = "train - test accuracy (points)" if kind == "accuracy" else "test - train loss (nats or ½·error²)"
+    ax.set(xlabel="training step", ylabel=label, title="Generalization gap")
     ax.legend(frameon=False)
 
 
@@ -116,14 +118,19 @@ PANELS: dict[str, Callable[[Axes, pd.DataFrame], None]] = {
 
 def run_figures(table: pd.DataFrame, title: str) -> dict[str, Figure]:
     """All pictures of a run by name: an overview of four panels, and every panel alone."""
+    first = "performance" if _has_accuracy(table) else "loss"
     stable = any(column.startswith("stability/") for column in table)
     curvature = "stability" if stable and not _has(table, "sharpness/lambda_max") else "sharpness"
-    figures = {"overview": _sheet(table, title, ("performance", "gap", curvature, "alignment"), (10, 7))}
+    figures = {"overview": _sheet(table, title, (first, "gap", curvature, "alignment"), (10, 7))}
     for name in PANELS:
-        if name == "stability" and not stable:
+        if (name == "performance" and first != name) or (name == "stability" and not stable):
             continue
         figures[name] = _sheet(table, title, (name,), (5.5, 4))
     return figures
+
+
+def _has_accuracy(table: pd.DataFrame) -> bool:
+    return bool(table.get("train/accuracy", pd.Series(dtype=float)).notna().any())
 
 
 def _sheet(table: pd.DataFrame, title: str, names: Sequence[str], size: tuple[float, float]) -> Figure:

@@ -145,11 +145,15 @@ class Loss:
     def data(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss without regulariser, a 0-d tensor; differentiable."""
         weights, n = self._weights(outputs)
-        if self.kind == "mse":
-            per_step = 0.5 * (outputs - target.to(outputs.dtype)).square().sum(-1)
-        else:
-            per_step = -_log_softmax(outputs).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        per_step = self._per_step(outputs, target)
         return (per_step.sum() if weights is None else (per_step * weights).sum()) / n
+
+    def per_sample(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sequence without regulariser, [B], whose mean is `data`: what a reward tells about it."""
+        weights, n = self._weights(outputs)
+        per_step = self._per_step(outputs, target)
+        per_step = per_step if weights is None else per_step * weights
+        return (per_step if self.when == "last" else per_step.sum(0)) * (outputs.shape[-2] / n)
 
     def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss without regulariser and e = ∂L/∂y, shaped like `outputs`, in closed form."""
@@ -176,6 +180,12 @@ class Loss:
                 raise BpgenError("a loss with an activity regulariser needs the activities: total(..., h).")
             value = value + self.activity.value(h)
         return value
+
+    def _per_step(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """ℓ, shaped like `outputs` without their last axis."""
+        if self.kind == "mse":
+            return 0.5 * (outputs - target.to(outputs.dtype)).square().sum(-1)
+        return -_log_softmax(outputs).gather(-1, target.unsqueeze(-1)).squeeze(-1)
 
     def _weights(self, outputs: Tensor) -> tuple[Tensor | None, float]:
         """Step weights (None: all one) and what the sum is divided by."""

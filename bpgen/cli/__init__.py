@@ -13,7 +13,9 @@ COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
     "sharpness": "measure the curvature of the networks that a run saved",
     "stability": "measure how stable a run's rule was around the networks it saved",
-    "rules": "list the installed learning rules",
+    "rules": "list the installed learning rules, their traits, or all about one",
+    "check": "hold a rule to the contract and to its traits: the conformance suite",
+    "new-rule": "write a package with a learning rule of your own, ready to install",
     "tasks": "list the installed tasks",
     "bench": "measure the speed of the rules against their peers and their floors",
 }
@@ -62,5 +64,5 @@ def _dispatch(argv: list[str]) -> int:
     command, *rest = argv
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "See `bpgen --help`.")
-    result: int = import_module(f"bpgen.cli.{command}").run(rest)
+    result: int = import_module(f"bpgen.cli.{command.replace('-', '_')}").run(rest)
     return result

@@ -35,7 +35,7 @@ def parser() -> Parser:
     add = options.add_argument
     add("run", metavar="RUN|CHECKPOINT", help="a run's folder, or one file of its weights/")
     add("--step", default="last", metavar="N|all", help="which evaluation (default: the last one)")
-    add("--block", choices=("W_rec", "all"), help="which weights (default: as in the run)")
+    add("--block", metavar="NAME", help="weights: W_rec, all, another, or several as W_in,W_rec (default: as in the run)")
     add("--top", type=int, default=3, metavar="K", help="how many eigenvalues (default: 3)")
     add("--samples", type=int, metavar="N", help="size of the training subset (default: as in the run, or 512)")
     add("--tol", type=float, default=1e-4, help="accepted residual relative to an eigenvalue (default: 1e-4)")
@@ -55,6 +55,7 @@ def run(argv: list[str]) -> int:
     """Measure, then print and write what was asked for."""
     o = parser().parse_args(argv)
     require(o.samples is None or o.samples >= 1, f"--samples must be positive, got {o.samples}.")
+    from bpgen.curvature.block import label
     from bpgen.curvature.report import Report, report
     from bpgen.saved import find, moments
 
@@ -63,6 +64,7 @@ def run(argv: list[str]) -> int:
     own = config.get("sharpness", {})
     samples = o.samples or own.get("samples") or 512
     block = o.block or own.get("block", "W_rec")
+    block = tuple(block.split(",")) if "," in block else block
     reports: list[Report] = []
     results: list[dict[str, Any]] = []
     for moment in moments(saved):
@@ -89,7 +91,7 @@ def run(argv: list[str]) -> int:
         "task": config["task"]["name"],
         "rule": config["rule"]["name"],
         "seed": config["seed"],
-        "block": block,
+        "block": label(block),
         "samples": reports[0].samples,
         "definition": "largest",
         "regularised": reports[0].regularised,

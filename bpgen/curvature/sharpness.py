@@ -25,7 +25,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from bpgen.curvature.block import Block
+from bpgen.curvature.block import Block, label
 from bpgen.curvature.lanczos import Which, lanczos
 from bpgen.curvature.products import HessianProducts
 from bpgen.curvature.pyhessian import pyhessian
@@ -51,6 +51,8 @@ class SharpnessResult:
     samples: B, the sequences the loss was averaged over.
     regularised: whether the loss contained a regulariser.
     seconds: how long it took.
+    products_by: "roperator" or "autograd": how products were taken.
+    surrogate: whether neurons spike, so that this is the curvature of the surrogate network.
     """
 
     eigenvalues: Tensor
@@ -65,6 +67,8 @@ class SharpnessResult:
     backend: str
     tol: float
     seconds: float
+    products_by: str = "autograd"
+    surrogate: bool = False
 
 
 def sharpness(
@@ -166,10 +170,12 @@ def measure(
     began = time.perf_counter()
     if definition not in ("largest", "magnitude", "released"):
         raise unknown("definition", definition, ("largest", "magnitude", "released"))
+    by: str = "autograd"
     which: Which = "largest" if definition == "largest" else "magnitude"
     if backend == "lanczos":
         products = HessianProducts(network, params, x, target, loss, block, initial_state, chunk_size)
         pairs = lanczos(products, top, which=which, tol=tol, max_products=max_products, seed=seed, start=start)
+        by = products.by
     elif backend == "pyhessian":
         pairs = pyhessian(
             network,
@@ -194,11 +200,13 @@ def measure(
         vectors=pairs.vectors,
         products=pairs.products,
         converged=pairs.converged,
-        block=block,
+        block=label(block),
         samples=x.shape[1],
         definition=definition,
         regularised=loss.regularised,
         backend=backend,
         tol=tol,
         seconds=time.perf_counter() - began,
+        products_by=by,
+        surrogate=network.neuron.spiking,
     )

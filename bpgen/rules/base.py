@@ -141,10 +141,24 @@ class OfflineRule(Rule):
         if not isinstance(credit, Credit):
             credit = Credit(credit)
         if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
-            credit = Credit(credit.currents)
+            credit = credit._replace(initial=None)
         grads = weight_gradients(trajectory, credit, error)
         if loss.regulariser is not None:
             value = value + loss.regulariser.value(params)
             for name, gradient in loss.regulariser.gradient(params).items():
                 grads[name] = grads[name] + gradient
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {})
+        last = trajectory.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {"last_state": last})
+
+
+def refuse_activity(rule: Rule, loss: Loss) -> None:
+    """Refuse a loss with a regulariser of the activity, for what runs forward in time.
+
+    Raises:
+        BpgenError: the loss has one: its mean over the sequence is known at the end alone.
+    """
+    if loss.activity is not None:
+        raise BpgenError(
+            f"{type(rule).__name__} runs forward in time here, and a cost of the activity is a mean over the whole "
+            "sequence: set loss.activity to 0, or use an offline rule on whole sequences (eprop, rflo, bptt, ...)."
+        )

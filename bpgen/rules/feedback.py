@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bpgen.errors import require, unknown
 from bpgen.network import Network
+from bpgen.rules.moment import Moment
 from bpgen.streams import generator
 from bpgen.trajectory import Trajectory
 
@@ -70,8 +71,8 @@ class Feedback(nn.Module):
             weight = weight * (torch.rand(N, generator=random, dtype=torch.float64) < self.density)
         self.weight = weight.to(network.W_out)
 
-    def signal(self, trajectory: Trajectory, error: Tensor) -> Tensor:
-        """q [L,B,N] of an error ē [L,B,O], already filtered back through the readout."""
-        B = trajectory.params["W_out"] if self.kind == "symmetric" else self.weight
+    def signal(self, at: Trajectory | Moment, error: Tensor) -> Tensor:
+        """q [L,B,N] of an error ē [L,B,O] along a run; q [B,N] of e [B,O] at one moment."""
+        B = at.params["W_out"] if self.kind == "symmetric" else self.weight
         assert B is not None, "bind(network) draws the feedback weights first"
         return error @ B

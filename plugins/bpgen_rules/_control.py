@@ -17,10 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bpgen.errors import BpgenError, require, unknown
+from bpgen.errors import BpgenError, unknown
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.rules import Rule, RuleGradients, load_rule
+from bpgen_rules._perturbation import with_regulariser
+from bpgen_rules._running_mean import RunningMean
 from bpgen_rules._vectors import Grads, divide, dot
 
 Over = Literal["all", "recurrent"]
@@ -86,12 +88,8 @@ class Control(Rule):
         kept = READOUT if self.over == "recurrent" else ()
         g_hat, g = ({n: v for n, v in grads.items() if n not in kept} for grads in (estimate, exact.grads))
         grads, report = self.combine(g_hat, g, network, draws)
-        grads, value = {**exact.grads, **grads}, exact.loss
-        if loss.regulariser is not None:
-            value = value + loss.regulariser.value(params)
-            for name, gradient in loss.regulariser.gradient(params).items():
-                grads[name] = grads[name] + gradient
-        return RuleGradients(value, exact.outputs, grads, {**aux, **report})
+        data = RuleGradients(exact.loss, exact.outputs, {**exact.grads, **grads}, {**aux, **report})
+        return with_regulariser(data, params, loss)
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Let the reference learn what it would learn alone."""
@@ -104,23 +102,16 @@ class Ratio(nn.Module):
     """The ρ that a control applies: of this batch, averaged along training, or given.
 
     Args:
-        mode: "per_step"; "running_mean", the mean so far and from 1/(1-decay) batches on an exponential one, this
-            batch included; or "constant".
+        mode: "per_step"; "running_mean", this batch included; or "constant".
         value: the constant.
-        decay: of the exponential mean.
+        decay: of the running mean.
     """
-
-    mean: Tensor
-    count: Tensor
 
     def __init__(self, mode: Mode, value: float, decay: float) -> None:
         super().__init__()
         if mode not in ("per_step", "running_mean", "constant"):
             raise unknown("mode", mode, ("per_step", "running_mean", "constant"))
-        require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}.")
-        self.mode, self.value, self.decay = mode, value, decay
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("count", torch.zeros(()))
+        self.mode, self.value, self.average = mode, value, RunningMean(decay)
 
     def forward(self, g_hat: Grads, g: Grads) -> tuple[Tensor, Grads]:
         """ρ as it is applied, 0-d, and what to report and to learn; a batch without a gradient is not averaged in."""
@@ -130,13 +121,10 @@ class Ratio(nn.Module):
         rho = divide(dot(g_hat, g), size)
         if self.mode == "per_step":
             return rho, {"rho": rho}
-        counts = (size > 0).to(size)
-        count = self.count + counts
-        weight = counts * (1 / count.clamp(min=1)).clamp(min=1 - self.decay)
-        mean = self.mean + weight * (rho - self.mean)
-        return mean, {"rho": rho, "mean": mean, "count": count}
+        averaged = self.average.with_value(rho, (size > 0).to(size))
+        return averaged["mean"], {"rho": rho, **averaged}
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
-        """Take over the mean."""
+        """Take over the running mean."""
         if self.mode == "running_mean":
-            self.mean, self.count = aux["mean"], aux["count"]
+            self.average.learn(aux)

@@ -17,6 +17,7 @@ class ReadoutOnly(OfflineRule):
     traits = Traits(
         signal_origin="none",
         signal_scope="none",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,

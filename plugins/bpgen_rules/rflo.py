@@ -40,6 +40,7 @@ class RFLO(OfflineRule):
     traits = Traits(
         signal_origin="random feedback",
         signal_scope="broadcast",
+        recurrence="diagonal",
         weight_transport=False,
         needs_future=False,
         online=True,

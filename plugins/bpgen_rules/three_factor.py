@@ -29,7 +29,12 @@ class ThreeFactor(OfflineRule):
     """
 
     traits = Traits(
-        signal_scope="broadcast", needs_future=False, online=True, time_per_step="N", exact_when="W_rec = 0"
+        signal_scope="broadcast",
+        recurrence="diagonal",
+        needs_future=False,
+        online=True,
+        time_per_step="N",
+        exact_when="W_rec = 0",
     )
 
     def __init__(

@@ -1,0 +1,80 @@
+"""E-prop forward in time: an eligibility trace in every synapse, multiplied by a learning signal as it comes.
+
+    (1) ε_t = A_t ε_{t-1} + C_t ∂I_t/∂w           eligibility vector of a synapse [d], along its neuron's own path
+    (2) ē_t = κ ē_{t-1} + (1-κ) D_t ε_t           eligibility trace, filtered as the readout filters
+    (3) ∂L/∂w ≈ Σ_t q_t ē_t,   q_t = e_t B        learning signal of the instantaneous error; B = W_out by default
+Source: Bellec et al. 2020, Nat. Commun. 11:3625, eq. 1, 3, 4 and 13 and, for (2), its methods.
+For ALIF, (1) is their eq. 24 and 25 (`bpgen.neurons.lif`). The sum over a sequence is that of `eprop`, which filters
+the learning signal backwards instead; a learned initial state is a parameter with ε_0 = 1.
+Deviation: the readout has its exact gradient.
+Shapes: ε [B,d,N,X], ē [B,N,X], X = K(N+I+1) weights of one neuron.
+Cost: N² per step and sample; memory N², flat in T.
+Exact: W_rec = 0; always equal to `eprop`, and to `snap` with n = 1 without autapses. Neurons: all.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bpgen.network import Network
+from bpgen.rules import Feedback, FeedbackName, Increments, Moment, OnlineRule, State, Traits, own_influence
+
+
+class EPropOnline(OnlineRule):
+    """E-prop with explicit eligibility traces, online.
+
+    Args:
+        feedback: how the output error reaches the neurons: symmetric (W_out), random, or sparse random.
+        seed: seed of random feedback; by default it follows the run's seed.
+        scale: an entry of random feedback has standard deviation scale/√N.
+        density: fraction of neurons that receive any error, for sparse feedback.
+    """
+
+    traits = Traits(
+        signal_scope="broadcast",
+        needs_future=False,
+        online=True,
+        time_per_step="N²",
+        memory="N²",
+        exact_when="W_rec = 0",
+    )
+
+    def __init__(
+        self,
+        feedback: FeedbackName = "symmetric",
+        seed: int | None = None,
+        scale: float = 1.0,
+        density: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.feedback = Feedback(feedback, seed, scale, density)
+
+    def bind(self, network: Network, seed: int = 0) -> "EPropOnline":
+        """Draw random feedback, if any."""
+        super().bind(network, seed)
+        self.feedback.bind(network, seed)
+        return self
+
+    def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
+        """ε_0 and ē_0."""
+        own = own_influence(network, params, batch)  # [B,d,X]
+        vector = own.unsqueeze(2).repeat(1, 1, network.n_rec, 1)
+        return {"vector": vector, **({"trace": torch.zeros_like(vector[:, 0])} if network.kappa else {})}
+
+    def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
+        """Equations (1) to (3)."""
+        vector, trace = self.follow(state["vector"], moment)
+        if moment.kappa:
+            trace = moment.kappa * state["trace"] + (1 - moment.kappa) * trace
+        state = {"vector": vector, **({"trace": trace} if moment.kappa else {})}
+        if moment.error is None:
+            return state, {}
+        q = self.feedback.signal(moment, moment.error)
+        return state, moment.gradient(torch.einsum("bn,bnx->nx", q, trace))
+
+    def follow(self, vector: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Equation (1), and D_t ε_t: from ε_{t-1} [B,d,N,X] to ε_t and [B,N,X]."""
+        direct = moment.direct.unsqueeze(2)  # [B,K,1,X]
+        vector = moment.own(vector) + moment.drive(direct.expand(-1, -1, vector.shape[2], -1))
+        return vector, moment.read(vector)

@@ -11,6 +11,8 @@ from bpgen.errors import BpgenError, unknown
 
 COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
+    "sharpness": "measure the curvature of the networks that a run saved",
+    "stability": "measure how stable a run's rule was around the networks it saved",
     "rules": "list the installed learning rules, their traits, or all about one",
     "check": "hold a rule to the contract and to its traits: the conformance suite",
     "new-rule": "write a package with a learning rule of your own, ready to install",
@@ -23,7 +25,7 @@ bpgen {__version__}: how brain-like learning rules shape the solutions that recu
 usage: bpgen COMMAND [options]
 
 commands:
-{os.linesep.join(f"  {name:<8} {text}" for name, text in COMMANDS.items())}
+{os.linesep.join(f"  {name:<10} {text}" for name, text in COMMANDS.items())}
 
 first steps:
   bpgen fit --rule rflo                 a run on embedded data: seconds, no download, no account

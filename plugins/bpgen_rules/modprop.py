@@ -51,7 +51,11 @@ class ModProp(OfflineRule):
     """
 
     traits = Traits(
-        needs_future=False, online=True, neurons=("Leaky",), exact_when="linear φ, μ = 1, true weights; W_rec = 0"
+        needs_future=False,
+        online=True,
+        neurons=("Leaky",),
+        exact_when="linear neurons with μ = 1 and true weights; W_rec = 0",
+        exact_with={"mu": 1.0, "weights": "true"},
     )
 
     def __init__(

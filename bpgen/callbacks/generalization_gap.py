@@ -2,7 +2,8 @@
 
     gap/loss = L_test - L_train        gap/accuracy = accuracy_train - accuracy_test        (positive is worse)
 Both without regulariser, on clean test inputs, and as `gap_noisy` on test inputs perturbed by the task's noise
-(Liu et al. 2022). Accuracy is the fraction of (unmasked) outputs whose largest component is the target's.
+(Liu et al. 2022). Accuracy is the fraction of (unmasked) outputs that are right: their largest component is the
+target's, or, for continuous targets, all components are within the task's tolerance; nan where a task has none.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class GeneralizationGap(Measurement):
         }
         row: dict[str, float | int] = {}
         for name, split in subsets.items():
-            row[f"{name}/loss"], row[f"{name}/accuracy"], activity = evaluate(module, split)
+            row[f"{name}/loss"], row[f"{name}/accuracy"], activity = evaluate(module, split, moment.task)
             if name == "train":
                 row["train/objective"] = row["train/loss"] + activity
         if module.loss.regulariser is not None:
@@ -79,15 +80,16 @@ class GeneralizationGap(Measurement):
 
 
 @torch.no_grad()
-def evaluate(module: RuleTraining, split: Split) -> tuple[float, float, float]:
+def evaluate(module: RuleTraining, split: Split, task: Task) -> tuple[float, float, float]:
     """Loss without regulariser, accuracy, and the activity's regulariser, of the noise-free network on a split."""
     network, loss, params = module.network, module.loss, module.network.params()
     device = network.W_rec.device
+    continuous = task.split("train").target.is_floating_point()
     # a diverged loss stays nan: torchmetrics' "warn" drops it, and "disable" forgets the weights
     mean_loss, mean_activity = (
         MeanMetric(nan_strategy=float("nan")).to(device).set_dtype(torch.float64) for _ in range(2)
     )
-    accuracy = MulticlassAccuracy(max(2, network.n_out), average="micro").to(device)
+    accuracy = MulticlassAccuracy(2 if continuous else max(2, network.n_out), average="micro").to(device)
     for index in torch.arange(split.size, device=device).split(_CHUNK):
         x, target, mask = split.take(index)
         run = network.run(params, x, when=loss.when)
@@ -95,11 +97,16 @@ def evaluate(module: RuleTraining, split: Split) -> tuple[float, float, float]:
         if loss.activity is not None:
             mean_activity.update(loss.activity.value(run.h).double(), len(index))
         mean_loss.update(loss.with_mask(mask).data(outputs, target).double(), len(index))
-        predicted, wanted = outputs.argmax(-1), target.argmax(-1) if loss.kind == "mse" else target
+        if continuous:
+            predicted = ((outputs - target).abs() <= (task.tolerance or 0)).all(-1).long()
+            wanted = torch.ones_like(predicted)
+        else:
+            predicted, wanted = outputs.argmax(-1), target.argmax(-1) if loss.kind == "mse" else target
         seen = slice(None) if mask is None else mask > 0
         accuracy.update(predicted[seen].flatten(), wanted[seen].flatten())
+    defined = task.tolerance is not None if continuous else network.n_out > 1
     return (
         float(mean_loss.compute()),
-        float(accuracy.compute()) if network.n_out > 1 else float("nan"),
-        0.0 if loss.activity is None else float(mean_activity.compute()),
+        float(accuracy.compute()) if defined else float("nan"),
+        float(mean_activity.compute()) if loss.activity is not None else 0.0,
     )

@@ -1,14 +1,45 @@
-"""`bpgen tasks`: the installed tasks."""
+"""`bpgen tasks`: the installed tasks, and what one of them is."""
 
 from __future__ import annotations
 
-from bpgen.cli.listing import listing
+from pathlib import Path
+
+from bpgen.cli.listing import Parser, described, table
+from bpgen.errors import BpgenError, require
 
 
 def run(argv: list[str]) -> int:
-    """List the tasks."""
-    return listing(
-        "task",
-        argv,
-        "List the installed tasks: name, package, what it is. `bpgen fit --task NAME --help` shows a task's options.",
+    """List the tasks, describe one, or draw it."""
+    parser = Parser(
+        prog="bpgen tasks",
+        description="List the installed tasks, or describe one. `bpgen fit --task NAME --help` explains its options.",
     )
+    parser.add_argument("name", nargs="?", help="a task to describe: what it asks, its source and its options")
+    parser.add_argument("--plot", nargs="?", const="", metavar="FILE", help="draw trials of it into FILE (NAME.png)")
+    args, options = parser.parse_known_args(argv)
+    if args.name is None:
+        require(args.plot is None and not options, "--plot and options need a task: `bpgen tasks NAME --plot`.")
+        print(table("task"))
+        return 0
+    name = args.name.replace("-", "_")
+    if args.plot is None:
+        require(not options, f"options of a task need --plot: bpgen tasks {name} --plot {' '.join(options)}")
+        print(described("task", name))
+        return 0
+    return _plot(name, args.plot, options)
+
+
+def _plot(name: str, file: str, options: list[str]) -> int:
+    from bpgen.cli.options import resolve
+    from bpgen.tasks.picture import picture
+    from bpgen.training.build import make_task
+
+    task = make_task(resolve(["--task", name, *options]))
+    to = Path(file or f"{name}.png")
+    try:
+        picture(task, name).savefig(to)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BpgenError(f"cannot write {to}: {why}. Name a file such as {name}.png or {name}.pdf.") from None
+    print(to)
+    return 0

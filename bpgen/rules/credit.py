@@ -15,10 +15,14 @@ from bpgen.trajectory import Trajectory
 
 
 class Credit(NamedTuple):
-    """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None."""
+    """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None.
+
+    outputs: what the outputs are told by their feedback into the network, besides e [L,B,O]; None where nothing is.
+    """
 
     currents: Tensor
     initial: Tensor | None = None
+    outputs: Tensor | None = None
 
 
 def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> dict[str, Tensor]:
@@ -39,6 +43,9 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
     for name, mask in network.masks().items():
         grads[name] = grads[name] * mask
+    if credit.outputs is not None:
+        early = len(credit.outputs) - len(error)
+        error = torch.cat([credit.outputs[:early], credit.outputs[early:] + error])
     grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
     if "b_rec" in params:
         grads["b_rec"] = c.sum((0, 1))

@@ -14,6 +14,7 @@ and with a limit on the hops the same without c' on the right, once per hop. A r
 K = W_rec without a limit on the hops is BPTT; without hops it is e-prop (Bellec 2020, eq. 1 with the partial
 derivative): filtering the learning signal backwards through the neuron's own A gives exactly the sum over time
 of learning signal times eligibility trace, without a trace in memory.
+The way through a network's output feedback is `bpgen.rules.output_feedback`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from bpgen.neurons.gain import Gain, Local, Scale
 from bpgen.rules.credit import Credit
+from bpgen.rules.output_feedback import OutputFeedback
 from bpgen.trajectory import Trajectory
 
 
@@ -35,6 +37,7 @@ def propagate(
     gain: tuple[Gain, Gain] | None = None,
     blocks: int | None = None,
     reach: int | None = None,
+    through_outputs: bool = False,
 ) -> Credit:
     """Equations (1) to (3), or (5).
 
@@ -46,6 +49,8 @@ def propagate(
         gain: (C', D') that credit meets after a hop in place of C and D; None keeps the true ones.
         blocks: cut all paths at multiples of this many steps, counted from t = 0.
         reach: how many steps back a signal credits currents, its own step included; None is all.
+        through_outputs: whether credit also crosses the network's output feedback, if it has any; it never does so
+            without a carrier or with a limit by hops, gain or reach.
 
     Returns:
         The credit; its initial part is None where no path leads to the start, or where the network starts from rest.
@@ -58,6 +63,8 @@ def propagate(
         raise ValueError("propagate limits credit by hops or gain, by blocks, or by reach: one of them at a time.")
     signal, local = told(trajectory, signal), trajectory.local
     if not levels or carrier is None:
+        if through_outputs and carrier is not None and reach is None and trajectory.network.W_fb is not None:
+            return _credit(trajectory, local, signal, carrier, blocks, fed=OutputFeedback(trajectory, signal))
         return _credit(trajectory, local, signal, None if hops == 0 else carrier, blocks, reach)
     beyond = local if gain is None else Local(local.A, *gain)
     credit = total = _credit(trajectory, local, signal, None)
@@ -106,15 +113,18 @@ def _credit(
     carrier: Tensor | None,
     blocks: int | None = None,
     reach: int | None = None,
+    fed: OutputFeedback | None = None,
 ) -> Credit:
     """Equations (1) to (3) with the gains `local` and no limit on the hops."""
     at_start, signal = (signal[0], signal[1:]) if signal.shape[0] > trajectory.n_steps else (None, signal)
     if reach is not None and signal.shape[0] > 1:
         credit = _sliding(trajectory, signal, carrier, reach)
     else:
-        loop = _loop_in_place if trajectory.in_place else _loop
         first = _first_step(trajectory, signal, carrier is not None, reach, blocks)
-        credit = loop(trajectory, local, signal, carrier, first, blocks)
+        if trajectory.in_place:
+            credit = _loop_in_place(trajectory, local, signal, carrier, first, blocks)
+        else:
+            credit = _loop(trajectory, local, signal, carrier, first, blocks, fed)
         if reach is not None and reach <= trajectory.n_steps:
             credit = Credit(credit.currents)
     if at_start is None or trajectory.from_rest:
@@ -124,7 +134,7 @@ def _credit(
 
 def _sum(a: Credit, b: Credit) -> Credit:
     initial = b.initial if a.initial is None else a.initial if b.initial is None else a.initial + b.initial
-    return Credit(_add(a.currents, b.currents), initial)
+    return Credit(_add(a.currents, b.currents), initial, a.outputs)
 
 
 def _add(a: Tensor, b: Tensor) -> Tensor:
@@ -136,7 +146,13 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _loop(
-    trajectory: Trajectory, local: Local, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None
+    trajectory: Trajectory,
+    local: Local,
+    signal: Tensor,
+    carrier: Tensor | None,
+    first: int,
+    blocks: int | None,
+    fed: OutputFeedback | None,
 ) -> Credit:
     """Any neuron, as a pure function: vmap, jvp and autograd may trace it."""
     A, C, D = local.A, local.C, local.D
@@ -150,6 +166,9 @@ def _loop(
         if later is not None and carrier is not None:
             hopped = (credits[-1].flatten(-2) @ carrier).unsqueeze(-2)
             arriving = hopped if arriving is None else arriving + hopped
+        if fed is not None:
+            back = fed.back(None if later is None else credits[-1].flatten(-2))
+            arriving = back if arriving is None else arriving + back
         state = None if arriving is None else D.pull(arriving, t)
         if later is not None:
             state = A.pull(later, t + 1) if state is None else A.add_pull(state, later, t + 1)
@@ -161,7 +180,7 @@ def _loop(
         initial = A.pull(later, 1)
         if carrier is not None:
             initial = initial + D.pull((credits[-1].flatten(-2) @ carrier).unsqueeze(-2), 0)
-    return Credit(torch.stack(credits[::-1]), initial)
+    return Credit(torch.stack(credits[::-1]), initial, None if fed is None else torch.stack(fed.u[::-1]))
 
 
 def _loop_in_place(

@@ -5,12 +5,13 @@ Architecture: a task is data and knows no trainer. `bpgen.training` wraps any ta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import require
+from bpgen.errors import BpgenError, require
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -50,6 +51,10 @@ class Split(NamedTuple):
 class Task:
     """Base of all tasks; a subclass sets the class facts and writes `load`.
 
+    Class facts: numbers of inputs, outputs and steps; the loss that fits and when it is taken; the range that perturbed
+    inputs are clipped to; and, for continuous targets, the `tolerance` within which an output counts as right (None:
+    the task has no accuracy).
+
     Args:
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in input units.
     """
@@ -60,6 +65,7 @@ class Task:
     loss: ClassVar[Literal["cross_entropy", "mse"]] = "cross_entropy"
     when: ClassVar[Literal["last", "all"]] = "last"
     input_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    tolerance: float | None = None
 
     def __init__(self, noise_sd: float = 0.2) -> None:
         require(noise_sd >= 0, f"task.noise_sd must be >= 0, got {noise_sd}.")
@@ -79,6 +85,16 @@ class Task:
         if self._splits is None:
             self._splits = self.load()
         return self._splits[name]
+
+    def stream(self, batch: int, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Endless data, one step at a time from time `start` on: x_t [B,I], target and loss weight [B] of each step.
+
+        Only some tasks have it. A stream depends on (seed, t) alone.
+
+        Raises:
+            BpgenError: this task has none.
+        """
+        raise BpgenError(f"task {type(self).__name__} has no stream: train on its sequences (--trainer.stream false).")
 
     def perturb(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Inputs with additive Gaussian noise of sd `noise_sd`, clipped to `input_range`.

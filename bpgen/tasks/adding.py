@@ -1,0 +1,47 @@
+"""Adding problem: remember two marked numbers of a long sequence and say their sum.
+
+Source: S. Hochreiter and J. Schmidhuber (1997), Long short-term memory, Neural Computation 9:1735, experiment 4, in
+the form of Q. V. Le, N. Jaitly and G. E. Hinton (2015), arXiv:1504.00941: one marker in each half, no padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from bpgen.errors import require
+from bpgen.tasks.base import Split
+from bpgen.tasks.trials import TrialTask
+
+
+class Adding(TrialTask):
+    """Adding problem: two inputs, a random number in [0, 1] and a marker; the sum of the two marked numbers at the end.
+
+    A trial is right when the error is below 0.04 (Hochreiter and Schmidhuber 1997). Always answering 1, the mean,
+    gives the loss 1/12 = 0.083 and is right in 8 % of the trials.
+
+    Args:
+        length: steps T; the longer, the harder.
+        **trials: see `TrialTask`.
+    """
+
+    n_in = 2
+    n_out = 1
+    loss: ClassVar[Literal["cross_entropy", "mse"]] = "mse"
+    tolerance = 0.04
+
+    def __init__(self, length: int = 20, noise_sd: float = 0.1, **trials: Any) -> None:
+        super().__init__(noise_sd=noise_sd, **trials)
+        require(length >= 2, f"task.length must be at least 2 steps, got {length}.")
+        self.n_steps = length
+
+    def trials(self, n: int, random: torch.Generator) -> Split:
+        """x [T,n,2], target [n,1]."""
+        T, half = self.n_steps, self.n_steps // 2
+        value = torch.rand(T, n, generator=random)
+        each = torch.arange(n)
+        marker = torch.zeros(T, n)
+        marker[torch.randint(0, half, (n,), generator=random), each] = 1
+        marker[torch.randint(half, T, (n,), generator=random), each] = 1
+        return Split(torch.stack([value, marker], -1), (value * marker).sum(0).unsqueeze(-1))

@@ -1,0 +1,69 @@
+"""Cue accumulation: a row of cues to the left or right, a delay, and a turn to the side that had more of them.
+
+Source: G. Bellec et al. (2020), Nat. Commun. 11:3625, figure 3 and methods, after A. S. Morcos and C. D. Harvey (2016),
+Nat. Neurosci. 19:1672: seven cues of 100 ms with pauses of 50 ms, a delay of 500 to 1,500 ms, a recall period of
+150 ms; four groups of ten input neurons (left, right, recall, background) that fire Poisson spikes at 40 Hz when
+active, the background at 10 Hz. Each cue falls on the trial's side with probability 0.7, and the class is the
+majority of the cues.
+Difference: time steps of 10 ms by default instead of 1 ms; an input is the number of spikes in a step, 0 or 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from bpgen.errors import require
+from bpgen.tasks.base import Split
+from bpgen.tasks.trials import TrialTask, at_steps, coin
+
+_CUE, _PAUSE, _RECALL = 100.0, 50.0, 150.0  # ms
+_GROUP = 10  # input neurons of each kind
+_RATE, _BACKGROUND = 0.040, 0.010  # spikes per ms
+
+
+class CueAccumulation(TrialTask):
+    """Cue accumulation (Bellec 2020): spiking cues left and right, a delay; the class is the side with more cues.
+
+    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials.
+
+    Args:
+        cues: number of cues, odd.
+        delay: ms between the last cue and recall; the published task draws 500 to 1,500.
+        dt: ms in a step; the published one is 1.
+        **trials: see `TrialTask`.
+    """
+
+    n_in = 4 * _GROUP
+    n_out = 2
+    when: ClassVar[Literal["last", "all"]] = "all"
+
+    def __init__(
+        self, cues: int = 7, delay: float = 500.0, dt: float = 10.0, noise_sd: float = 0.2, **trials: Any
+    ) -> None:
+        super().__init__(noise_sd=noise_sd, **trials)
+        require(cues >= 1 and cues % 2 == 1, f"task.cues must be odd, so that there is a majority, got {cues}.")
+        require(delay >= 0, f"task.delay must be >= 0 ms, got {delay:g}.")
+        require(0 < dt <= _PAUSE, f"task.dt must be in (0, {_PAUSE:g}] ms, got {dt:g}.")
+        self.cues, self.dt = cues, dt
+        self.recall = round((cues * (_CUE + _PAUSE) + delay) / dt)
+        self.n_steps = self.recall + round(_RECALL / dt)
+
+    def trials(self, n: int, random: torch.Generator) -> Split:
+        """x [T,n,40] of spikes, target int64 [T,n], mask on the steps of recall."""
+        towards_right = 0.3 + 0.4 * coin(n, random)
+        sides = torch.stack([coin(n, random, towards_right) for _ in range(self.cues)])  # [cues,n]
+        rate = torch.zeros(self.n_steps, n, 4)
+        each = torch.arange(n)
+        for i, side in enumerate(sides):
+            start = (_CUE + _PAUSE) * i
+            rate[round(start / self.dt) : round((start + _CUE) / self.dt), each, side] = _RATE
+        rate[self.recall :, :, 2] = _RATE
+        rate[:, :, 3] = _BACKGROUND
+        p = 1 - torch.exp(-rate * self.dt)
+        spikes = torch.rand(self.n_steps, n, self.n_in, generator=random) < p.repeat_interleave(_GROUP, -1)
+        majority = (sides.sum(0) > self.cues / 2).long()
+        return Split(
+            spikes.float(), majority.expand(self.n_steps, n).contiguous(), at_steps(self.n_steps, n, self.recall)
+        )

@@ -1,0 +1,55 @@
+"""Delayed match to sample: were two cues, with a delay between them, the same?
+
+Source: the "delayed XOR" task in the released code of Y. H. Liu et al. (2022), Biologically-plausible backpropagation
+through arbitrary timespans via local neuromodulators, NeurIPS (arXiv:2206.01338): 100 steps of cue, 700 of delay, 100
+of cue, a bump of amplitude 2 and sd 25 steps on a baseline of 0.02, and input noise of sd 0.01. That is
+cue=100, delay=700 here; the default is the same trial scaled down to 10, 10, 10 steps, which trains in a minute.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bpgen.errors import require
+from bpgen.tasks.base import Split
+from bpgen.tasks.trials import TrialTask, coin
+
+
+class DelayedMatchToSample(TrialTask):
+    """Delayed match to sample: two binary cues, the first on input 0, the second on input 1; class 1 if they match.
+
+    A cue of 1 is a Gaussian bump, a cue of 0 its absence; the class is asked at the last step. Chance is 50 %, also
+    for anyone who sees one cue only: the classes are those of XOR.
+
+    Args:
+        cue: steps of each cue; a bump has a standard deviation of a quarter of it.
+        delay: steps between the cues.
+        evidence_sd: standard deviation of the noise of all inputs at each step.
+        **trials: see `TrialTask`.
+    """
+
+    n_in = 2
+    n_out = 2
+
+    def __init__(
+        self, cue: int = 10, delay: int = 10, evidence_sd: float = 0.01, noise_sd: float = 0.1, **trials: Any
+    ) -> None:
+        super().__init__(noise_sd=noise_sd, **trials)
+        require(cue >= 2, f"task.cue must be at least 2 steps, got {cue}.")
+        require(delay >= 0, f"task.delay must be >= 0, got {delay}.")
+        require(evidence_sd >= 0, f"task.evidence_sd must be >= 0, got {evidence_sd}.")
+        self.cue, self.delay, self.evidence_sd = cue, delay, evidence_sd
+        self.n_steps = 2 * cue + delay
+
+    def trials(self, n: int, random: torch.Generator) -> Split:
+        """x [T,n,2], target int64 [n]."""
+        cues = coin(2 * n, random).view(2, n)
+        steps = torch.arange(self.cue, dtype=torch.float32)
+        bump = 2 * torch.exp(-(((steps - (self.cue - 1) / 2) / (self.cue / 4)) ** 2) / 2)
+        x = torch.full((self.n_steps, n, 2), 0.02)
+        for channel, start in ((0, 0), (1, self.cue + self.delay)):
+            x[start : start + self.cue, :, channel] += bump.unsqueeze(1) * cues[channel]
+        x += self.evidence_sd * torch.randn(x.shape, generator=random)
+        return Split(x, (cues[0] == cues[1]).long())

@@ -1,0 +1,53 @@
+"""Flip-flop: remember the sign of the last pulse of each of several channels.
+
+Source: D. Sussillo and O. Barak (2013), Opening the black box, Neural Computation 25:626 (three bits, fixed points at
+the corners of a cube).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from bpgen.errors import require
+from bpgen.tasks.base import Split
+from bpgen.tasks.trials import TrialTask, at_steps
+
+
+class FlipFlop(TrialTask):
+    """Flip-flop: rare pulses of +1 or -1 on each channel; each output holds the sign of its channel's last pulse.
+
+    Every channel has a pulse at the first step, so that there is always something to hold. A step is right when
+    every output is within 0.5 of its target; always answering 0 is never right and has the loss bits/2.
+
+    Args:
+        bits: number of channels.
+        length: steps T.
+        p_pulse: probability of a pulse, by channel and step.
+        **trials: see `TrialTask`.
+    """
+
+    loss: ClassVar[Literal["cross_entropy", "mse"]] = "mse"
+    when: ClassVar[Literal["last", "all"]] = "all"
+    tolerance = 0.5
+
+    def __init__(
+        self, bits: int = 3, length: int = 30, p_pulse: float = 0.1, noise_sd: float = 0.1, **trials: Any
+    ) -> None:
+        super().__init__(noise_sd=noise_sd, **trials)
+        require(bits >= 1, f"task.bits must be positive, got {bits}.")
+        require(length >= 1, f"task.length must be a positive number of steps, got {length}.")
+        require(0 < p_pulse <= 1, f"task.p_pulse must be in (0, 1], got {p_pulse}.")
+        self.n_in = self.n_out = bits
+        self.n_steps, self.p_pulse = length, p_pulse
+
+    def trials(self, n: int, random: torch.Generator) -> Split:
+        """x and target [T,n,bits]."""
+        shape = (self.n_steps, n, self.n_in)
+        sign = 2.0 * torch.randint(0, 2, shape, generator=random) - 1
+        pulse = torch.rand(shape, generator=random) < self.p_pulse
+        pulse[0] = True
+        steps = torch.arange(self.n_steps).view(-1, 1, 1).expand(shape)
+        latest = torch.where(pulse, steps, 0).cummax(0).values
+        return Split(sign * pulse, sign.gather(0, latest), at_steps(self.n_steps, n, 0))

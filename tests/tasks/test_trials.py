@@ -1,0 +1,210 @@
+"""The tasks whose trials are drawn: format, determinism, and that what is asked is what the docstring says.
+
+Each task has an oracle that solves it from the clean inputs alone, with explicit loops: it shows that the answer is in
+the inputs, and that it is the answer the targets hold.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bpgen.errors import BpgenError
+from bpgen.registry import find
+from bpgen.streams import generator
+from bpgen.tasks.base import SPLITS
+
+NAMES = (
+    "adding",
+    "context_decision",
+    "copy_memory",
+    "cue_accumulation",
+    "delayed_match_to_sample",
+    "flip_flop",
+    "pattern_generation",
+    "perceptual_decision",
+    "romo",
+)
+
+
+def task(name, **options):
+    return find("task", name).load()(**options)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def made(request):
+    return task(request.param)
+
+
+def test_format(made):
+    for name in SPLITS:
+        x, target, mask = made.split(name)
+        n = x.shape[1]
+        assert x.shape == (made.n_steps, n, made.n_in)
+        assert x.dtype == torch.float32
+        assert x.isfinite().all()
+        if made.loss == "cross_entropy":
+            assert target.dtype == torch.int64
+            assert target.shape == ((made.n_steps, n) if made.when == "all" else (n,))
+            assert 0 <= target.min() <= target.max() < made.n_out
+        else:
+            assert target.dtype == torch.float32
+            assert target.shape == ((made.n_steps, n, made.n_out) if made.when == "all" else (n, made.n_out))
+        assert (mask is None) == (made.when == "last")
+        if mask is not None:
+            assert mask.shape == (made.n_steps, n)
+            torch.testing.assert_close(mask.sum(0), torch.ones(n))
+
+
+def test_one_data_seed_gives_one_data_set(made):
+    cls = type(made)
+    for name in SPLITS:
+        again = cls().split(name)
+        assert torch.equal(again.x, made.split(name).x)
+        assert torch.equal(again.target, made.split(name).target)
+    assert not torch.equal(cls(data_seed=1).split("train").x, made.split("train").x)
+
+
+def test_splits_are_different_trials_and_do_not_depend_on_each_others_size():
+    a, b = task("romo"), task("romo", n_train=10)
+    assert not torch.equal(a.split("train").x[:, :10], a.split("val").x[:, :10])
+    assert torch.equal(a.split("test").x, b.split("test").x)
+
+
+def test_perturbed_inputs_have_the_noise_they_say(made):
+    x = made.split("test").x
+    noise = made.perturb(x, generator(0, "test noise")) - x
+    assert math.isclose(float(noise.std()), made.noise_sd, rel_tol=0.03)
+    assert abs(float(noise.mean())) < 0.02 * made.noise_sd
+    assert torch.equal(type(made)(noise_sd=0.0).perturb(x, generator(0, "test noise")), x)
+
+
+def right(answers, target):
+    return float((torch.as_tensor(np.array(answers)) == target).float().mean())
+
+
+def test_adding():
+    x, target, _ = task("adding", length=9).split("val")
+    for b in range(x.shape[1]):
+        marked = [t for t in range(9) if x[t, b, 1] == 1]
+        assert len(marked) == 2
+        assert marked[0] < 9 // 2 <= marked[1]
+        assert float(target[b]) == pytest.approx(sum(float(x[t, b, 0]) for t in marked))
+    loss = 0.5 * float((task("adding", n_test=20000).split("test").target - 1).square().mean())
+    assert loss == pytest.approx(1 / 12, rel=0.03)
+    near = (task("adding", n_test=20000).split("test").target - 1).abs() < 0.04
+    assert float(near.float().mean()) == pytest.approx(0.08, abs=0.01)
+
+
+def test_copy_memory():
+    x, target, mask = task("copy_memory", length=4, delay=3, symbols=5).split("val")
+    for b in range(x.shape[1]):
+        shown = [int(x[t, b].argmax()) for t in range(4)]
+        assert x[4:7, b].abs().sum() == 0
+        assert int(x[7, b].argmax()) == 5  # the signal
+        assert [int(target[7 + t, b]) for t in range(4)] == shown
+    assert (mask[:7] == 0).all()
+    assert target[7:].unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_flip_flop():
+    x, target, _ = task("flip_flop", bits=2, length=12).split("val")
+    for b in range(50):
+        held = [None, None]
+        for t in range(12):
+            for i in range(2):
+                if x[t, b, i] != 0:
+                    held[i] = float(x[t, b, i])
+            assert target[t, b].tolist() == held
+
+
+def test_perceptual_decision():
+    easy = task("perceptual_decision", evidence_sd=0.0).split("test")
+    assert right([int(e[1] > e[0]) for e in easy.x[:20].sum(0)[:, :2]], easy.target[-1]) == 1
+    hard = task("perceptual_decision", n_test=20000).split("test")
+    evidence = hard.x[:20].sum(0)
+    assert float(((evidence[:, 1] > evidence[:, 0]) == hard.target[-1]).float().mean()) == pytest.approx(0.85, abs=0.01)
+    assert (hard.x[20:, :, 2] == 1).all()
+    assert (hard.x[:20, :, 2] == 0).all()
+
+
+def test_context_decision():
+    split = task("context_decision", evidence_sd=0.0).split("test")
+    n = split.size
+    mean = split.x[:20].mean(0)
+    attended = [int(mean[b, 0 if split.x[0, b, 2] == 1 else 1] > 0) for b in range(n)]
+    other = [int(mean[b, 1 if split.x[0, b, 2] == 1 else 0] > 0) for b in range(n)]
+    assert right(attended, split.target[-1]) == 1
+    assert right(other, split.target[-1]) == pytest.approx(0.5, abs=0.05)  # the wrong modality says nothing
+    assert right((mean[:, :2].sum(1) > 0).long().numpy(), split.target[-1]) == pytest.approx(0.75, abs=0.05)
+    assert (split.x[..., 2:4].sum(-1) == 1).all()
+
+
+def test_delayed_match_to_sample():
+    made = task("delayed_match_to_sample")
+    split = made.split("test")
+    first, second = split.x[:10, :, 0].amax(0) > 1, split.x[20:, :, 1].amax(0) > 1
+    assert right((first == second).long().numpy(), split.target) == 1
+    for one in (first, second):  # either cue alone says nothing, as in XOR
+        assert right(one.long().numpy(), split.target) == pytest.approx(0.5, abs=0.05)
+    assert split.x[10:20].abs().max() < 0.1
+    assert task("delayed_match_to_sample", cue=100, delay=700, n_train=2).split("train").x.shape == (900, 2, 2)
+
+
+def test_cue_accumulation():
+    made = task("cue_accumulation", n_test=4000)
+    split = made.split("test")
+    x, answer = split.x, split.target[-1]
+    sides = np.zeros((7, split.size))
+    for i in range(7):
+        cue = x[15 * i : 15 * i + 10]
+        sides[i] = (cue[:, :, 10:20].sum((0, 2)) > cue[:, :, :10].sum((0, 2))).numpy()
+    assert right((sides.sum(0) > 3.5).astype(np.int64), answer) > 0.999  # Poisson spikes leave a rare doubt
+    assert right(sides[-1].astype(np.int64), answer) == pytest.approx(0.72, abs=0.03)
+    assert x[105:155, :, :30].sum() == 0  # the delay
+    assert float(x[:10, :, :20].sum()) / (10 * 10 * split.size) == pytest.approx(1 - math.exp(-0.4), rel=0.03)
+    assert float(x[:, :, 30:].mean()) == pytest.approx(1 - math.exp(-0.1), rel=0.03)
+
+
+def test_romo():
+    split = task("romo", evidence_sd=0.0, n_test=4000).split("test")
+    first, second = split.x[:5, :, 0].mean(0), split.x[15:20, :, 0].mean(0)
+    assert right((first > second).long().numpy(), split.target[-1]) == 1
+    alone = right((second < 0.5).long().numpy(), split.target[-1])
+    assert alone == pytest.approx(0.75, abs=0.03)
+    torch.testing.assert_close((first - second).abs(), torch.full_like(first, 8 / 24))
+
+
+def test_pattern_generation():
+    made = task("pattern_generation", patterns=3)
+    train, test = made.split("train"), made.split("test")
+    assert torch.equal(test.x, train.x.repeat(1, 50, 1))
+    assert torch.equal(made.split("val").target, train.target)
+    torch.testing.assert_close(train.target.var(0, correction=0), torch.ones(3, 1))
+    spectrum = torch.fft.rfft(train.target[..., 0], dim=0).abs()  # 2 s: bins of 0.5 Hz
+    assert sorted(spectrum.mean(1).topk(5).indices.tolist()) == [1, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("adding", {"length": 1}, "at least 2 steps"),
+        ("adding", {"n_train": 0}, "n_train must be a positive"),
+        ("adding", {"noise_sd": -1.0}, "noise_sd must be >= 0"),
+        ("copy_memory", {"symbols": 1}, "symbols must be at least 2"),
+        ("copy_memory", {"delay": -1}, "delay must be >= 0"),
+        ("flip_flop", {"p_pulse": 0.0}, "p_pulse must be in"),
+        ("perceptual_decision", {"coherences": []}, "coherences must be"),
+        ("perceptual_decision", {"stimulus": 0}, "must be positive"),
+        ("context_decision", {"max_evidence": 0.0}, "max_evidence must be"),
+        ("delayed_match_to_sample", {"cue": 1}, "cue must be at least 2"),
+        ("cue_accumulation", {"cues": 4}, "must be odd"),
+        ("cue_accumulation", {"dt": 80.0}, "dt must be in"),
+        ("romo", {"difference": 30.0}, "difference must be in"),
+        ("pattern_generation", {"repeats": 0}, "repeats must be positive"),
+    ],
+)
+def test_bad_options(name, options, message):
+    with pytest.raises(BpgenError, match=message):
+        task(name, **options)

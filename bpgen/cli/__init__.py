@@ -17,6 +17,9 @@ COMMANDS = {
     "check": "hold a rule to the contract and to its traits: the conformance suite",
     "new-rule": "write a package with a learning rule of your own, ready to install",
     "tasks": "list the installed tasks",
+    "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
+    "compare": "compare learning rules over several seeds on embedded data",
+    "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",
     "bench": "measure the speed of the rules against their peers and their floors",
 }
 HELP = f"""\
@@ -30,6 +33,7 @@ commands:
 first steps:
   bpgen fit --rule rflo                 a run on embedded data: seconds, no download, no account
   bpgen fit --rule bptt --seed 1        the same network and batches under another rule need only the same seed
+  bpgen compare --rules bptt,rflo       two rules, five seeds, the same weights and batches: gap and sharpness
   bpgen fit --rule rflo --help          every option of the run, the rule's own included
 
 options:

@@ -20,6 +20,7 @@ weights it is `mdgl` with its leaky tail there, and for any μ at S = 1. Neurons
 """
 
 import warnings
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -28,7 +29,8 @@ from torch import Tensor
 from bpgen.errors import BpgenError, UnstableRuleWarning, require, unknown
 from bpgen.network import Network
 from bpgen.neurons import Leaky
-from bpgen.neurons.gain import Gain, Scale
+from bpgen.neurons.activation import ACTIVATIONS
+from bpgen.neurons.gain import Gain, Scale, Slope
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, hop, propagate, type_average
 from bpgen.trajectory import Trajectory
 
@@ -94,7 +96,8 @@ class ModProp(OfflineRule):
         assert isinstance(neuron, Leaky)
         gain: tuple[Gain, Gain] = local.C, Scale(self.mu)
         if neuron.leak == "rate":
-            gain = Scale(neuron.alpha * self.mu), local.D
+            assert isinstance(local.C, Slope)
+            gain = replace(local.C, activation=ACTIVATIONS["linear"], factor=self.mu * local.C.factor), local.D
         if taps is None and trajectory.in_place:  # elsewhere it may be traced, and cannot be looked at
             self._look(W, neuron.alpha)
         if self.local_psi == "mu" or taps == 0:
@@ -102,14 +105,16 @@ class ModProp(OfflineRule):
         sent = propagate(trajectory, q, carrier=W, hops=None if taps is None else taps - 1, gain=gain)
         return propagate(trajectory, hop(sent.currents, W, q))
 
-    def _look(self, W: Tensor, alpha: float) -> None:
+    def _look(self, W: Tensor, alpha: float | Tensor) -> None:
         """Warn, once, where the filter (1) grows; a norm that is small enough saves the eigenvalues."""
         self._calls += 1
         if self._warned or (self._calls - 1) % _LOOK_EVERY:
             return
-        if 1 - alpha + alpha * self.mu * torch.linalg.matrix_norm(W, torch.inf) < 1:
+        alphas = torch.as_tensor(alpha).to(W).expand(len(W))
+        step = torch.diag(1 - alphas) + self.mu * alphas.unsqueeze(1) * W
+        if torch.linalg.matrix_norm(step, torch.inf) < 1:
             return
-        radius = (1 - alpha + alpha * self.mu * torch.linalg.eigvals(W)).abs().max().item()
+        radius = torch.linalg.eigvals(step).abs().max().item()
         if radius >= 1:
             self._warned = True
             warnings.warn(

@@ -120,6 +120,7 @@ class Network(nn.Module):
             raise unknown("bias", bias, ("none", "rec", "out", "both"))
         if init not in INITIALISATIONS:
             raise unknown("init", init, INITIALISATIONS)
+        neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
         self.neuron, self.kappa, self.sigma_rec = neuron, float(kappa), float(sigma_rec)
         self.n_in, self.n_rec, self.n_out, self.autapses = n_in, n_rec, n_out, autapses
         self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, n_rec)).any()
@@ -199,7 +200,9 @@ class Network(nn.Module):
         if self.sigma_rec == 0:
             return None
         noise = torch.randn(n_steps, batch, self.W_rec.shape[0], generator=random, dtype=torch.float64)
-        return (noise * (self.sigma_rec * self.neuron.noise_scale)).to(self.W_rec)
+        scale = self.neuron.noise_scale
+        scale = scale.cpu() if isinstance(scale, Tensor) else scale  # noise is drawn on the CPU
+        return (noise * (self.sigma_rec * scale)).to(self.W_rec)
 
     def start(self, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None) -> Tensor:
         """s_0 [B,d,N]: the given one, else the learned one, else zero."""

@@ -12,8 +12,8 @@ For LIF and ALIF with reset="detached", (1) and (2) are the published eligibilit
 Source: Bellec et al. 2020, Nat. Commun. 11:3625, eq. 1, 4 and 13; the "three-factor" rule of Liu et al. 2022,
 whose released code is (1) to (3) with α = 1 and a loss at the last step, where it is the last-step outer product.
 Deviation: the readout is trained with its exact gradient, and weights change after the sequence, not within.
-Shapes: q [T,B,N], λ [T,B,d,N], c [T,B,K,N]. Cost: N per step and sample, plus the N² weight product; memory T·N.
-Exact: W_rec = 0, or T = 1. Neurons: all.
+Shapes: ē [T,B,O], q [T,B,N], λ [T,B,d,N], c [T,B,K,N]; ε_t [d] and e_t a number per synapse, never in memory.
+Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: W_rec = 0, or T = 1. Neurons: all.
 """
 
 from torch import Tensor

@@ -41,6 +41,9 @@ def propagate(
 ) -> Credit:
     """Equations (1) to (3), or (5).
 
+    Every call adds a regulariser of the activity to the signal: a rule that sums the credit of several calls hands
+    `dataclasses.replace(trajectory, penalty=None)` to all but one of them.
+
     Args:
         trajectory: the run to assign credit in.
         signal: q [L,B,N] at the last L steps, zero before; with L = T+1 the first is what h_0 is told.

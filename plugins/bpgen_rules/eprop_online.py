@@ -33,6 +33,7 @@ class EPropOnline(OnlineRule):
 
     traits = Traits(
         signal_scope="broadcast",
+        recurrence="diagonal",
         needs_future=False,
         online=True,
         time_per_step="N²",

@@ -31,11 +31,13 @@ class SnAp(OnlineRule):
     """
 
     traits = Traits(
+        recurrence="sparse",
         needs_future=False,
         online=True,
         time_per_step="N² R², R neurons within n-1 synapses",
         memory="N² R",
-        exact_when="n > diameter of the network",
+        exact_when="always",
+        exact_with={"n": 1000},
     )
 
     def __init__(self, n: int = 1) -> None:

@@ -20,7 +20,6 @@ weights it is `mdgl` with its leaky tail there, and for any μ at S = 1. Neurons
 """
 
 import warnings
-from dataclasses import replace
 from typing import Literal
 
 import torch

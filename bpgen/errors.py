@@ -14,6 +14,10 @@ class DivergedError(Exception):
     """Training left the finite numbers: data about a rule, not bad input (exit code 3)."""
 
 
+class UnstableRuleWarning(UserWarning):
+    """A rule whose credit grows without bound as it travels: its gradients may lose all meaning on long sequences."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> BpgenError:
     """The error for a name that does not exist, with the nearest one that does; a short list is given whole."""
     known = sorted(known)

@@ -15,18 +15,19 @@ import pandas as pd
 import torch
 
 import bpgen
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Stability
 from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
 from bpgen.errors import DivergedError, require
 from bpgen.figures import run_figures
 from bpgen.losses import Loss
+from bpgen.rules import check_chunks
 from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
 from bpgen.training.data import TaskData, fitted
-from bpgen.training.module import RuleTraining
+from bpgen.training.module import RuleTraining, check_steps
 from bpgen.training.optim import Optimizer, Schedule
 from bpgen.training.run_folder import RunFolder, config_hash, load_file
 
@@ -119,21 +120,31 @@ def _parts(
     network = make_network(config, task)
     optimizer, schedule = Optimizer(**config["optimizer"]), Schedule(**config["schedule"])
     optimizer.build(network.named_parameters())  # a wrong weight name is bad input: found here, not in training
+    stability = Stability(**config.get("stability", {}))  # runs of earlier versions have none
     measurements = [
         GeneralizationGap(**config["gap"]),
         Sharpness(**config["sharpness"]),
         Alignment(**config["alignment"]),
+        stability,
     ]
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
+    if module.rule.traits.update == "step":
+        check_steps(options.clip, options.accumulate)
     free = bool(network.masks().get("W_rec", torch.ones(1)).any())
     require(
         free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
         "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
     )
     _check_data(task, loss)
-    return module, TaskData(task, loss, options.batch_size, config["seed"]), measurements, config
+    if stability.enabled:
+        stability.check(module, task)
+    data = TaskData(task, loss, options.batch_size, config["seed"], options.chunk, options.stream)
+    if options.chunk is not None:
+        check_chunks(module.rule, network)
+        data.train_dataloader()  # a task without a stream says so now
+    return module, data, measurements, config
 
 
 def _check_data(task: Task, loss: Loss) -> None:
@@ -153,8 +164,11 @@ def _train(
     draw: bool = True,
 ) -> Outcome:
     before = folder.summary()
+    if module.rule.traits.update == "step":
+        say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")
     for measurement in measurements:
         if measurement.enabled:
+            measurement.spiking = module.network.neuron.spiking
             say(measurement.describe(data.task))
     run_id = before.get("wandb_id")
     track = tracking.Tracking(**config["tracking"])
@@ -177,10 +191,14 @@ def _train(
     except DivergedError as error:
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         status = "diverged"
-        message = (
-            f"diverged: {error}, with learning rate {lr:g}. Try a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
-            f"{', a smaller --rule.scale' if 'scale' in config['rule'] else ''} or --trainer.clip 1."
-        )
+        smaller = f"a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
+        if module.rule.traits.update == "step":
+            smaller = f"smaller steps by the options of the rule (bpgen fit --rule {config['rule']['name']} --help)"
+        elif "scale" in config["rule"]:
+            smaller += ", a smaller --rule.scale or --trainer.clip 1"
+        else:
+            smaller += " or --trainer.clip 1"
+        message = f"diverged: {error}, with learning rate {lr:g}. Try {smaller}."
     except (RunInterrupted, KeyboardInterrupt) as stop:
         status, code = "interrupted", 128 + getattr(stop, "signum", 2)
         run = shlex.quote(str(folder.path))

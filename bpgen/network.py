@@ -1,8 +1,14 @@
 """A recurrent network: linear currents into per-neuron dynamics.
 
     (1) I_t = W_rec h_{t-1} + W_in x_t + b_rec      the only place where one neuron drives another   [B,K,N]
+              + W_fb y_{t-1}                        where the network has output feedback, with y_0 = 0
     (2) s_t = f(s_{t-1}, I_t),  h_t = g(s_t)        per neuron (`bpgen.neurons`)                     [B,d,N], [B,N]
     (3) r_t = κ r_{t-1} + (1-κ) h_t,  y_t = W_out r_t + b_out                                        [B,O]
+
+W_fb [K·N,O] is fixed (Sussillo & Abbott 2009, Neuron 63:544). It gives the error one more way back, y_{t-1} -> I_t,
+which `bptt` and `tbptt` in blocks follow (`bpgen.rules.output_feedback`). Offline rules that keep credit in its neuron drop
+it: to them y_{t-1} is one more input, and W_out, b_out get the gradient of y_t as the output alone. Masks, signs and
+W_fb are structure and no parameters: seeds that are stacked in one network by vmap share them.
 
 Axes: T steps, B batch, I inputs, N neurons, O outputs, d states and K currents per neuron. Time comes first,
 weights are [post, pre]. h_0 = g(s_0) always.
@@ -10,6 +16,7 @@ weights are [post, pre]. h_0 = g(s_0) always.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -19,6 +26,7 @@ from torch import Tensor, nn
 
 from bpgen.errors import require, unknown
 from bpgen.initialisation import INITIALISATIONS
+from bpgen.loop import is_traced, run_general, run_in_place
 from bpgen.neurons import Neuron
 from bpgen.streams import generator
 from bpgen.trajectory import Trajectory
@@ -58,11 +66,14 @@ class Network(nn.Module):
         density: probability that a synapse between two neurons exists, in (0, 1]; drawn from the seed. What does not
             exist is masked and starts at zero.
         ring: only synapses between neurons at most this many places apart on a ring; none is all.
+        output_feedback: scale of the fixed weights W_fb by which the output of the step before drives the neurons,
+            drawn uniformly in ± this number from the seed; 0 is no feedback.
 
     Attributes:
         cell_type: type of each neuron, int64 [N], an index into `cell_type_names`.
         rec_mask, in_mask: 0-1 masks of W_rec [K·N,N] and W_in [K·N,I], or None where everything acts.
         signs: ±1 [N] under Dale's law, else None.
+        W_fb: feedback weights [K·N,O], a buffer, or None without output feedback.
 
     Raises:
         BpgenError: an option outside its range.
@@ -75,6 +86,7 @@ class Network(nn.Module):
     in_mask: Tensor | None
     cell_type: Tensor
     signs: Tensor | None
+    W_fb: Tensor | None
 
     def __init__(
         self,
@@ -95,16 +107,19 @@ class Network(nn.Module):
         dale: bool = False,
         density: float = 1.0,
         ring: int | None = None,
+        output_feedback: float = 0.0,
     ) -> None:
         super().__init__()
         for name, size in (("n_in", n_in), ("n_rec", n_rec), ("n_out", n_out)):
             require(size >= 1, f"network.{name} must be a positive number, got {size}.")
         require(0 <= kappa < 1, f"network.kappa must be in [0, 1), got {kappa}.")
         require(sigma_rec >= 0, f"network.sigma_rec must be >= 0, got {sigma_rec}.")
+        require(0 <= output_feedback < math.inf, f"network.output_feedback must be >= 0, got {output_feedback}.")
         if bias not in ("none", "rec", "out", "both"):
             raise unknown("bias", bias, ("none", "rec", "out", "both"))
         if init not in INITIALISATIONS:
             raise unknown("init", init, INITIALISATIONS)
+        neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
         self.neuron, self.kappa, self.sigma_rec = neuron, float(kappa), float(sigma_rec)
         self.n_in, self.n_rec, self.n_out, self.autapses = n_in, n_rec, n_out, autapses
         self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, n_rec)).any()
@@ -124,8 +139,8 @@ class Network(nn.Module):
             ring=ring,
             random=generator(seed, "synapses"),
         )
-        weights = INITIALISATIONS[init](K, n_rec, n_in, n_out, generator(seed, "init"))
-        W_rec, W_in, W_out = wiring.shape(weights, neuron)
+        W_rec, W_in, W_out = INITIALISATIONS[init](K, n_rec, n_in, n_out, generator(seed, "init"))
+        W_rec, W_in = wiring.shape(W_rec, W_in)
         self.cell_type_names, self.density, self.ring = wiring.names, density, ring
         self.W_rec, self.W_in, self.W_out = parameter(W_rec), parameter(W_in), parameter(W_out)
         self.b_rec = parameter(torch.zeros(K * n_rec)) if bias in ("rec", "both") else None
@@ -135,6 +150,10 @@ class Network(nn.Module):
         for name in ("rec_mask", "in_mask", "signs"):
             value: Tensor | None = getattr(wiring, name)
             self.register_buffer(name, None if value is None else value.to(dtype), persistent=False)
+        W_fb = None
+        if output_feedback > 0:
+            W_fb = wiring.feedback(K * n_rec, n_out, output_feedback, generator(seed, "output feedback")).to(dtype)
+        self.register_buffer("W_fb", W_fb)
 
     def params(self) -> dict[str, Tensor]:
         """The parameters by name, detached: what `run` and every rule are handed."""
@@ -147,10 +166,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Set weights whose sign breaks Dale's law to zero, in place; to be called after every optimizer step.
-
-        `RuleTraining` does so. Missing synapses need no projection: what is stored there acts on nothing.
-        """
+        """Set weights whose sign breaks Dale's law to zero, in place; `RuleTraining` does so after every step."""
         if self.signs is not None:
             project_signs(self.W_rec, self.signs)
 
@@ -180,7 +196,9 @@ class Network(nn.Module):
         if self.sigma_rec == 0:
             return None
         noise = torch.randn(n_steps, batch, self.W_rec.shape[0], generator=random, dtype=torch.float64)
-        return (noise * (self.sigma_rec * self.neuron.noise_scale)).to(self.W_rec)
+        scale = self.neuron.noise_scale
+        scale = scale.cpu() if isinstance(scale, Tensor) else scale  # noise is drawn on the CPU
+        return (noise * (self.sigma_rec * scale)).to(self.W_rec)
 
     def start(self, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None) -> Tensor:
         """s_0 [B,d,N]: the given one, else the learned one, else zero."""
@@ -216,16 +234,18 @@ class Network(nn.Module):
             when: whether the outputs are wanted at the "last" step or at "all" steps.
             initial_state: s_0 [B,d,N], or None.
             current_noise: [T,B,K·N], or None.
-            in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1 and
-                nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
+            in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1, there is no
+                output feedback and nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
         """
         params = self.masked(params)
         s_0 = self.start(params, x.shape[1], initial_state)
         if in_place is None:
-            in_place = self.neuron.n_states == self.neuron.n_currents == 1 and not is_traced(x, s_0, *params.values())
-        loop = self._loop_in_place if in_place else self._loop
+            simple = self.neuron.n_states == self.neuron.n_currents == 1 and self.W_fb is None
+            given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
+            in_place = simple and not is_traced(*given)
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
-        h, states, currents = loop(params, x, current_noise, s_0, from_rest)
+        loop = run_in_place if in_place else run_general
+        h, states, currents = loop(self, params, x, current_noise, s_0, from_rest)
         trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents, from_rest)
         if when == "all":
             read = trajectory.r
@@ -238,50 +258,3 @@ class Network(nn.Module):
         """Outputs [B,O] or [T,B,O] of inputs x [T,B,I], differentiable by autograd."""
         params = dict(self.named_parameters())
         return self.run(params, x, when=when, initial_state=initial_state, in_place=False).outputs
-
-    def _loop(
-        self, params: Mapping[str, Tensor], x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Equations (1), (2) for any neuron, as a pure function: autograd, jvp and vmap may trace it."""
-        W_rec, K, N = params["W_rec"].mT, self.neuron.n_currents, self.n_rec
-        f, g = self.neuron.f, self.neuron.g
-        s, h = s_0, g(s_0)
-        activities, states, currents = [h], [s], []
-        for drive_t in self.drive(params, x, noise).unbind(0):
-            I = drive_t + h @ W_rec
-            s = f(s, I.unflatten(-1, (K, N)))
-            h = g(s)
-            currents.append(I)
-            states.append(s)
-            activities.append(h)
-        return torch.stack(activities), torch.stack(states), torch.stack(currents)
-
-    def _loop_in_place(
-        self, params: Mapping[str, Tensor], x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
-    ) -> tuple[Tensor, Tensor, None]:
-        """The same for d = K = 1, with one matrix product and one or two passes a step and no new memory."""
-        T, B, N = *x.shape[:2], self.n_rec
-        h, currents = x.new_empty(T + 1, B, N), x.new_empty(T + 1, B, N)
-        self.drive(params, x, noise, out=currents[1:])
-        states = self.neuron.states_live_in(currents, h)
-        states[0] = s_0.squeeze(-2)
-        h[0] = self.neuron.g(s_0)
-        W_rec, advance_into = params["W_rec"].mT, self.neuron.advance_into
-        hs, ss, Is = h.unbind(0), states.unbind(0), currents.unbind(0)
-        for t in range(1, T + 1):
-            if t > 1 or not from_rest:
-                Is[t].addmm_(hs[t - 1], W_rec)
-            advance_into(Is[t], ss[t - 1], ss[t], hs[t])
-        return h, states.unsqueeze(-2), None
-
-
-# glibc keeps twice as much freed memory as the largest block it has freed so far (64 MiB at most) and returns the rest
-# to the system. Freeing this block, which is never touched, keeps the buffers of one batch for the next: otherwise
-# their pages may be fetched anew for every batch, which was seen to cost 0.7 times the batch itself.
-torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
-
-
-def is_traced(*tensors: Tensor) -> bool:
-    """Whether autograd, vmap or jvp follows any of these tensors, so that nothing may be overwritten."""
-    follows = torch._C._functorch.is_functorch_wrapped_tensor
-    return any(follows(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors)

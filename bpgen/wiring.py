@@ -27,8 +27,6 @@ from torch import Tensor
 from bpgen.errors import require
 from bpgen.neurons import Neuron
 
-Weights = tuple[Tensor, Tensor, Tensor]  # W_rec [K·N,N], W_in [K·N,I], W_out [O,N]
-
 
 @dataclass(frozen=True)
 class Wiring:
@@ -36,6 +34,7 @@ class Wiring:
 
     names: of the cell types. cell_type: int64 [N], an index into them. signs: ±1 [N], or None without Dale's law.
     rec_mask [K·N,N], in_mask [K·N,I]: 0 where a weight cannot act; None where all can.
+    rec_blocks: rec_mask, but for the blocks alone.
     synapses: [N,N], or None where all exist. p: fraction of them that is expected to exist.
     """
 
@@ -44,6 +43,7 @@ class Wiring:
     signs: Tensor | None
     rec_mask: Tensor | None
     in_mask: Tensor | None
+    rec_blocks: Tensor | None
     synapses: Tensor | None
     p: float
 
@@ -68,28 +68,31 @@ class Wiring:
         """
         names, cell_type = _assign(cell_types, N)
         synapses, p = _draw_synapses(N, density, ring, random)
-        rec_mask, in_mask = _blocks(neuron, "recurrent_currents", N, N), _blocks(neuron, "input_currents", N, I)
+        rec_blocks, in_mask = _blocks(neuron, "recurrent_currents", N, N), _blocks(neuron, "input_currents", N, I)
+        rec_mask = rec_blocks
         for present in (synapses, None if autapses else 1 - torch.eye(N)):
             if present is not None:
                 present = present.repeat(neuron.n_currents, 1)
                 rec_mask = present if rec_mask is None else present * rec_mask
         signs = _signs(names, cell_type, neuron) if dale else None
-        return cls(names, cell_type, signs, rec_mask, in_mask, synapses, p)
+        return cls(names, cell_type, signs, rec_mask, in_mask, rec_blocks, synapses, p)
 
-    def shape(self, weights: Weights, neuron: Neuron) -> Weights:
-        """Initial weights of a scheme, made to fit: missing blocks zero, equations (1) and (2)."""
-        W_rec, W_in, W_out = weights
-        N = W_rec.shape[1]
-        blocks = _blocks(neuron, "recurrent_currents", N, N)
-        if blocks is not None:
-            W_rec = W_rec * blocks
+    def shape(self, W_rec: Tensor, W_in: Tensor) -> tuple[Tensor, Tensor]:
+        """W_rec and W_in of a scheme, made to fit: missing blocks are zero; equations (1) and (2)."""
+        if self.rec_blocks is not None:
+            W_rec = W_rec * self.rec_blocks
         if self.in_mask is not None:
             W_in = W_in * self.in_mask
         if self.synapses is not None:
-            W_rec = W_rec * self.synapses.repeat(neuron.n_currents, 1) / self.p**0.5
+            W_rec = W_rec * self.synapses.repeat(len(W_rec) // len(self.synapses), 1) / self.p**0.5
         if self.signs is not None:
             W_rec = _dale_start(W_rec, self.signs, self.rec_mask)
-        return W_rec, W_in, W_out
+        return W_rec, W_in
+
+    def feedback(self, rows: int, O: int, scale: float, random: torch.Generator) -> Tensor:
+        """Fixed weights from O outputs to the currents [rows,O], uniform in ±scale, where activity may arrive."""
+        W_fb = scale * (2 * torch.rand(rows, O, generator=random, dtype=torch.float64) - 1)
+        return W_fb if self.rec_blocks is None else W_fb * self.rec_blocks[:, :1]
 
 
 def project_signs(W: Tensor, signs: Tensor) -> None:

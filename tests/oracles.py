@@ -5,6 +5,8 @@ autograd on it with a `detach` at the right place:
     hop(h_{t-1}, t)   the activity on its way into W_rec at step t
     own(s_{t-1}, t)   the state on its way into the same neuron at step t
     read(r, W_out)    the filtered activity on its way into the readout, without the bias
+    fed(y_{t-1}, t)   the output on its way back into the network at step t, where there is output feedback
+    kept(r_{t-1}, t)  the filtered activity on its way into such an output one step later
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -147,6 +150,8 @@ def run_slow(
     hop: Callable[[Tensor, int], Tensor] = lambda h, t: h,
     own: Callable[[Tensor, int], Tensor] = lambda s, t: s,
     read: Callable[[Tensor, Tensor], Tensor] = plain_read,
+    fed: Callable[[Tensor, int], Tensor] = lambda y, t: y,
+    kept: Callable[[Tensor, int], Tensor] = lambda r, t: r,
     noise: Tensor | None = None,
 ) -> Slow:
     """The network as a plain loop; entry 0 of `h` and `states` is the start."""
@@ -155,18 +160,21 @@ def run_slow(
     W, W_in = (torch.where(acting(network)[n], params[n], 0.0) for n in ("W_rec", "W_in"))
     s = p.start(params)
     h = neuron.g(s)
-    hs, states, outputs, r = [h], [s], [], torch.zeros_like(h)
+    hs, states, outputs, r, r_fed = [h], [s], [], torch.zeros_like(h), torch.zeros_like(h)
+    bias = params.get("b_out", 0.0)
     for t in range(1, len(p.x) + 1):
         I = hop(h, t) @ W.T + p.x[t - 1] @ W_in.T
         if "b_rec" in params:
             I = I + params["b_rec"]
         if noise is not None:
             I = I + noise[t - 1]
+        if network.W_fb is not None and t > 1:
+            I = I + fed(r_fed @ params["W_out"].T + bias, t) @ network.W_fb.T
         s = neuron.f(own(s, t), I.reshape(-1, K, N))
         h = neuron.g(s)
         r = network.kappa * r + (1 - network.kappa) * h
-        y = read(r, params["W_out"])
-        outputs.append(y + params["b_out"] if "b_out" in params else y)
+        r_fed = network.kappa * kept(r_fed, t) + (1 - network.kappa) * h
+        outputs.append(read(r, params["W_out"]) + bias)
         hs.append(h)
         states.append(s)
     return Slow(torch.stack(outputs) if p.when == "all" else outputs[-1], hs, states)
@@ -205,9 +213,18 @@ def autograd(p: Problem, cost: Cost = no_cost, **paths) -> Grads:
     return dict(zip(params, grads, strict=True))
 
 
+def hop_terms(p: Problem) -> Grads:
+    """Gradients [T+1,...] by number of hops: BPTT with the path through W_rec scaled by c is a polynomial in c."""
+    T = len(p.x)
+    nodes = np.cos(np.pi * (np.arange(T + 1) + 0.5) / (T + 1))  # degree T: h_0 included
+    scaled = [autograd(p, hop=lambda h, t, c=c: h.detach() + c * (h - h.detach())) for c in nodes]
+    inverse = torch.from_numpy(np.linalg.inv(np.vander(nodes, increasing=True)))
+    return {name: torch.einsum("kc,c...->k...", inverse, torch.stack([g[name] for g in scaled])) for name in scaled[0]}
+
+
 def no_hop() -> dict:
     """e-prop: no credit enters W_rec."""
-    return {"hop": lambda h, t: h.detach()}
+    return {"hop": lambda h, t: h.detach(), "fed": lambda y, t: y.detach()}
 
 
 def in_blocks(k: int) -> dict:
@@ -216,7 +233,7 @@ def in_blocks(k: int) -> dict:
     def cut(value: Tensor, t: int) -> Tensor:
         return value.detach() if t > 1 and (t - 1) % k == 0 else value
 
-    return {"hop": cut, "own": cut}
+    return {"hop": cut, "own": cut, "fed": cut, "kept": cut}
 
 
 def through(B: Tensor) -> dict:

@@ -73,6 +73,20 @@ def test_error_is_the_derivative_by_the_outputs(kind, when, mask):
     assert distance(loss.data_and_error(y + 0.1 * randn(5, *y.shape), target)[1], expected) > 0.01
 
 
+@every_case
+def test_the_loss_of_each_sequence_is_the_loss_of_a_batch_of_one(kind, when, mask):
+    y, target = batch(kind, when)
+    sample = -1 if kind == "cross_entropy" else -2
+    each = Loss(kind, when, mask).per_sample(y, target)
+    torch.testing.assert_close(each.mean(), Loss(kind, when, mask).data(y, target))
+    for b in range(B):
+        own = Loss(kind, when, None if mask is None else mask[:, b : b + 1])
+        alone = own.data(y[..., b : b + 1, :], target.movedim(sample, 0)[b : b + 1].movedim(0, sample))
+        torch.testing.assert_close(each[b], alone)
+    assert each.shape == (B,)
+    assert each.std() > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
 @pytest.mark.parametrize("kind", ["cross_entropy", "mse"])
 def test_any_type_of_mask_keeps_full_precision(kind, dtype):
@@ -165,6 +179,8 @@ def test_activity_value_gradient_and_split_batches(form, target):
     activity, h = Activity(0.6, form, target), randn(4, T + 1, B, 5).requires_grad_()
     expected = activity_cost(list(h), 0.6, form, target)
     torch.testing.assert_close(activity.value(h), expected)
+    torch.testing.assert_close(activity.per_sample(h).mean(), expected)
+    torch.testing.assert_close(activity.per_sample(h)[:1], activity.value(h[:, :1]).expand(1))
     slope = torch.autograd.grad(expected, h)[0]
     assert not slope[0].any()  # the start of a sequence costs nothing
     torch.testing.assert_close(activity.gradient(h.detach()), slope[1:])

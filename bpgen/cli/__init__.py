@@ -11,7 +11,11 @@ from bpgen.errors import BpgenError, unknown
 
 COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
-    "rules": "list the installed learning rules",
+    "sharpness": "measure the curvature of the networks that a run saved",
+    "stability": "measure how stable a run's rule was around the networks it saved",
+    "rules": "list the installed learning rules, their traits, or all about one",
+    "check": "hold a rule to the contract and to its traits: the conformance suite",
+    "new-rule": "write a package with a learning rule of your own, ready to install",
     "tasks": "list the installed tasks",
     "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
     "compare": "compare learning rules over several seeds on embedded data",
@@ -24,7 +28,7 @@ bpgen {__version__}: how brain-like learning rules shape the solutions that recu
 usage: bpgen COMMAND [options]
 
 commands:
-{os.linesep.join(f"  {name:<9} {text}" for name, text in COMMANDS.items())}
+{os.linesep.join(f"  {name:<10} {text}" for name, text in COMMANDS.items())}
 
 first steps:
   bpgen fit --rule rflo                 a run on embedded data: seconds, no download, no account
@@ -64,5 +68,5 @@ def _dispatch(argv: list[str]) -> int:
     command, *rest = argv
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "See `bpgen --help`.")
-    result: int = import_module(f"bpgen.cli.{command}").run(rest)
+    result: int = import_module(f"bpgen.cli.{command.replace('-', '_')}").run(rest)
     return result

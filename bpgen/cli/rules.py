@@ -1,15 +1,140 @@
-"""`bpgen rules`: the installed learning rules."""
+"""`bpgen rules`: the installed learning rules, their traits, or all about one of them."""
 
 from __future__ import annotations
 
-from bpgen.cli.listing import listing
+import inspect
+import json
+import re
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from bpgen.cli.listing import Parser, listing
+from bpgen.registry import find
+
+_DESCRIPTION = (
+    "List the installed learning rules: name, package, what it is. A rule of yours appears after `pip install`; "
+    "`bpgen new-rule` writes its package, `bpgen check NAME` examines it."
+)
 
 
 def run(argv: list[str]) -> int:
-    """List the rules."""
-    return listing(
-        "rule",
-        argv,
-        "List the installed learning rules: name, package, what it is. "
-        "`bpgen fit --rule NAME --help` shows a rule's options; a rule of yours appears after `pip install`.",
+    """List the rules, print their traits, or print everything about one."""
+    if not argv:
+        return listing("rule", argv, _DESCRIPTION)
+    parser = Parser(prog="bpgen rules", description=_DESCRIPTION)
+    parser.add_argument("name", nargs="?", help="print this rule's equations, options and traits")
+    parser.add_argument("--traits", action="store_true", help="print a table of all rules with their traits")
+    parser.add_argument("--json", action="store_true", help="print the traits as JSON")
+    parser.add_argument("--markdown", action="store_true", help="print the traits as a Markdown table")
+    options = parser.parse_args(argv)
+    if options.name:
+        return _describe(options.name, options.json)
+    import warnings
+
+    from bpgen.rules.api import list_rules
+
+    with warnings.catch_warnings(record=True) as broken:
+        warnings.simplefilter("always")
+        table = {name: asdict(traits) for name, traits in list_rules().items()}
+    for warning in broken:
+        print(warning.message, file=sys.stderr)
+    if options.json:
+        print(json.dumps(table, indent=1, ensure_ascii=False))
+    elif options.markdown:
+        print(_table({name: _columns(t) for name, t in table.items()}, " | ", "| ", " |"))
+    else:
+        print(_table({name: _columns(t) for name, t in table.items()}, "  ", "", ""))
+    return 0
+
+
+def _columns(traits: dict[str, Any]) -> dict[str, str]:
+    """The traits that tell rules apart, as short cells; --json and `bpgen rules NAME` have them all."""
+    names = (
+        "signal_origin",
+        "signal_scope",
+        "recurrence",
+        "weight_transport",
+        "needs_future",
+        "online",
+        "time_per_step",
+        "memory",
+        "stochastic",
+        "update",
+        "neurons",
+        "exact_when",
     )
+    cells = {name.replace("_", " "): _cell(traits[name]) for name in names}
+    cells["neurons"] = cells["neurons"] or "all"
+    return cells
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _table(rows: dict[str, dict[str, str]], between: str, before: str, after: str) -> str:
+    """Rows of equal columns; with bars it is a Markdown table."""
+    head = ["rule", *next(iter(rows.values()))]
+    heads = [head]
+    if not before:  # on a terminal, headings of two words take two lines
+        split = [("", *title.rsplit(" ", 1))[-2:] for title in head]
+        heads = [list(row) for row in zip(*split, strict=True)]
+    lines = [*heads, *([name, *cells.values()] for name, cells in rows.items())]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    text = [before + between.join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + after for line in lines]
+    text.insert(len(heads), before + between.join("-" * w for w in widths) + after)
+    return "\n".join(line.rstrip() for line in text)
+
+
+def _describe(name: str, as_json: bool) -> int:
+    """Everything about one rule: what it is and its equations, its options, its traits."""
+    plugin = find("rule", name)
+    cls = plugin.load()
+    traits = asdict(cls.traits)  # type: ignore[attr-defined]
+    module = inspect.getdoc(sys.modules[cls.__module__]) or "(its module has no docstring)"
+    options = [
+        {
+            "name": p.name,
+            "default": None if p.default is p.empty else p.default,
+            "type": "" if p.annotation is p.empty else _spelled(p.annotation),
+            "text": _argument(cls, p.name),
+        }
+        for p in inspect.signature(cls).parameters.values()
+        if not p.kind.name.startswith("VAR_")
+    ]
+    if as_json:
+        print(json.dumps({"doc": module, "options": options, "traits": traits}, indent=1, ensure_ascii=False))
+        return 0
+    print(f"{plugin.name}, from {plugin.package} ({plugin.class_path})\n\n{module}\n")
+    print(inspect.getdoc(cls) or f"{cls.__name__} (no docstring)")
+    print("\noptions" if options else "\nno options")
+    for option in options:
+        print(f"  --rule.{option['name']} {option['type']} (default: {_default(option['default'])})")
+    print("\ntraits")
+    for trait, value in traits.items():
+        print(f"  {trait.replace('_', ' '):<18}{_cell(value) or ('all' if trait == 'neurons' else '-')}")
+    print(f"\nnext: bpgen fit --rule {plugin.name}, bpgen check {plugin.name}")
+    return 0
+
+
+def _default(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _spelled(annotation: Any) -> str:
+    """A type as its author wrote it, or a short form of it."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None)
+    if text is None or text == "Literal" or "Literal[" in str(annotation):
+        choices = re.findall(r"'([^']*)'", str(annotation))
+        return "|".join(choices) if choices else str(annotation).replace("typing.", "")
+    return str(text)
+
+
+def _argument(cls: type, name: str) -> str:
+    """The text on one argument in a Google-style docstring."""
+    doc = inspect.getdoc(cls) or ""
+    found = re.search(rf"^ +{re.escape(name)}: (.*(?:\n {{6,}}.*)*)", doc, re.MULTILINE)
+    return re.sub(r"\s+", " ", found[1]) if found else ""

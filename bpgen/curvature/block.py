@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bpgen.errors import require, unknown
 from bpgen.network import Network
 
-Block = Literal["W_rec", "all"]
+Block = str | Sequence[str]  # "W_rec", "all", another parameter's name, or several names
+
+
+def label(block: Block) -> str:
+    """How results name a block: W_rec, all, W_in+W_out."""
+    return block if isinstance(block, str) else "+".join(block)
 
 
 class FreeEntries:
@@ -21,23 +25,25 @@ class FreeEntries:
     of a regulariser), which would add eigenvalues of no meaning to the spectrum.
 
     Args:
-        network: whose masks count.
+        network: whose masks count; any other module has none.
         params: weights by name.
-        block: "W_rec", or "all" parameters.
+        block: "all" parameters, the name of one ("W_rec"), or the names of several.
 
     Attributes:
-        names: parameters of the block.
+        names: parameters of the block, in the order of `params`.
         size: P.
 
     Raises:
         BpgenError: an unknown block, or one without free entries.
     """
 
-    def __init__(self, network: Network, params: Mapping[str, Tensor], block: Block) -> None:
-        if block not in ("W_rec", "all"):
-            raise unknown("block", block, ("W_rec", "all"))
-        self.names = ("W_rec",) if block == "W_rec" else tuple(params)
-        masks = network.masks()
+    def __init__(self, network: nn.Module, params: Mapping[str, Tensor], block: Block) -> None:
+        asked = tuple(params) if block == "all" else (block,) if isinstance(block, str) else tuple(block)
+        for name in asked:
+            if name not in params:
+                raise unknown("block", name, ("all", *params))
+        self.names = tuple(name for name in params if name in asked)
+        masks = network.masks() if isinstance(network, Network) else {}
         self._index = {
             name: masks[name].flatten().nonzero().squeeze(1).to(params[name].device)
             if name in masks
@@ -45,7 +51,7 @@ class FreeEntries:
             for name in self.names
         }
         self.size = sum(map(len, self._index.values()))
-        require(self.size > 0, f"block {block!r} has no free entry to take a curvature of.")
+        require(self.size > 0, f"block {label(block)!r} has no free entry to take a curvature of.")
 
     def gather(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The free entries [P] of tensors shaped like the parameters."""
@@ -58,3 +64,16 @@ class FreeEntries:
             name: onto[name].flatten().index_copy(0, index, part).view_as(onto[name])
             for (name, index), part in zip(self._index.items(), parts, strict=True)
         }
+
+    def directions(self, vectors: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Vectors [V,P] as tensors [V,...] shaped like the block's parameters, and zero where those are not free."""
+        parts = vectors.split([len(index) for index in self._index.values()], dim=1)
+        spread = {}
+        for (name, index), part in zip(self._index.items(), parts, strict=True):
+            flat = like[name].new_zeros(len(vectors), like[name].numel())
+            spread[name] = flat.index_copy_(1, index, part.to(flat)).unflatten(1, like[name].shape)
+        return spread
+
+    def vectors(self, directions: Mapping[str, Tensor]) -> Tensor:
+        """The way back: the free entries [V,P] of tensors [V,...]."""
+        return torch.cat([directions[name].flatten(1)[:, index] for name, index in self._index.items()], dim=1)

@@ -1,27 +1,30 @@
 """Hessian-vector products of the true loss on a named block of the weights.
 
-With θ [P] the free entries of the block and g(θ) = ∂L/∂θ,
-    H v = ∂/∂θ <g(θ), v>                                                              (Pearlmutter 1994)
-is taken by a second backward pass through the gradient's own graph, which is built once and kept for all
-products: six matrix products a step of time where the gradient itself costs three. L is always the whole loss,
-regulariser included, through the unaltered network: nothing in here knows of learning rules, so no rule's
-truncated graph can ever be differentiated by mistake.
-
-Reference: B. A. Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994) 147-160.
+L is always the whole loss, regulariser included, through the unaltered network: nothing in here knows of learning
+rules, so no rule's truncated graph can ever be differentiated by mistake. Products are taken by the R-operator
+(`bpgen.curvature.roperator`) for the neurons and losses of this package, and by double backward
+(`bpgen.curvature.autograd`) for everything else: a stranger's neuron may have a derivative of its own making.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from bpgen.curvature.autograd import NetworkByAutograd
 from bpgen.curvature.block import Block, FreeEntries
-from bpgen.errors import require
-from bpgen.losses import Loss
+from bpgen.curvature.roperator import Part, ROperator
+from bpgen.errors import require, unknown
+from bpgen.losses import L2, Activity, Loss
 from bpgen.network import Network
+
+By = Literal["roperator", "autograd"]
+_CHUNK = 2**22  # numbers T·B·N·(d+K) of a pass where no chunk size is given
+_KEEP = 2**29  # bytes of base passes that are kept between products
 
 
 class Products(Protocol):
@@ -39,6 +42,13 @@ class Products(Protocol):
         ...
 
 
+def several(operator: Products, vectors: Tensor) -> Tensor:
+    """H v [V,P] of vectors [V,P]: at once where the operator can (`at_once`), else one after the other."""
+    if getattr(operator, "at_once", False):
+        return operator(vectors)
+    return torch.stack([operator(v) for v in vectors])
+
+
 class HessianProducts:
     """H v for the Hessian of `loss` with respect to the free entries of a block of the weights.
 
@@ -51,18 +61,24 @@ class HessianProducts:
         x: inputs [T,B,I].
         target: classes int64 [B] or [T,B], or values [B,O] or [T,B,O].
         loss: the true loss, with its regularisers if it has any.
-        block: "W_rec", or "all" parameters.
+        block: "all" parameters, the name of one ("W_rec"), or the names of several.
         initial_state: s_0 [B,d,N], or None.
-        chunk_size: samples per pass. By default the graph of all B samples is kept and memory grows with T·B·N;
-            in chunks no graph is kept: memory grows with the chunk, and each product also costs a gradient.
+        chunk_size: samples per pass; None chooses. Whatever it is, the answer is the same up to rounding. The base
+            passes of the R-operator are kept up to half a GiB, and taken again for every product beyond that.
+        by: "roperator" or "autograd"; None takes the first wherever it is known to be right.
+        part: the "hessian", or its "gauss_newton" or "residual" part; they add up. Both kinds
+            of regulariser, convex functions of weights or activities, count as Gauss-Newton.
 
     Attributes:
         size: P, the number of free entries.
         precision: machine epsilon of the network's dtype.
+        by: how products are taken.
 
     Raises:
-        BpgenError: an unknown block, a block without free entries, or a chunk size below 1.
+        BpgenError: an unknown block or option, a block without free entries, or a chunk size below 1.
     """
+
+    at_once = True
 
     def __init__(
         self,
@@ -74,45 +90,82 @@ class HessianProducts:
         block: Block = "W_rec",
         initial_state: Tensor | None = None,
         chunk_size: int | None = None,
+        *,
+        by: By | None = None,
+        part: Part = "hessian",
     ) -> None:
-        n_samples = x.shape[1]
-        chunk_size = n_samples if chunk_size is None else chunk_size
+        T, B = x.shape[:2]
+        sample = T * network.n_rec * (network.neuron.n_states + network.neuron.n_currents)
+        chunk_size = max(1, _CHUNK // sample) if chunk_size is None else chunk_size
         require(chunk_size >= 1, f"chunk_size must be a positive number of samples, got {chunk_size}.")
-        with torch.inference_mode(False), torch.enable_grad():
-            self._network, self._chunk_size = network, chunk_size
+        for name, value, choices in (
+            ("products", by or "autograd", ("roperator", "autograd")),
+            ("part", part, ("hessian", "gauss_newton", "residual")),
+        ):
+            if value not in choices:
+                raise unknown(name, value, choices)
+        self._width = max(1, _CHUNK // (sample * min(B, chunk_size)))  # vectors at once
+        self.by: By = by or ("roperator" if knows(network, loss) else "autograd")
+        with torch.inference_mode(False), torch.no_grad():
+            self._network, self._part = network, part
             self._free = FreeEntries(network, params, block)
             self._params = {name: p.detach().clone() for name, p in params.items()}
-            self._block = [self._params[name].requires_grad_() for name in self._free.names]
-            self._batch = Batch.of(x, target, initial_state, loss)
-            self._kept = self._gradient(self._batch) if chunk_size >= n_samples else None
+            penalty = loss.regulariser
+            self._l2 = None if type(penalty) is not L2 or part == "residual" else self._coefficients(penalty)
+            self._loss = dataclasses.replace(loss, regulariser=None) if type(penalty) is L2 else loss
+            batch = Batch.of(x, target, initial_state, self._loss)
+            self._kept: list[tuple[ROperator | NetworkByAutograd, float]] = []
+            self._rest: list[tuple[Batch, float]] = []
+            spent = 0
+            for chunk, share in batch.chunks(chunk_size):
+                if (self.by == "autograd" and chunk_size < B) or spent > _KEEP:
+                    self._rest.append((chunk, share))
+                    continue
+                self._kept.append((operator := self._operator(chunk), share))
+                spent += getattr(operator, "nbytes", 0)
         self.size, self.precision = self._free.size, torch.finfo(x.dtype).eps
 
     def __call__(self, v: Tensor) -> Tensor:
-        """H v, float64 [P], of v [P]."""
-        with torch.inference_mode(False), torch.enable_grad():
-            first = self._block[0]
-            zeros = {name: torch.zeros_like(p) for name, p in self._params.items()}
-            scattered = self._free.scatter(v.to(first.dtype).to(first.device), zeros)
-            direction = list(scattered.values())
-            if self._kept is not None:
-                return self._differentiated(self._kept, direction, keep=True).to(v.device).double()
-            total = torch.zeros(self.size, dtype=torch.float64, device=v.device)
-            for part, share in self._batch.chunks(self._chunk_size):
-                Hv = self._differentiated(self._gradient(part), direction, keep=False)
-                total += share * Hv.to(v.device).double()
-            return total
+        """H v, float64, of v [P], or of several v [V,P] at once."""
+        with torch.inference_mode(False), torch.no_grad():
+            rows = v.reshape(-1, self.size).double()
+            total = torch.zeros_like(rows) if self._l2 is None else self._l2 * rows
+            directions = [self._free.directions(some, self._params) for some in rows.split(self._width)]
+            for operator, share in self._parts():
+                with torch.set_grad_enabled(self.by == "autograd"):
+                    products = [self._free.vectors(operator(d, self._part)) for d in directions]
+                total += share * torch.cat(products).to(total)
+            return total.view(v.shape)
 
-    def _gradient(self, batch: Batch) -> list[Tensor]:
-        """∂L/∂(tensors of the block), with a graph behind it."""
+    def _parts(self) -> Iterator[tuple[ROperator | NetworkByAutograd, float]]:
+        yield from self._kept
+        for chunk, share in self._rest:
+            yield self._operator(chunk), share
+
+    def _operator(self, batch: Batch) -> ROperator | NetworkByAutograd:
         x, target, initial_state, loss = batch
-        run = self._network.run(self._params, x, when=loss.when, initial_state=initial_state, in_place=False)
-        value = loss.total(run.outputs, target, self._params, run.h)
-        return list(torch.autograd.grad(value, self._block, create_graph=True, materialize_grads=True))
+        if self.by == "roperator":
+            return ROperator(self._network, self._params, x, target, loss, initial_state)
+        with torch.enable_grad():
+            return NetworkByAutograd(self._network, self._params, self._free.names, x, target, loss, initial_state)
 
-    def _differentiated(self, gradient: list[Tensor], direction: list[Tensor], *, keep: bool) -> Tensor:
-        """The free entries [P] of ∂<gradient, direction>/∂(tensors of the block)."""
-        Hv = torch.autograd.grad(gradient, self._block, direction, retain_graph=keep, materialize_grads=True)
-        return self._free.gather(dict(zip(self._free.names, Hv, strict=True)))
+    def _coefficients(self, l2: L2) -> Tensor:
+        """The Hessian [P] of an L2, which is diagonal."""
+        like = {name: torch.full_like(p, l2.coefficients.get(name, 0.0)) for name, p in self._params.items()}
+        return self._free.gather(like).double()
+
+
+def knows(network: Network, loss: Loss) -> bool:
+    """Whether the R-operator is known to be right: this package's own network, neurons and losses, nothing derived.
+
+    A loss may have an L2 and an `Activity`; any other term is left to autograd, as is a network's output feedback.
+    """
+    own = type(network) is Network and type(network.neuron).__module__.startswith("bpgen.neurons.")
+    others = {f.name for f in dataclasses.fields(loss)} - {"kind", "when", "mask", "regulariser", "activity"}
+    plain = network.W_fb is None and type(loss) is Loss and not any(getattr(loss, name) for name in others)
+    return (
+        own and plain and type(loss.regulariser) in (type(None), L2) and type(loss.activity) in (type(None), Activity)
+    )
 
 
 class Batch(NamedTuple):

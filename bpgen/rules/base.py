@@ -39,9 +39,15 @@ class RuleGradients(NamedTuple):
 
 
 class Rule(nn.Module):
-    """Base of all rules. Hyper-parameters go to the constructor; what survives a batch is a buffer or parameter."""
+    """Base of all rules. Hyper-parameters go to the constructor; what survives a batch is a buffer or parameter.
+
+    Attributes:
+        traits: what the rule needs and costs; the conformance suite holds it to them.
+        conformance_exceptions: checks of that suite (by name) that the rule fails for a reason, which it gives.
+    """
 
     traits: ClassVar[Traits] = Traits()
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {}
 
     def bind(self, network: Network, seed: int = 0) -> Rule:
         """Fit the rule to a network: draw what is fixed for life (feedback weights). Returns itself.
@@ -57,6 +63,13 @@ class Rule(nn.Module):
         if defined and name not in defined:
             raise BpgenError(f"{type(self).__name__} is defined for {', '.join(defined)}, not for {name}.")
         return self
+
+    def check(self, loss: Loss) -> None:
+        """See that the rule is defined for this loss; every loss will do by default.
+
+        Raises:
+            BpgenError: it is not, with what to use.
+        """
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """The random numbers one call of `gradients` uses, by name; none by default."""
@@ -131,19 +144,6 @@ class OfflineRule(Rule):
             initial_state=draws.get("initial_state"),
             current_noise=draws.get("current_noise"),
         )
-        result = self.assign(trajectory, target, loss, given_start="initial_state" in draws)
-        return regularised(result, params, loss)
-
-    def assign(self, trajectory: Trajectory, target: Tensor, loss: Loss, given_start: bool) -> RuleGradients:
-        """The rule's gradient along a run, without regulariser.
-
-        Args:
-            trajectory: the run.
-            target: as for `gradients`.
-            loss: the true loss.
-            given_start: whether the initial state was given; it then replaces the learned one, which earns nothing.
-        """
-        network = trajectory.network
         value, error = loss.data_and_error(trajectory.outputs, target)
         if loss.activity is not None:
             value = value + loss.activity.value(trajectory.h)
@@ -153,17 +153,25 @@ class OfflineRule(Rule):
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
-        if given_start:
-            credit = Credit(credit.currents)
+        if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
+            credit = credit._replace(initial=None)
         grads = weight_gradients(trajectory, credit, error)
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in trajectory.params}, {})
+        if loss.regulariser is not None:
+            value = value + loss.regulariser.value(params)
+            for name, gradient in loss.regulariser.gradient(params).items():
+                grads[name] = grads[name] + gradient
+        last = trajectory.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
+        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {"last_state": last})
 
 
-def regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
-    """The result with the loss's regulariser, or with that share of it, in loss and gradients."""
-    if loss.regulariser is None:
-        return result
-    grads = dict(result.grads)
-    for name, gradient in loss.regulariser.gradient(params).items():
-        grads[name] = grads[name] + share * gradient
-    return result._replace(loss=result.loss + share * loss.regulariser.value(params), grads=grads)
+def refuse_activity(rule: Rule, loss: Loss) -> None:
+    """Refuse a loss with a regulariser of the activity, for what runs forward in time.
+
+    Raises:
+        BpgenError: the loss has one: its mean over the sequence is known at the end alone.
+    """
+    if loss.activity is not None:
+        raise BpgenError(
+            f"{type(rule).__name__} runs forward in time here, and a cost of the activity is a mean over the whole "
+            "sequence: set loss.activity to 0, or use an offline rule on whole sequences (eprop, rflo, bptt, ...)."
+        )

@@ -15,10 +15,28 @@ from bpgen.trajectory import Trajectory
 
 
 class Credit(NamedTuple):
-    """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None."""
+    """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None.
+
+    outputs: what the outputs are told by their feedback into the network, besides e [L,B,O]; None where nothing is.
+    """
 
     currents: Tensor
     initial: Tensor | None = None
+    outputs: Tensor | None = None
+
+    def plus(self, other: Credit) -> Credit:
+        """The sum of the currents' and of the initial state's credit."""
+        parts = [part for part in (self.initial, other.initial) if part is not None]
+        initial = parts[0] + parts[1] if len(parts) == 2 else parts[0] if parts else None
+        return self._replace(currents=add_at_end(self.currents, other.currents), initial=initial)
+
+
+def add_at_end(a: Tensor, b: Tensor) -> Tensor:
+    """a + b [max(L, L'),...], both at the last steps and zero before."""
+    if len(a) < len(b):
+        a, b = b, a
+    early = len(a) - len(b)
+    return torch.cat([a[:early], a[early:] + b]) if early else a + b
 
 
 def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> dict[str, Tensor]:
@@ -39,6 +57,8 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
     for name, mask in network.masks().items():
         grads[name] = grads[name] * mask
+    if credit.outputs is not None:
+        error = add_at_end(credit.outputs, error)
     grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
     if "b_rec" in params:
         grads["b_rec"] = c.sum((0, 1))

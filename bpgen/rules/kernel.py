@@ -14,6 +14,7 @@ and with a limit on the hops the same without c' on the right, once per hop. A r
 K = W_rec without a limit on the hops is BPTT; without hops it is e-prop (Bellec 2020, eq. 1 with the partial
 derivative): filtering the learning signal backwards through the neuron's own A gives exactly the sum over time
 of learning signal times eligibility trace, without a trace in memory.
+The way through a network's output feedback is `bpgen.rules.output_feedback`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import torch
 from torch import Tensor
 
 from bpgen.neurons.gain import Gain, Local, Scale
-from bpgen.rules.credit import Credit
+from bpgen.rules.credit import Credit, add_at_end
+from bpgen.rules.output_feedback import OutputFeedback
 from bpgen.trajectory import Trajectory
 
 
@@ -35,8 +37,12 @@ def propagate(
     gain: tuple[Gain, Gain] | None = None,
     blocks: int | None = None,
     reach: int | None = None,
+    through_outputs: bool = False,
 ) -> Credit:
     """Equations (1) to (3), or (5).
+
+    Every call adds a regulariser of the activity to the signal: a rule that sums the credit of several calls hands
+    `dataclasses.replace(trajectory, penalty=None)` to all but one of them.
 
     Args:
         trajectory: the run to assign credit in.
@@ -46,6 +52,8 @@ def propagate(
         gain: (C', D') that credit meets after a hop in place of C and D; None keeps the true ones.
         blocks: cut all paths at multiples of this many steps, counted from t = 0.
         reach: how many steps back a signal credits currents, its own step included; None is all.
+        through_outputs: whether credit also crosses the network's output feedback, if it has any; it never does so
+            without a carrier or with a limit by hops, gain or reach.
 
     Returns:
         The credit; its initial part is None where no path leads to the start, or where the network starts from rest.
@@ -58,20 +66,22 @@ def propagate(
         raise ValueError("propagate limits credit by hops or gain, by blocks, or by reach: one of them at a time.")
     signal, local = told(trajectory, signal), trajectory.local
     if not levels or carrier is None:
+        if through_outputs and carrier is not None and reach is None and trajectory.network.W_fb is not None:
+            return _credit(trajectory, local, signal, carrier, blocks, fed=OutputFeedback(trajectory, signal))
         return _credit(trajectory, local, signal, None if hops == 0 else carrier, blocks, reach)
     beyond = local if gain is None else Local(local.A, *gain)
     credit = total = _credit(trajectory, local, signal, None)
     if hops is None:
-        return _sum(total, _credit(trajectory, beyond, hop(credit.currents, carrier), carrier))
+        return total.plus(_credit(trajectory, beyond, hop(credit.currents, carrier), carrier))
     for _ in range(min(hops, trajectory.n_steps)):  # after T hops nothing is left
         credit = _credit(trajectory, beyond, hop(credit.currents, carrier), None)
-        total = _sum(total, credit)
+        total = total.plus(credit)
     return total
 
 
 def told(trajectory: Trajectory, signal: Tensor) -> Tensor:
     """The learning signal [L,B,N] with what a regulariser of the activity adds to it, as `propagate` does by itself."""
-    return signal if trajectory.penalty is None else _add(signal, trajectory.penalty)
+    return signal if trajectory.penalty is None else add_at_end(signal, trajectory.penalty)
 
 
 def hop(currents: Tensor, carrier: Tensor, signal: Tensor | None = None) -> Tensor:
@@ -87,7 +97,7 @@ def hop(currents: Tensor, carrier: Tensor, signal: Tensor | None = None) -> Tens
     """
     crossed = currents.flatten(-2) @ carrier
     crossed = torch.cat([crossed, torch.zeros_like(crossed[:1])])
-    return crossed if signal is None else _add(crossed, signal)
+    return crossed if signal is None else add_at_end(crossed, signal)
 
 
 def _first_step(trajectory: Trajectory, signal: Tensor, hops: bool, reach: int | None, blocks: int | None) -> int:
@@ -106,37 +116,33 @@ def _credit(
     carrier: Tensor | None,
     blocks: int | None = None,
     reach: int | None = None,
+    fed: OutputFeedback | None = None,
 ) -> Credit:
     """Equations (1) to (3) with the gains `local` and no limit on the hops."""
     at_start, signal = (signal[0], signal[1:]) if signal.shape[0] > trajectory.n_steps else (None, signal)
     if reach is not None and signal.shape[0] > 1:
         credit = _sliding(trajectory, signal, carrier, reach)
     else:
-        loop = _loop_in_place if trajectory.in_place else _loop
         first = _first_step(trajectory, signal, carrier is not None, reach, blocks)
-        credit = loop(trajectory, local, signal, carrier, first, blocks)
+        if trajectory.in_place:
+            credit = _loop_in_place(trajectory, local, signal, carrier, first, blocks)
+        else:
+            credit = _loop(trajectory, local, signal, carrier, first, blocks, fed)
         if reach is not None and reach <= trajectory.n_steps:
             credit = Credit(credit.currents)
     if at_start is None or trajectory.from_rest:
         return credit
-    return _sum(credit, Credit(credit.currents[:0], local.D.pull(at_start.unsqueeze(-2), 0)))
-
-
-def _sum(a: Credit, b: Credit) -> Credit:
-    initial = b.initial if a.initial is None else a.initial if b.initial is None else a.initial + b.initial
-    return Credit(_add(a.currents, b.currents), initial)
-
-
-def _add(a: Tensor, b: Tensor) -> Tensor:
-    """a + b, both at the last steps and zero before."""
-    if len(a) < len(b):
-        a, b = b, a
-    early = len(a) - len(b)
-    return torch.cat([a[:early], a[early:] + b]) if early else a + b
+    return credit.plus(Credit(credit.currents[:0], local.D.pull(at_start.unsqueeze(-2), 0)))
 
 
 def _loop(
-    trajectory: Trajectory, local: Local, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None
+    trajectory: Trajectory,
+    local: Local,
+    signal: Tensor,
+    carrier: Tensor | None,
+    first: int,
+    blocks: int | None,
+    fed: OutputFeedback | None,
 ) -> Credit:
     """Any neuron, as a pure function: vmap, jvp and autograd may trace it."""
     A, C, D = local.A, local.C, local.D
@@ -150,6 +156,9 @@ def _loop(
         if later is not None and carrier is not None:
             hopped = (credits[-1].flatten(-2) @ carrier).unsqueeze(-2)
             arriving = hopped if arriving is None else arriving + hopped
+        if fed is not None:
+            back = fed.back(None if later is None else credits[-1].flatten(-2))
+            arriving = back if arriving is None else arriving + back
         state = None if arriving is None else D.pull(arriving, t)
         if later is not None:
             state = A.pull(later, t + 1) if state is None else A.add_pull(state, later, t + 1)
@@ -161,7 +170,7 @@ def _loop(
         initial = A.pull(later, 1)
         if carrier is not None:
             initial = initial + D.pull((credits[-1].flatten(-2) @ carrier).unsqueeze(-2), 0)
-    return Credit(torch.stack(credits[::-1]), initial)
+    return Credit(torch.stack(credits[::-1]), initial, None if fed is None else torch.stack(fed.u[::-1]))
 
 
 def _loop_in_place(

@@ -19,7 +19,7 @@ from torch import Tensor
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.network import Network
-from bpgen.rules.base import OfflineRule, Rule, RuleGradients, regularised
+from bpgen.rules.base import OfflineRule, Rule, RuleGradients, refuse_activity
 from bpgen.rules.moment import Moment
 
 State = dict[str, Tensor]
@@ -77,6 +77,8 @@ class OnlineRule(Rule):
         self, network: Network, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None = None
     ) -> Carry:
         """Network and rule before the first step; arguments as for `start`, with s_0 [B,d,N] or None."""
+        if network.W_fb is not None:
+            raise BpgenError(f"{type(self).__name__} is not defined for networks with output feedback.")
         s = network.start(params, batch, initial_state)
         h = network.neuron.g(s)
         return Carry(0, s, h, torch.zeros_like(h), self.start(network, _in_use(network, params, initial_state), batch))
@@ -98,6 +100,7 @@ class OnlineRule(Rule):
             carry: where to go on from.
             ends: whether the sequence ends with the last of these steps.
         """
+        refuse_activity(self, loss)
         used, n_steps = _in_use(network, params, draws.get("initial_state")), len(x)
         t, s, h, r, state = carry
         own_draws = {n: v for n, v in draws.items() if n not in ("initial_state", "current_noise")}
@@ -142,7 +145,7 @@ class OnlineRule(Rule):
         """See `Rule.gradients`: the sum over a whole sequence at fixed weights."""
         carry = self.begin(network, network.masked(params), x.shape[1], draws.get("initial_state"))
         result = self.advance(network, network.masked(params), carry, x, target, loss, draws)[1]
-        return regularised(result, params, loss)
+        return _regularised(result, params, loss)
 
 
 def gradients_of_chunk(
@@ -178,19 +181,21 @@ def gradients_of_chunk(
         BpgenError: the rule needs whole sequences.
     """
     check_chunks(rule, network)
+    refuse_activity(rule, loss)
     if isinstance(rule, OnlineRule):
         masked = network.masked(params)
         if carry is None:
             carry = rule.begin(network, masked, x.shape[1])
         carry, result = rule.advance(network, masked, carry, x, target, loss, draws, ends)
-        return carry, regularised(result, params, loss, share)
+        return carry, _regularised(result, params, loss, share)
     assert isinstance(rule, OfflineRule)
-    start = None if carry is None else carry.s
-    run = network.run(params, x, when=loss.when, initial_state=start, current_noise=draws.get("current_noise"))
-    result = rule.assign(run, target, loss, given_start=start is not None)
-    s, h = run.states[-1].clone(), run.h[-1].clone()  # the run's buffers are its own
+    if carry is not None:
+        draws = {**draws, "initial_state": carry.s}
+    result = rule.gradients(network, params, x, target, loss.without_regulariser(), draws)
+    s = result.aux["last_state"].clone()  # a view of buffers that the run had for itself
+    h = network.neuron.g(s)
     carry = Carry((carry.t if carry else 0) + len(x), s, h, h, {})
-    return carry, regularised(result, params, loss, share)
+    return carry, _regularised(result, params, loss, share)
 
 
 def check_chunks(rule: Rule, network: Network) -> None:
@@ -202,6 +207,11 @@ def check_chunks(rule: Rule, network: Network) -> None:
     name = type(rule).__name__
     if not isinstance(rule, (OnlineRule, OfflineRule)):
         raise BpgenError(f"{name} needs whole sequences: leave out trainer.chunk, or choose an online rule.")
+    if isinstance(rule, OfflineRule) and network.W_fb is not None:
+        raise BpgenError(
+            f"{name} is an offline rule: in chunks it would lose the output y that network.output_feedback hands on to "
+            f"the next step. Use whole sequences."
+        )
     if isinstance(rule, OfflineRule) and network.kappa > 0:
         raise BpgenError(
             f"{name} is an offline rule: in chunks it would cut the readout's filter (network.kappa {network.kappa:g}) "
@@ -221,3 +231,13 @@ def _step_weights(loss: Loss, x: Tensor) -> Tensor | None:
     if loss.mask is not None:
         return loss.mask.to(x.dtype)
     return x.new_full((1, 1), 1 / len(x) if loss.kind == "cross_entropy" else 1.0).expand(*x.shape[:2])
+
+
+def _regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
+    """The result with that share of the loss's regulariser, in loss and gradients."""
+    if loss.regulariser is None:
+        return result
+    grads = dict(result.grads)
+    for name, gradient in loss.regulariser.gradient(params).items():
+        grads[name] = grads[name] + share * gradient
+    return result._replace(loss=result.loss + share * loss.regulariser.value(params), grads=grads)

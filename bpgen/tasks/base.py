@@ -5,12 +5,13 @@ Architecture: a task is data and knows no trainer. `bpgen.training` wraps any ta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import require
+from bpgen.errors import BpgenError, require
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -84,6 +85,16 @@ class Task:
         if self._splits is None:
             self._splits = self.load()
         return self._splits[name]
+
+    def stream(self, batch: int, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Endless data, one step at a time from time `start` on: x_t [B,I], target and loss weight [B] of each step.
+
+        Only some tasks have it. A stream depends on (seed, t) alone.
+
+        Raises:
+            BpgenError: this task has none.
+        """
+        raise BpgenError(f"task {type(self).__name__} has no stream: train on its sequences (--trainer.stream false).")
 
     def perturb(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Inputs with additive Gaussian noise of sd `noise_sd`, clipped to `input_range`.

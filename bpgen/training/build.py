@@ -32,6 +32,9 @@ class TrainerOptions:
         batch_size: sequences per batch B.
         clip: clip the norm of the rule's whole gradient at this value.
         accumulate: batches whose gradients are averaged into one update.
+        chunk: train online: change the weights every so many steps of a sequence, and carry the states of network and
+            rule on; none is whole sequences. Offline rules are then truncated to the chunk.
+        stream: with a chunk: train on the task's endless stream; an epoch is as long as its training split.
         accelerator: where to train; only cpu runs are bit-reproducible.
     """
 
@@ -41,6 +44,8 @@ class TrainerOptions:
     clip: float | None = None
     accumulate: int = 1
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    chunk: int | None = None
+    stream: bool = False
 
     def __post_init__(self) -> None:
         require(self.max_epochs >= 1, f"trainer.max_epochs must be positive, got {self.max_epochs}.")
@@ -50,6 +55,8 @@ class TrainerOptions:
         require(self.batch_size >= 1, f"trainer.batch_size must be positive, got {self.batch_size}.")
         require(self.clip is None or self.clip > 0, f"trainer.clip must be > 0, got {self.clip}.")
         require(self.accumulate >= 1, f"trainer.accumulate must be positive, got {self.accumulate}.")
+        require(self.chunk is None or self.chunk >= 1, f"trainer.chunk must be a positive number, got {self.chunk}.")
+        require(self.chunk is not None or not self.stream, "trainer.stream needs a trainer.chunk, e.g. 1.")
 
 
 def make_loss(

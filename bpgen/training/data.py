@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from bpgen.errors import require
 from bpgen.losses import Loss
@@ -58,12 +59,18 @@ class SeededLoader:
         return -(-self.split.size // self.batch_size)
 
     def __iter__(self) -> Iterator[Split]:
-        order = torch.randperm(self.split.size, generator=generator(self.seed, "order", self.epoch))
-        batches = order.split(self.batch_size)
+        batches = self.order().split(self.batch_size)
         for position in range(self.position, len(batches)):
-            last = position + 1 == len(batches)
-            self.epoch, self.position = (self.epoch + 1, 0) if last else (self.epoch, position + 1)
+            self.move_to(position + 1)
             yield self.split.take(batches[position])
+
+    def order(self) -> Tensor:
+        """The sequences in the order of this epoch."""
+        return torch.randperm(self.split.size, generator=generator(self.seed, "order", self.epoch))
+
+    def move_to(self, position: int) -> None:
+        """Stand at a position of this epoch, or, past its end, at the start of the next."""
+        self.epoch, self.position = (self.epoch + 1, 0) if position == len(self) else (self.epoch, position)
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch is."""
@@ -82,28 +89,49 @@ class TaskData(pl.LightningDataModule):
         loss: the loss that its targets have to fit.
         batch_size: sequences per batch B.
         seed: of the order of the batches.
+        chunk: hand out this many steps at a time (`bpgen.training.chunks`); None is whole sequences.
+        stream: hand out the task's endless stream in place of its training split; needs a chunk.
     """
 
-    def __init__(self, task: Task, loss: Loss, batch_size: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        loss: Loss,
+        batch_size: int = 16,
+        seed: int = 0,
+        chunk: int | None = None,
+        stream: bool = False,
+    ) -> None:
         super().__init__()
+        self.chunk, self.stream = chunk, stream
         self.task, self.loss, self.batch_size, self.seed = task, loss, batch_size, seed
         self._loader: SeededLoader | None = None
         self._saved: dict[str, int] | None = None
 
     def train_dataloader(self) -> Any:
-        """Shuffled training batches, each a `Split` of B sequences."""
-        split = fitted(self.task.split("train"), self.loss, self.task.n_out)
-        self._loader = SeededLoader(split, self.batch_size, self.seed)
+        """Shuffled training batches, each a `Split` of B sequences, or a `Chunk` of them."""
+        self._loader = self._make_loader()
         if self._saved is not None:
             self._loader.load_state_dict(self._saved)
         return self._loader
 
-    def transfer_batch_to_device(self, batch: Split, device: torch.device, dataloader_idx: int) -> Split:
-        """The batch on the device; at once where it is there already."""
+    def _make_loader(self) -> SeededLoader:
+        from bpgen.training.chunks import ChunkLoader, StreamLoader  # they build on the loader above
+
+        if self.stream:
+            assert self.chunk is not None, "a stream comes in chunks"
+            return StreamLoader(self.task, self.loss, self.batch_size, self.seed, self.chunk)
+        split = fitted(self.task.split("train"), self.loss, self.task.n_out)
+        if self.chunk is not None:
+            return ChunkLoader(split, self.loss, self.batch_size, self.seed, self.chunk)
+        return SeededLoader(split, self.batch_size, self.seed)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batch, a `Split` or a `Chunk`, on the device; at once where it is there already."""
         if batch.x.device == device:
             return batch
         mask = None if batch.mask is None else batch.mask.to(device)
-        return Split(batch.x.to(device), batch.target.to(device), mask)
+        return batch._replace(x=batch.x.to(device), target=batch.target.to(device), mask=mask)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: Lightning itself forgets it in checkpoints taken at the end of an epoch."""

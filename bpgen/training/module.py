@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from bpgen.errors import DivergedError
+from bpgen.errors import DivergedError, require
 from bpgen.losses import Loss
 from bpgen.network import Network
-from bpgen.rules import Rule
+from bpgen.rules import Carry, Rule, RuleGradients, gradients_of_chunk
 from bpgen.streams import generator
 from bpgen.tasks import Split
+from bpgen.training.chunks import Chunk
 from bpgen.training.optim import Optimizer, Schedule
 
 
@@ -40,9 +42,13 @@ class RuleTraining(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        rule.check(loss)
         self.network, self.rule, self.loss, self.seed = network, rule.bind(network, seed), loss, seed
         self.optimizer, self.schedule = optimizer or Optimizer(), schedule or Schedule()
+        if rule.traits.update == "step":
+            self.optimizer = plain_steps(self.optimizer, self.schedule)
         self.last_loss = float("nan")
+        self.carry: Carry | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As usual, but for the name of the present hook, which Lightning notes some forty times a step."""
@@ -51,20 +57,43 @@ class RuleTraining(pl.LightningModule):
         else:
             super().__setattr__(name, value)
 
-    def training_step(self, batch: Split, batch_idx: int) -> Tensor:
+    def on_fit_start(self) -> None:
+        """A finished weight change must reach the weights as it is."""
+        if self.rule.traits.update == "step":
+            check_steps(self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches)
+
+    def training_step(self, batch: Split | Chunk, batch_idx: int) -> Tensor:
         """The rule's gradient, handed to autograd as a loss whose value is true and whose gradient is the rule's."""
-        x, target, mask = batch
         with torch.no_grad():
-            draws = self.draws(x, "draws", self.current_epoch, batch_idx)
-            result = self.rule.gradients(
-                self.network, self.network.params(), x, target, self.loss.with_mask(mask), draws
-            )
+            draws = self.draws(batch.x, "draws", self.current_epoch, batch_idx)
+            result = self._on_chunk(batch, draws) if isinstance(batch, Chunk) else self._on_whole(batch, draws)
         self.last_loss = float(result.loss)
         if not math.isfinite(self.last_loss):
             raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
         with torch.no_grad():
             self.rule.learn(result.aux)
         return straight_through(result.loss, self.network, result.grads)
+
+    def _on_whole(self, batch: Split, draws: dict[str, Tensor]) -> RuleGradients:
+        loss = self.loss.with_mask(batch.mask)
+        return self.rule.gradients(self.network, self.network.params(), batch.x, batch.target, loss, draws)
+
+    def _on_chunk(self, batch: Chunk, draws: dict[str, Tensor]) -> RuleGradients:
+        """Go on from the chunk before; what is carried goes into checkpoints."""
+        loss = replace(self.loss, when="all", mask=batch.mask)
+        carry = None if batch.starts else self.carry
+        args = (carry, batch.x, batch.target, loss, draws, batch.ends, batch.share)
+        self.carry, result = gradients_of_chunk(self.rule, self.network, self.network.params(), *args)
+        return result
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is carried within a sequence."""
+        checkpoint["carry"] = None if self.carry is None else self.carry.save()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on in the middle of a sequence."""
+        saved = checkpoint.get("carry")
+        self.carry = None if saved is None else Carry.restored(saved)
 
     def draws(self, x: Tensor, purpose: str, *counters: int) -> dict[str, Tensor]:
         """Everything random in one gradient: the rule's draws, and from a stream of its own the current noise."""
@@ -88,6 +117,34 @@ class RuleTraining(pl.LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.schedule.factor(k, n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def plain_steps(optimizer: Optimizer, schedule: Schedule) -> Optimizer:
+    """The optimizer of a rule that hands over finished weight changes: learning rate 1, and nothing that rescales.
+
+    Raises:
+        BpgenError: the options ask for something that would rescale them; optimizer.lr alone is passed over.
+    """
+    plain = replace(optimizer, lr=Optimizer().lr) == Optimizer() and schedule == Schedule()
+    require(
+        plain,
+        "this rule hands over finished weight changes (trait update='step'), which an optimizer must not rescale: "
+        "use optimizer sgd without momentum and lr_scale, and a constant schedule.",
+    )
+    return Optimizer(lr=1.0)
+
+
+def check_steps(clip: float | None, accumulate: int) -> None:
+    """See that the trainer leaves finished weight changes as they are.
+
+    Raises:
+        BpgenError: it would clip or average them.
+    """
+    require(
+        not clip and accumulate == 1,
+        "this rule hands over finished weight changes (trait update='step'): leave trainer.clip and "
+        "trainer.accumulate at their defaults.",
+    )
 
 
 def straight_through(loss: Tensor, network: Network, grads: dict[str, Tensor]) -> Tensor:

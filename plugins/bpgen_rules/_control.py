@@ -3,8 +3,9 @@
     (1) ρ = ⟨ĝ, g⟩ / ‖g‖²,   ĝ = ρ g + e,  ⟨e, g⟩ = 0        as the callback `alignment` reports them
     (2) applied = control(ĝ, g) + gradient of the regulariser
 Source: the theorem of Liu et al. 2022, NeurIPS, which bounds the curvature of stable minima by 2/(η ρ).
-ĝ and g are gradients of the data term alone, taken together over all parameters: a regulariser is exact under every
-rule, so a control leaves it untouched, as its reference does. over="recurrent" takes (1) over all parameters but W_out
+ĝ and g are gradients without the regulariser of weights, taken together over all parameters: that one is exact under
+every rule, so a control leaves it untouched, as its reference does (a cost of the activity is credited by each rule in
+its own way, and is part of both). over="recurrent" takes (1) over all parameters but W_out
 and b_out, which then keep their exact gradient, as they do under most references; over="all" mixes that exact part
 into ρ and scales the readout along.
 The reference is bound with the control's own seed and handed the same draws, so it is the very rule a run of its own
@@ -12,15 +13,18 @@ with that seed would train with. Where g = 0, ρ is 0 and no control divides by 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bpgen.errors import BpgenError, require, unknown
+from bpgen.errors import BpgenError, unknown
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.rules import Rule, RuleGradients, load_rule
+from bpgen_rules._perturbation import with_regulariser
+from bpgen_rules._running_mean import RunningMean
 from bpgen_rules._vectors import Grads, divide, dot
 
 Over = Literal["all", "recurrent"]
@@ -37,6 +41,10 @@ class Control(Rule):
         reference_options: its options.
         over: the parameters that ĝ and g are taken over: "all", or the "recurrent" ones, all but the readout's.
     """
+
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {
+        "split batches add up": "ρ and norms are taken over the whole batch"
+    }
 
     def __init__(self, reference: str | None, reference_options: Mapping[str, Any] | None, over: Over) -> None:
         super().__init__()
@@ -75,7 +83,7 @@ class Control(Rule):
         draws: Mapping[str, Tensor],
     ) -> RuleGradients:
         """Equation (2)."""
-        batch = (network, params, x, target, loss.without_regulariser())
+        batch = (network, params, x, target, replace(loss, regulariser=None))
         shared = {name: value for name, value in draws.items() if "/" not in name}  # of the network, not of a rule
         exact = self.exact.gradients(*batch, shared)
         estimate, aux = {}, {}
@@ -86,12 +94,8 @@ class Control(Rule):
         kept = READOUT if self.over == "recurrent" else ()
         g_hat, g = ({n: v for n, v in grads.items() if n not in kept} for grads in (estimate, exact.grads))
         grads, report = self.combine(g_hat, g, network, draws)
-        grads, value = {**exact.grads, **grads}, exact.loss
-        if loss.regulariser is not None:
-            value = value + loss.regulariser.value(params)
-            for name, gradient in loss.regulariser.gradient(params).items():
-                grads[name] = grads[name] + gradient
-        return RuleGradients(value, exact.outputs, grads, {**aux, **report})
+        data = RuleGradients(exact.loss, exact.outputs, {**exact.grads, **grads}, {**aux, **report})
+        return with_regulariser(data, params, loss)
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Let the reference learn what it would learn alone."""
@@ -104,23 +108,16 @@ class Ratio(nn.Module):
     """The ρ that a control applies: of this batch, averaged along training, or given.
 
     Args:
-        mode: "per_step"; "running_mean", the mean so far and from 1/(1-decay) batches on an exponential one, this
-            batch included; or "constant".
+        mode: "per_step"; "running_mean", this batch included; or "constant".
         value: the constant.
-        decay: of the exponential mean.
+        decay: of the running mean.
     """
-
-    mean: Tensor
-    count: Tensor
 
     def __init__(self, mode: Mode, value: float, decay: float) -> None:
         super().__init__()
         if mode not in ("per_step", "running_mean", "constant"):
             raise unknown("mode", mode, ("per_step", "running_mean", "constant"))
-        require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}.")
-        self.mode, self.value, self.decay = mode, value, decay
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("count", torch.zeros(()))
+        self.mode, self.value, self.average = mode, value, RunningMean(decay)
 
     def forward(self, g_hat: Grads, g: Grads) -> tuple[Tensor, Grads]:
         """ρ as it is applied, 0-d, and what to report and to learn; a batch without a gradient is not averaged in."""
@@ -130,13 +127,10 @@ class Ratio(nn.Module):
         rho = divide(dot(g_hat, g), size)
         if self.mode == "per_step":
             return rho, {"rho": rho}
-        counts = (size > 0).to(size)
-        count = self.count + counts
-        weight = counts * (1 / count.clamp(min=1)).clamp(min=1 - self.decay)
-        mean = self.mean + weight * (rho - self.mean)
-        return mean, {"rho": rho, "mean": mean, "count": count}
+        averaged = self.average.with_value(rho, (size > 0).to(size))
+        return averaged["mean"], {"rho": rho, **averaged}
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
-        """Take over the mean."""
+        """Take over the running mean."""
         if self.mode == "running_mean":
-            self.mean, self.count = aux["mean"], aux["count"]
+            self.average.learn(aux)

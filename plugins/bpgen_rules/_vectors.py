@@ -1,6 +1,6 @@
 """Gradients as vectors: a dictionary of tensors by parameter name, with the operations the controls need."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def draw_noise(network: Network, random: torch.Generator) -> dict[str, Tensor]:
     return {NOISE + n: v * masks[n] if n in masks else v for n, v in noise.items()}
 
 
-def noise_of(like: Grads, draws: Mapping[str, Tensor]) -> Grads:
-    """The ξ drawn for the parameters of `like`; a learned start that a given one replaced gets none."""
+def noise_of(names: Iterable[str], draws: Mapping[str, Tensor]) -> Grads:
+    """The ξ drawn for the parameters `names`; a learned start that a given one replaced gets none."""
     replaced = "initial_state" in draws
-    return {n: draws[NOISE + n] * (not (replaced and n == "initial_state")) for n in like}
+    return {n: draws[NOISE + n] * (not (replaced and n == "initial_state")) for n in names}

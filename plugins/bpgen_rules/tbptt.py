@@ -6,7 +6,9 @@ With a window of k steps, in the recursion (1) of `bptt`, two different rules:
     (2) sliding   the loss at step t credits the currents of steps t-k+1 .. t
 Source: Williams and Peng 1990, Neural Computation 2, 490: BPTT(h; h') with h = h' = k is (1), h = k, h' = 1 is (2).
 With a loss at the last step alone, (2) credits the last k steps and (1) the last block, counted from t = 1.
+Output feedback (y_{t-1} -> I_t, its readout filter included) is among the paths that (1) cuts; (2) refuses it.
 A leaky readout (κ > 0) is not cut: its filter carries a loss back to all activities before the truncation begins.
+Shapes: as `bptt`.
 Cost: (1) N² per step, memory k·N if run block by block (T·N here); (2) k·N² per step, memory T·N.
 Exact: k >= T, except for the initial state under (2), which lies one step further back. Neurons: all.
 """
@@ -15,7 +17,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from bpgen.errors import require, unknown
+from bpgen.errors import BpgenError, require, unknown
+from bpgen.network import Network
 from bpgen.rules import Credit, Feedback, OfflineRule, Traits, propagate
 from bpgen.trajectory import Trajectory
 
@@ -28,7 +31,7 @@ class TruncatedBPTT(OfflineRule):
         style: "blocks" cuts the sequence at multiples of the window, "sliding" looks back from every step.
     """
 
-    traits = Traits(time_per_step="N² (blocks), k N² (sliding)", exact_when="window >= T")
+    traits = Traits(time_per_step="N² (blocks), k N² (sliding)", exact_when="window >= T", exact_with={"window": 1000})
 
     def __init__(self, window: int = 10, style: Literal["blocks", "sliding"] = "blocks") -> None:
         super().__init__()
@@ -38,9 +41,16 @@ class TruncatedBPTT(OfflineRule):
         self.window, self.style = window, style
         self.feedback = Feedback("symmetric")
 
+    def bind(self, network: Network, seed: int = 0) -> "TruncatedBPTT":
+        """Refuse output feedback where its path has no window."""
+        super().bind(network, seed)
+        if network.W_fb is not None and self.style == "sliding":
+            raise BpgenError("tbptt with style='sliding' is not defined with network.output_feedback; use 'blocks'.")
+        return self
+
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equation (1) or (2)."""
         q, W_rec = self.feedback.signal(trajectory, error), trajectory.params["W_rec"]
         if self.style == "blocks":
-            return propagate(trajectory, q, carrier=W_rec, blocks=self.window)
+            return propagate(trajectory, q, carrier=W_rec, blocks=self.window, through_outputs=True)
         return propagate(trajectory, q, carrier=W_rec, reach=self.window)

@@ -189,8 +189,8 @@ def test_a_given_initial_state_leaves_the_learned_one_without_curvature():
 
 def test_errors_name_what_was_expected():
     p = problem()
-    with pytest.raises(BpgenError, match=r"unknown block 'W_in'.*W_rec, all"):
-        products(p, "W_in")
+    with pytest.raises(BpgenError, match=r"unknown block 'W_inn'.*W_rec, all"):
+        products(p, "W_inn")
     with pytest.raises(BpgenError, match="chunk_size must be a positive number of samples, got 0"):
         products(p, chunk_size=0)
     with pytest.raises(BpgenError, match="no free entry"):

@@ -214,7 +214,7 @@ def test_weights_that_are_not_finite_give_nan_and_not_converged():
     [
         ({"definition": "biggest"}, "unknown definition 'biggest'.*largest, magnitude, released"),
         ({"backend": "arpack"}, "unknown backend 'arpack'.*lanczos, pyhessian"),
-        ({"block": "W_in"}, "unknown block 'W_in'"),
+        ({"block": "W_inn"}, "unknown block 'W_inn'"),
         ({"top": 21}, r"top must be in 1\.\.20"),
         ({"regulariser": -1.0}, "must be >= 0"),
         ({"chunk_size": 0}, "chunk_size must be a positive number"),

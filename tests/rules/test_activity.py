@@ -8,9 +8,12 @@ import pytest
 import torch
 
 import bpgen
+from bpgen.errors import BpgenError
 from bpgen.losses import Activity, Loss
 from bpgen.neurons import ALIF, Leaky
+from bpgen.registry import plugins
 from bpgen.rules import told, weight_gradients
+from bpgen.rules.online import gradients_of_chunk
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
@@ -123,7 +126,7 @@ def test_split_batches_add_up(form):
 
 def test_spiking_rates_are_pulled_to_their_target():
     """e-prop with the cost alone: silent neurons start to fire at about the target rate (Bellec 2020)."""
-    p = problem(ALIF(0.3, reset="detached"), T=40, B=4, N=12, when="last")
+    p = problem(ALIF(0.3, reset="detached"), T=20, B=4, N=8, when="last")
     target, params = 0.2, p.network.params()
     params["W_out"].zero_()
     params["b_rec"].fill_(-0.5)
@@ -131,9 +134,35 @@ def test_spiking_rates_are_pulled_to_their_target():
     rule = bpgen.load_rule("eprop").bind(p.network)
     goal = torch.zeros(4, 3, dtype=torch.float64)
     rates = []
-    for _ in range(150):
-        grads = rule.gradients(p.network, params, randn(8, 40, 4, 4), goal, loss, {}).grads
-        rates.append(p.network.run(params, randn(8, 40, 4, 4)).h[1:].mean((0, 1)))
-        params["b_rec"] -= 3.0 * grads["b_rec"]
+    for _ in range(50):
+        grads = rule.gradients(p.network, params, randn(8, 20, 4, 4), goal, loss, {}).grads
+        rates.append(p.network.run(params, randn(8, 20, 4, 4)).h[1:].mean((0, 1)))
+        params["b_rec"] -= 8.0 * grads["b_rec"]
     off = [(rate - target).abs().mean().item() for rate in rates]
     assert off[-1] < 0.5 * off[0]
+
+
+def test_what_runs_forward_in_time_refuses_the_cost():
+    """Its mean over the sequence is not known before the end; ignoring it silently would be another objective."""
+    p, loss = problem(T=T), Loss("mse", "all", None, None, COSTS["rate"])
+    for name in ("rtrl", "eprop_online"):
+        with pytest.raises(BpgenError, match=r"runs forward in time here.*set loss.activity to 0"):
+            bpgen.gradients(name, p.network, p.x, p.target, "mse", "all", activity=COSTS["rate"])
+    rule = bpgen.load_rule("eprop").bind(p.network)
+    args = (rule, p.network, p.network.params(), None, p.x[:3], p.target[:3])
+    with pytest.raises(BpgenError, match="ThreeFactor runs forward in time here"):
+        gradients_of_chunk(*args, loss, {})
+    assert gradients_of_chunk(*args, loss.without_regulariser(), {})[1].grads["W_rec"].any()
+
+
+@pytest.mark.parametrize("name", [n for n, p in plugins("rule").items() if p.class_path.startswith("bpgen_rules")])
+def test_every_built_in_rule_reports_the_cost_or_refuses_it(name):
+    p = problem(T=4)
+    rule = bpgen.load_rule(name)
+    args = (rule, p.network, p.x, p.target, p.loss, p.when, p.mask, p.s_0)
+    try:
+        with_cost = bpgen.gradients(*args, activity=Activity(50.0, "rate", 0.2)).loss
+    except BpgenError as error:
+        assert "cost of the activity" in str(error)  # noqa: PT017
+    else:
+        assert with_cost - bpgen.gradients(*args).loss > 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bpgen_rules._control import Control, Ratio
+from bpgen_rules._control import Control
 from bpgen_rules.noisy_bptt import NoisyBPTT
 from bpgen_rules.norm_matched import NormMatched
 from bpgen_rules.random_gradient import RandomGradient
@@ -273,7 +273,7 @@ def ratios(batches, rule):
     for p in batches:
         result = p.rule(rule)
         rule.learn(result.aux)
-        out.append(float(rule.mean if isinstance(rule, Ratio) else rule.ratio.mean))
+        out.append(float(rule.ratio.average.mean))
     return out
 
 
@@ -307,7 +307,7 @@ def test_a_batch_without_a_gradient_divides_by_nothing_and_is_not_averaged_in():
         assert not flat(flatland.rule(name).grads).any(), name
     rule = ScaledBPTT(mode="running_mean")
     assert ratios([flatland], rule) == [0]
-    assert rule.ratio.count == 0
+    assert rule.ratio.average.count == 0
     (after,) = ratios([a_problem()], rule)
     assert after == pytest.approx(float(rho(flat(autograd(a_problem(), **no_hop())), flat(autograd(a_problem())))))
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bpgen.neurons import Leaky
 from bpgen.neurons.gain import Scale
-from bpgen.rules import Credit, propagate, weight_gradients
+from bpgen.rules import Credit, hop, propagate, weight_gradients
 from tests.oracles import (
     RECURRENT,
     assert_differ,
     assert_equal,
     autograd,
     distance,
+    hop_terms,
     in_blocks,
+    leaves,
     no_hop,
     output_errors,
     problem,
     randn,
+    run_slow,
     sliding,
 )
 
@@ -90,14 +94,6 @@ def test_initial_state_credit_equals_autograd(leak, when, kappa):
     assert_differ(kernel_gradients(p, hops=0), autograd(p), ["initial_state"])
 
 
-def hop_terms(p):
-    """Gradients by number of hops: BPTT with the path through W_rec scaled by c is a polynomial in c."""
-    nodes = np.cos(np.pi * (np.arange(T + 1) + 0.5) / (T + 1))  # degree T: h_0 included
-    scaled = [autograd(p, hop=lambda h, t, c=c: c * h + (1 - c) * h.detach()) for c in nodes]
-    inverse = torch.from_numpy(np.linalg.inv(np.vander(nodes, increasing=True)))
-    return {name: torch.einsum("kc,c...->k...", inverse, torch.stack([g[name] for g in scaled])) for name in scaled[0]}
-
-
 @every_leak
 @pytest.mark.parametrize("when", ["last", "all"])
 def test_hop_limit_keeps_the_lowest_orders_in_w(leak, when):
@@ -129,6 +125,67 @@ def test_true_gain_as_replaced_gain_is_bptt(leak):
     names = (*RECURRENT, "initial_state")
     assert_equal(kernel_gradients(p, gain=(local.C, local.D)), autograd(p), names)
     assert_differ(kernel_gradients(p, gain=(Scale(0.2), Scale(0.6))), autograd(p), names)
+
+
+@pytest.mark.parametrize("when", ["last", "all"])
+@pytest.mark.parametrize("rest", [True, False])
+@pytest.mark.parametrize("alpha", [0.4, 1.0])
+@every_leak
+def test_one_pass_with_replaced_gains_equals_the_passes_hop_by_hop(leak, alpha, rest, when):
+    p, K = problem(Leaky(alpha, "tanh", leak), when=when), randn(30, 5, 5)
+    if rest:
+        p = replace(p, s_0=None)
+        p.network.b_rec = None
+    params, q = p.network.params(), randn(31, *((T, 3, 5) if when == "all" else (1, 3, 5)))
+    for new_C, new_D in ((Scale(0.3), Scale(0.9)), (Scale(0.0), Scale(0.9)), (Scale(0.3), Scale(0.0)), (None, None)):
+        got = []
+        for in_place in (True, False):
+            run = p.network.run(params, p.x, when="all", initial_state=p.s_0, in_place=in_place)
+            assert run.from_rest == rest
+            gain = (new_C or run.local.C, new_D or run.local.D)
+            by_hops = propagate(run, q, carrier=K, hops=T, gain=gain)
+            got += [propagate(run, q, carrier=K, gain=gain), by_hops]
+        for other in got[1:]:
+            short, long = sorted((got[0].currents, other.currents), key=len)
+            torch.testing.assert_close(long[-len(short) :], short, rtol=1e-12, atol=1e-13)
+            assert not long[: len(long) - len(short)].any()
+            for a, b in ((got[0].initial, other.initial), (other.initial, got[0].initial)):
+                if a is not None:
+                    torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b, rtol=1e-12, atol=1e-13)
+        if when == "all" and 0 not in (getattr(g, "factor", 1.0) for g in gain):
+            assert distance(propagate(run, q, carrier=K, hops=3, gain=gain).currents, got[0].currents) > 1e-5
+
+
+@every_leak
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_signal_may_tell_the_initial_activity_something(leak, in_place):
+    """Row 0 of a signal with T+1 rows, against autograd of a loss that reads every activity, h_0 included."""
+    p, q = problem(Leaky(0.4, "tanh", leak), learned=True), randn(32, T + 1, 3, 5)
+    params = leaves(p)
+    slow = run_slow(p, params)
+    value = sum((q[t] * slow.h[t]).sum() for t in range(T + 1))
+    names = (*RECURRENT, "initial_state")
+    expected = dict(zip(names, torch.autograd.grad(value, [params[n] for n in names]), strict=True))
+    run = p.network.run(p.network.params(), p.x, when="all", in_place=in_place)
+    silent = q.new_zeros(1, 3, 3)
+    for paths in ({}, {"reach": T + 1}):
+        credit = propagate(run, q, carrier=run.params["W_rec"], **paths)
+        assert_equal(weight_gradients(run, credit, silent), expected, names)
+    without = propagate(run, q[1:], carrier=run.params["W_rec"])
+    assert_equal(weight_gradients(run, without, silent), expected, RECURRENT)
+    assert_differ(weight_gradients(run, without, silent), expected, ["initial_state"])
+
+
+@every_leak
+def test_hop_of_all_credit_is_the_total_learning_signal(leak):
+    p = problem(Leaky(0.4, "tanh", leak), learned=True)
+    run, q = trajectory(p), partial_signal(p)
+    exact = propagate(run, q, carrier=run.params["W_rec"])
+    own = propagate(run, hop(exact.currents, run.params["W_rec"], q))
+    torch.testing.assert_close(own.currents, exact.currents)
+    torch.testing.assert_close(own.initial, exact.initial)
+    assert hop(exact.currents[-2:], run.params["W_rec"]).shape[0] == 3
+    assert distance(propagate(run, hop(exact.currents, run.params["W_rec"].mT, q)).currents, exact.currents) > 0.01
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.3, 1.0])

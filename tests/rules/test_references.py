@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import bpgen
-from bpgen.neurons import Leaky
+from bpgen.neurons import ALIF, LIF, Leaky
 from tests.oracles import RECURRENT, assert_differ, assert_equal, leaves, problem, run_slow, true_loss
-from tests.rules import reference
+from tests.rules import reference, reference_spiking
 
 LEAKS = ("potential", "rate", "inside")
 every_leak = pytest.mark.parametrize("leak", LEAKS)
@@ -104,3 +104,44 @@ def test_trace_times_total_learning_signal_is_bptt(leak, kappa):
     assert_equal(got, bptt, RECURRENT)
     partial = tensors(reference.e_prop(model, reference.learning_signal(model, model.R)))
     assert_differ(partial, bptt, RECURRENT)
+
+
+SPIKING = {
+    "LIF": (LIF, {}),
+    "LIF, plain drive": (LIF, {"drive": "plain"}),
+    "ALIF": (ALIF, {"beta": 0.7, "rho": 0.8}),
+    "ALIF, plain drive": (ALIF, {"beta": 0.7, "rho": 0.8, "drive": "plain"}),
+}
+
+
+def spiking(name, kappa, reset="detached"):
+    """A network of spiking neurons near threshold, and the same as bare arrays."""
+    cls, options = SPIKING[name]
+    neuron = cls(0.3, threshold=0.5, dampening=0.9, reset=reset, **options)
+    p = problem(neuron, T=9, kappa=kappa)
+    W, U, b, R, c = (p.network.params()[n].numpy(force=True) for n in ("W_rec", "W_in", "b_rec", "W_out", "b_out"))
+    v0 = p.s_0[:, 0].numpy()
+    adapts = isinstance(neuron, ALIF)
+    a0, beta, rho = (p.s_0[:, 1].numpy(), neuron.beta, neuron.rho) if adapts else (0 * v0, 0.0, 0.0)
+    constants = (0.3, neuron.gain, 0.5, beta, rho, 0.9, kappa)
+    return p, reference_spiking.Spiking(W, U, b, R, c, p.x.numpy(), p.target.numpy(), v0, a0, *constants)
+
+
+@every_readout
+@pytest.mark.parametrize("name", SPIKING)
+def test_e_prop_of_spiking_neurons_equals_its_filtered_traces(name, kappa):
+    """Bellec 2020: LIF and ALIF eligibility vectors, the trace filtered by κ and met by the error of the moment."""
+    p, model = spiking(name, kappa)
+    h = p.network.run(p.network.params(), p.x, initial_state=p.s_0).h
+    assert 0.1 < h.mean() < 0.9  # it spikes, and not always
+    expected = tensors(reference_spiking.e_prop(model, model.R))
+    assert_equal(p.rule("eprop").grads, expected)
+    random, B = random_feedback(p)
+    assert_equal(p.rule(random).grads, tensors(reference_spiking.e_prop(model, B)))
+    assert_differ(p.rule("bptt").grads, expected, RECURRENT)
+    assert_differ(spiking(name, kappa, reset="attached")[0].rule("eprop").grads, expected, RECURRENT)
+    if name.startswith("ALIF"):  # the mutant: a trace that forgets the adaptation
+        assert_differ(tensors(reference_spiking.e_prop(model, model.R, adaptation=False)), expected, RECURRENT)
+    unfiltered = reference_spiking.Spiking(**{**vars(model), "kappa": 0.0})
+    if kappa:  # the control: the same error without the filter
+        assert_differ(tensors(reference_spiking.e_prop(unfiltered, model.R)), expected, RECURRENT)

@@ -1,0 +1,80 @@
+"""Second derivatives inside one neuron, contracted with the credit that meets them.
+
+With F an elementwise map z [...,n,N] -> [...,m,N] per neuron and u [...,m,N] fixed, the derivative of its pull-back is
+    (1) M = ∂(J(z)ᵀ u)/∂z = ∂² <u, F(z)>/∂z²        symmetric, n × n per neuron
+It is taken once by forward mode over `torch.func.vjp`, n elementwise passes, and kept: after that a product of
+Pearlmutter's R-operator costs one multiplication for every entry that is not zero. Entries that vanish along the whole
+trajectory (all of a ReLU's, most of an LSTM's) are dropped and cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bpgen.neurons import Leaky, Neuron
+from bpgen.trajectory import Trajectory
+
+_PIECE = 2**19  # numbers of z that are taken at once: what fits a cache is many times faster
+
+
+class Bend:
+    """M of equation (1) along a trajectory, as its entries that are not zero.
+
+    Args:
+        function: F, elementwise over neurons.
+        point: z [L,B,n,N].
+        credit: u [L,B,m,N].
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor, credit: Tensor) -> None:
+        n, steps = point.shape[-2], max(1, _PIECE // point[0].numel())
+        pieces: dict[tuple[int, int], list[Tensor]] = {(i, j): [] for j in range(n) for i in range(j + 1)}
+        for z, u in zip(point.split(steps), credit.split(steps), strict=True):
+            for j in range(n):
+                unit = torch.zeros_like(z)
+                unit[..., j, :] = 1
+                column = torch.func.jvp(partial(_pull_back, function, u), (z,), (unit,))[1]
+                for i in range(j + 1):
+                    pieces[i, j].append(column[..., i, :])
+        alive = {ij: parts for ij, parts in pieces.items() if any(part.any() for part in parts)}
+        self.entries = {ij: torch.cat(parts) for ij, parts in alive.items()}  # (i, j), i <= j -> M_ij [L,B,N]
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
+    def __call__(self, dz: Tensor) -> Tensor:
+        """M dz [L,V,B,n,N] of V tangents dz [L,V,B,n,N]."""
+        bent = torch.zeros_like(dz)
+        for (i, j), M in self.entries.items():
+            bent[..., i, :].addcmul_(M.unsqueeze(1), dz[..., j, :])
+            if i != j:
+                bent[..., j, :].addcmul_(M.unsqueeze(1), dz[..., i, :])
+        return bent
+
+
+def _pull_back(function: Callable[[Tensor], Tensor], u: Tensor, z: Tensor) -> Tensor:
+    """J(z)ᵀ u."""
+    return torch.func.vjp(function, z)[1](u)[0]
+
+
+def is_straight(neuron: Neuron) -> bool:
+    """Whether all second derivatives are known to vanish, so that nothing needs to be asked: piecewise linear ones."""
+    return type(neuron) is Leaky and neuron.activation in ("relu", "linear")
+
+
+def bend_of_dynamics(trajectory: Trajectory, credit: Tensor) -> Bend:
+    """M of f at (s_{t-1}, I_t) for the credit λ_t [T,B,d,N], t = 1..T; its n = d + K components are s first."""
+    neuron = trajectory.network.neuron
+    d = neuron.n_states
+    point = torch.cat([trajectory.states[:-1], trajectory.currents[1:]], dim=-2)
+    return Bend(lambda z: neuron.f(z[..., :d, :], z[..., d:, :]), point, credit)
+
+
+def bend_of_activity(trajectory: Trajectory, credit: Tensor) -> Bend:
+    """M of g at s_t for the credit [T+1,B,1,N] that arrives at h_t, t = 0..T."""
+    neuron = trajectory.network.neuron
+    return Bend(lambda s: neuron.g(s).unsqueeze(-2), trajectory.states, credit)

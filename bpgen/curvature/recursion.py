@@ -1,0 +1,135 @@
+"""The two recursions of the R-operator through time, equations (2) and (4) of `bpgen.curvature.roperator`.
+
+Each comes twice: for any neuron, and in place for d = K = 1 where A and C are numbers (the potential leaks). There C
+commutes with everything: it goes into the weights and the sources, the buffer of the currents becomes that of the
+states, the buffer of the sources that of the credit, and a step is one matrix product and one or two passes.
+Everything has V directions: [T+1,V,B,·], index t = 0..T.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bpgen.neurons.gain import Dense, Gain, Scale
+from bpgen.trajectory import Trajectory
+
+
+class Tangent(NamedTuple):
+    """Derivatives along V directions: states [T+1,V,B,d,N], currents [T+1,V,B,K,N], activities h [T+1,V,B,N]."""
+
+    states: Tensor
+    currents: Tensor
+    h: Tensor
+
+
+class Credit(NamedTuple):
+    """Credit of currents c [T+1,V,B,K·N] (entry 0 is unused), states λ, and what arrived at h_t [T+1,V,B,N]."""
+
+    currents: Tensor
+    states: Tensor
+    arriving: Tensor
+
+
+def forward(run: Trajectory, W: Tensor, drive: Tensor, s_0: Tensor | None) -> Tangent:
+    """h'_t of the drive [T+1,V,B,K·N], the currents' derivatives without W h'_{t-1}, and of s'_0 [V,1|B,d,N]."""
+    A, C, D = run.local.A, run.local.C, run.local.D
+    V, B = drive.shape[1:3]
+    s = drive.new_zeros(V, B, run.network.neuron.n_states, W.shape[1])
+    s = s if s_0 is None else s + s_0
+    h = _push(D, s, 0).squeeze(-2)
+    states, currents, activities = [s], [drive[0]], [h]
+    for t in range(1, run.n_steps + 1):
+        I = drive[t] + h @ W.mT
+        s = _push(A, s, t) + _push(C, I.unflatten(-1, (-1, W.shape[1])), t)
+        h = _push(D, s, t).squeeze(-2)
+        states.append(s)
+        currents.append(I)
+        activities.append(h)
+    dI = torch.stack(currents).unflatten(-1, (-1, W.shape[1]))
+    return Tangent(torch.stack(states), dI, torch.stack(activities))
+
+
+def backward(run: Trajectory, W: Tensor, told: Tensor, bent_s: Tensor | None, bent_I: Tensor | None) -> Credit:
+    """c'_t of what the activities are told [T+1,V,B,N], the terms in front of W c'_{t+1}.
+
+    bent_s [T+1,V,B,d,N] and bent_I [T,V,B,K,N] are what the second derivatives add to λ' and c'.
+    """
+    A, C, D = run.local.A, run.local.C, run.local.D
+    credits: list[Tensor] = []
+    states: list[Tensor] = []
+    arrived: list[Tensor] = []
+    for t in range(run.n_steps, -1, -1):
+        arriving = told[t] + credits[-1] @ W if credits else told[t]
+        state = D.pull(arriving.unsqueeze(-2), t)
+        if states:
+            state = A.add_pull(state, states[-1], t + 1)
+        if bent_s is not None:
+            state = state + bent_s[t]
+        arrived.append(arriving)
+        states.append(state)
+        if t > 0:
+            c = C.pull(state, t)
+            credits.append((c if bent_I is None else c + bent_I[t - 1]).flatten(-2))
+    credits.append(torch.zeros_like(credits[-1]))
+    return Credit(*(torch.stack(rows[::-1]) for rows in (credits, states, arrived)))
+
+
+def scale_of(run: Trajectory) -> float | None:
+    """The number C where the recursions can run in place; None where they cannot."""
+    A, C = run.local.A, run.local.C
+    return C.factor if run.in_place and isinstance(A, Scale) and isinstance(C, Scale) else None
+
+
+def forward_in_place(run: Trajectory, W: Tensor, drive: Tensor, s_0: Tensor | None, keep: bool) -> Tangent:
+    """The same; W and drive are already multiplied by C. `keep` the states as well, which h' may overwrite else."""
+    gain, D = run.local.A, run.local.D
+    assert isinstance(gain, Scale), "see scale_of"
+    A = gain.factor
+    separate = A != 0 or keep
+    h = torch.empty_like(drive) if separate else drive
+    ss, hs, W = drive.unbind(0), h.unbind(0), W.mT.contiguous()
+    ss[0].zero_()
+    if s_0 is not None:
+        ss[0].add_(s_0.squeeze(-2))
+    for t in range(run.n_steps + 1):
+        if t > 1 or (t == 1 and not run.from_rest):
+            ss[t].flatten(0, 1).addmm_(hs[t - 1].flatten(0, 1), W)
+        if t > 0 and A:
+            ss[t].add_(ss[t - 1], alpha=A)
+        if separate:
+            hs[t].copy_(ss[t])
+        D.pull_into(hs[t], t)
+    return Tangent(drive.unsqueeze(-2), drive, h)
+
+
+def backward_in_place(run: Trajectory, W: Tensor, told: Tensor, bent_s: Tensor | None) -> Credit:
+    """The same; W, told and bent_s are already multiplied by C, and so are the states λ'_0 [1,V,B,1,N] returned."""
+    gain, D = run.local.A, run.local.D
+    assert isinstance(gain, Scale), "see scale_of"
+    A = gain.factor
+    rows = told.unbind(0)
+    for t in range(run.n_steps, 0 if run.from_rest else -1, -1):
+        row = rows[t]
+        if t < run.n_steps:
+            row.flatten(0, 1).addmm_(rows[t + 1].flatten(0, 1), W)
+        D.pull_into(row, t)
+        if bent_s is not None:
+            row.add_(bent_s[t].squeeze(-2))
+        if t < run.n_steps and A:
+            row.add_(rows[t + 1], alpha=A)
+    return Credit(told, told[:1].unsqueeze(-2), told)
+
+
+def _push(gain: Gain, u: Tensor, t: int) -> Tensor:
+    """J u per neuron, [V,B,columns,N] -> [V,B,rows,N]: what `gain.pull` is the transpose of."""
+    if not isinstance(gain, Dense):
+        return gain.pull(u, t)  # diagonal
+    columns = zip(gain.jacobian[t].unbind(-2), u.split(1, dim=-2), strict=True)  # [B,rows,N], [V,B,1,N]
+    J, part = next(columns)
+    pushed = J * part
+    for J, part in columns:
+        pushed = torch.addcmul(pushed, J, part)
+    return pushed

@@ -1,0 +1,236 @@
+"""Checks of the answer: its form, the true loss, the readout, masked weights, batches, precision, seeds."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from bpgen.errors import BpgenError
+from bpgen.losses import L2
+from bpgen.rules.conformance.case import LOSSES, Case, Inapplicable
+from bpgen.rules.conformance.check import (
+    alive,
+    assert_apart,
+    assert_same,
+    only,
+    prop,
+    steps_are_no_gradients,
+)
+from bpgen.rules.conformance.problem import READOUT, RECURRENT, gap, neurons, problem, randn
+
+
+@prop(
+    "one gradient per parameter, of its shape and dtype",
+    "the optimizer takes `grads` by name; a missing, misshapen or attached one breaks training, or does so silently.",
+)
+def _form(case: Case) -> None:
+    for options in ({"learned": True}, {"bias": "none"}):
+        p = case.problem(**options)
+        result = p.ask(case.bound(p))
+        assert set(result.grads) == set(p.params), (
+            f"gradients are named {sorted(result.grads)}, parameters {sorted(p.params)}."
+        )
+        for name, w in p.params.items():
+            g = result.grads[name]
+            assert g.shape == w.shape, f"the gradient of {name} is {list(g.shape)}, the weight {list(w.shape)}."
+            assert g.dtype == w.dtype, f"the gradient of {name} is {g.dtype}, the weight {w.dtype}."
+            assert bool(g.isfinite().all()), f"the gradient of {name} is not finite."
+            assert not g.requires_grad, f"the gradient of {name} hangs on an autograd graph: detach it."
+        assert result.loss.ndim == 0, f"the loss must be 0-d, got {list(result.loss.shape)}."
+
+
+@prop(
+    "loss and outputs are the network's own",
+    "`loss` is always the true loss of the true outputs, or curves of two rules cannot be compared.",
+)
+def _true_loss(case: Case) -> None:
+    taken = 0
+    for options, l2 in product(LOSSES, (0.1, None)):
+        p = problem(case.problem().network.neuron, l2=l2, **options)
+        try:
+            result = p.ask(case.bound(p))
+        except BpgenError:
+            continue  # a loss or regulariser that it refuses in so many words
+        taken += 1
+        outputs = p.outputs()
+        label = f"with loss={options['loss']!r}, when={options['when']!r}"
+        assert result.outputs.shape == outputs.shape, (
+            f"{label} outputs are {list(result.outputs.shape)}, not {list(outputs.shape)}."
+        )
+        assert gap(result.outputs, outputs) < 1e-9, f"{label} the outputs are not those of the network."
+        value = p.loss.total(outputs, p.target, p.params)
+        assert gap(result.loss, value) < 1e-9, (
+            f"{label} the loss is {float(result.loss):.6g}, the network's is {float(value):.6g} (regulariser included)."
+        )
+    assert taken, "it refuses every loss."
+
+
+@prop(
+    "the readout has its exact gradient",
+    "W_out is one step from the loss: ∂L/∂W_out = Σ_t e_t r_tᵀ with the unfiltered error e_t.",
+    lambda t: steps_are_no_gradients(t) or ("" if t.exact_readout else "its traits do not claim it"),
+)
+def _readout(case: Case) -> None:
+    for kappa in (0.0, 0.5):
+        try:
+            p = case.problem(kappa=kappa)
+        except Inapplicable:
+            if kappa:
+                continue  # readouts with a filter are refused in so many words
+            raise
+        expected = p.true_gradients()
+        other = replace(p, network=problem(p.network.neuron, kappa=0.9).network).true_gradients()
+        assert_apart(other, expected, ["W_out"], "another readout filter")
+        got = p.ask(case.bound(p)).grads
+        assert_same(only(got, READOUT), only(expected, READOUT), f"not the exact gradient at κ = {kappa}")
+
+
+@prop(
+    "no gradient where a weight cannot act",
+    "a masked entry of W_rec (an autapse, a missing block or synapse) has no effect and so no gradient, whatever "
+    "value is stored there.",
+)
+def _masks(case: Case) -> None:
+    p = case.problem(density=0.6)
+    masks = p.network.masks()
+    got = p.ask(case.bound(p))
+    for name, mask in masks.items():
+        assert not got.grads[name][mask == 0].any(), f"{name} has gradients on entries that are masked."
+    stored = {name: torch.where(mask == 0, 3.0, p.params[name]) for name, mask in masks.items()}
+    again = p.with_params(**stored).ask(case.bound(p))
+    assert_same(again.grads, got.grads, "what is stored in masked entries changes the gradient")
+    free = p.with_params(W_rec=1.5 * p.params["W_rec"]).ask(case.bound(p))  # control: entries that act
+    assert gap(free.outputs, got.outputs) > 1e-3, "the check cannot see anything here: W_rec has no effect."
+
+
+@prop(
+    "the regulariser's gradient is added exactly",
+    "a regulariser c/2 ‖w‖² is part of the loss: each weight earns c·w on top, under every rule.",
+    steps_are_no_gradients,
+)
+def _regulariser(case: Case) -> None:
+    p, coefficients = case.problem(), {"W_rec": 0.3, "W_out": 0.2}
+    with_it = replace(p, loss=replace(p.loss, regulariser=L2.of(coefficients)))
+    plain, penalised = (q.ask(case.bound(q)).grads for q in (p, with_it))
+    added = {name: penalised[name] - plain[name] for name in plain}
+    expected = {name: coefficients.get(name, 0.0) * w for name, w in p.params.items()}
+    assert_same(added, expected, "what the regulariser adds is not c·w")
+
+
+@prop(
+    "split batches add up",
+    "the loss is a mean over samples, so the gradient of a batch is the mean of its parts'; accumulation relies on it.",
+    lambda t: steps_are_no_gradients(t) or ("its draws belong to a whole batch" if t.stochastic else ""),
+)
+def _batches(case: Case) -> None:
+    p = case.problem()
+    whole, one, three = (q.ask(case.bound(p)).grads for q in (p, p.samples(slice(0, 1)), p.samples(slice(1, 4))))
+    added = {name: (one[name] + 3 * three[name]) / 4 for name in whole}
+    assert_apart(three, whole, alive(whole), "leaving out a sample")
+    assert_same(added, whole, "the gradient of a batch is not the mean over its samples")
+
+
+@prop(
+    "float32 agrees with float64",
+    "training runs in float32: an estimate that loses its digits there was only ever right in the tests.",
+)
+def _precision(case: Case) -> None:
+    p = case.problem()
+    draws = p.draws(case.bound(p))
+    double = p.ask(case.bound(p), draws).grads
+    single = p.to(torch.float32)
+    cast = {n: v.float() if v.is_floating_point() else v for n, v in draws.items()}
+    got = single.ask(case.bound(single), cast)
+    kinds = {str(t.dtype) for t in (got.loss, got.outputs, *got.grads.values())}
+    assert kinds == {"torch.float32"}, f"on a float32 network it returns {', '.join(sorted(kinds))}."
+    assert_same({n: g.double() for n, g in got.grads.items()}, double, "float32 and float64 disagree", tol=1e-3)
+
+
+@prop(
+    "stacked seeds equal seeds alone",
+    "a sweep runs its seeds as one batch under torch.func.vmap; writing into fresh buffers, `.item()`, an `if` on data "
+    "or reading weights from the module breaks that.",
+    lambda t: "" if t.vmappable else "its traits say that seeds are looped over",
+)
+def _seeds(case: Case) -> None:
+    first = case.problem(learned=True)
+    problems = [
+        problem(first.network.neuron, learned=True, loss=first.loss.kind, when=first.loss.when, seed=s) for s in (0, 1)
+    ]
+    rules = [case.bound(p, seed=s) for s, p in enumerate(problems)]
+    draws = [p.draws(rule, seed=s) for s, (p, rule) in enumerate(zip(problems, rules, strict=True))]
+    alone = [p.ask(case.bound(p, seed=s), draws[s]).grads for s, p in enumerate(problems)]
+
+    def one(
+        kept: dict[str, Tensor], params: dict[str, Tensor], x: Tensor, target: Tensor, draws: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        loss = problems[0].loss
+        arguments = (problems[0].network, params, x, target, loss, draws)
+        grads: dict[str, Tensor] = functional_call(rules[0], kept, arguments).grads
+        return grads
+
+    shared = problems[0].loss.mask
+    problems = [replace(p, loss=p.loss.with_mask(shared)) for p in problems]
+    alone[1] = problems[1].ask(case.bound(problems[1], seed=1), draws[1]).grads
+    kept = _stack([dict([*rule.named_parameters(), *rule.named_buffers()]) for rule in rules])
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # deprecations inside torch.func
+        both = vmap(one)(
+            kept,
+            _stack([dict(p.params) for p in problems]),
+            torch.stack([p.x for p in problems]),
+            torch.stack([p.target for p in problems]),
+            _stack(draws),
+        )
+    assert_apart(alone[0], alone[1], alive(alone[1]), "another seed")
+    for s in (0, 1):
+        assert_same({n: g[s] for n, g in both.items()}, alone[s], f"seed {s} in the stack is not seed {s} alone")
+
+
+def _stack(trees: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
+
+
+@prop(
+    "runs on the neurons it is defined for, and refuses others",
+    "a rule derived for one model and run on another is a lookalike: `bind` refuses what the traits do not name.",
+)
+def _neurons(case: Case) -> None:
+    ran, loss = [], case.problem().loss
+    for name, neuron in neurons().items():
+        p = problem(neuron, loss=loss.kind, when=loss.when)
+        if case.defined_for(name):
+            try:
+                result = p.ask(case.bound(p))
+            except (Inapplicable, BpgenError):
+                continue  # options of a neuron it names, refused in so many words
+            ran.append(name)
+            assert all(bool(g.isfinite().all()) for g in result.grads.values()), f"not finite on {name}."
+        else:
+            try:
+                case.bound(p)
+            except Inapplicable:
+                continue
+            raise AssertionError(f"`bind` takes {name}, which its traits do not name: call super().bind(network).")
+    kinds = {name.split(",")[0] for name in ran}
+    missing = set(case.traits.neurons or ("Leaky",)) - kinds
+    assert not missing, f"its traits name {', '.join(sorted(missing))}, which it refuses."
+
+
+@prop(
+    "the gradient follows the data",
+    "a gradient that does not change with the inputs has learned nothing from them.",
+    lambda t: "it has no learning signal" if "none" in (t.signal_origin, t.signal_scope) else "",
+)
+def _follows(case: Case) -> None:
+    p = case.problem()
+    draws = p.draws(case.bound(p))
+    one, other = (q.ask(case.bound(q), draws).grads for q in (p, replace(p, x=randn(77, *p.x.shape))))
+    for name in RECURRENT[:2]:
+        assert one[name].norm() > 1e-9, f"the gradient of {name} is zero."
+        assert gap(other[name], one[name]) > 1e-6, f"the gradient of {name} is the same for other inputs."

@@ -1,0 +1,93 @@
+"""Node perturbation: a scalar change of the loss, correlated with the noise each neuron was given.
+
+    (1) I'_t = W_rec h_{t-1} + W_in x_t + b + σ ξ_t,   ξ ~ N(0, 1) for every current, step and sequence
+    (2) c_t = ξ_t (L(ξ) - L(-ξ)) / 2σ      antithetic, or      c_t = ξ_t (L(ξ) - L(0)) / σ
+    (3) ∂L/∂W_rec ≈ Σ_t c_t h_{t-1}ᵀ       h of the run without perturbation
+Source: Fiete and Seung 2006, Phys. Rev. Lett. 97:048104, eq. 3-5; Werfel, Xie and Seung 2005, Neural Comput. 17:2699.
+Deviation: noise on the input currents, so that (3) needs no filter and holds for every neuron; L is one sequence's own
+loss, so that sequences do not add to each other's noise; the readout has its exact gradient, and a learned initial
+state, which is not perturbed, has none.
+Shapes: ξ, c [T,B,K·N]; L [B]. Cost: 2 more forward runs a repeat (1 if not antithetic), N² per step and sample; memory
+T·N·repeats. Exact: in the mean as σ → 0 (antithetic, or a network that is linear up to its loss: bias of order σ²); its
+variance grows with T·N. Neurons: all; for spiking ones it follows the true loss smoothed by σ, not a surrogate.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bpgen.errors import require
+from bpgen.losses import Loss
+from bpgen.network import Network
+from bpgen.rules import Rule, RuleGradients, Traits
+from bpgen_rules._perturbation import gradients_of, plus_noise
+
+
+class NodePerturbation(Rule):
+    """Node perturbation with noise at every step.
+
+    Args:
+        sigma: standard deviation σ of the perturbation of a current.
+        antithetic: compare ξ with -ξ instead of with no perturbation.
+        repeats: perturbations of each sequence that are averaged, run side by side.
+    """
+
+    traits = Traits(
+        signal_origin="perturbation",
+        signal_scope="broadcast",
+        recurrence="none",
+        weight_transport=False,
+        needs_future=False,
+        online=True,
+        stochastic=True,
+        unbiased=True,
+        exact_when="in the mean, σ → 0",
+    )
+
+    def __init__(self, sigma: float = 0.01, antithetic: bool = True, repeats: int = 1) -> None:
+        super().__init__()
+        require(sigma > 0, f"sigma must be > 0, got {sigma}.")
+        require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
+        self.sigma, self.antithetic, self.repeats = sigma, antithetic, repeats
+
+    def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """ξ [T,repeats·B,K·N]."""
+        shape = (x.shape[0], self.repeats * x.shape[1], network.W_rec.shape[0])
+        return {"perturbation": torch.randn(shape, generator=random, dtype=torch.float64).to(x)}
+
+    def gradients(
+        self,
+        network: Network,
+        params: Mapping[str, Tensor],
+        x: Tensor,
+        target: Tensor,
+        loss: Loss,
+        draws: Mapping[str, Tensor],
+    ) -> RuleGradients:
+        """Equations (1) to (3)."""
+        s_0, noise, xi = draws.get("initial_state"), draws.get("current_noise"), draws["perturbation"]
+        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
+        R, B = self.repeats, x.shape[1]
+        tiled_s_0 = None if s_0 is None else s_0.repeat(R, 1, 1)
+        tiled_noise = None if noise is None else noise.repeat(1, R, 1)
+        tiled_target = target.repeat(1, R, *[1] * (target.ndim - 2)) if loss.when == "all" else _repeat(target, R)
+        tiled_loss = loss.with_mask(None if loss.mask is None else loss.mask.repeat(1, R))
+
+        def losses(perturbation: Tensor) -> Tensor:  # [R·B]
+            given = {"initial_state": tiled_s_0, "current_noise": plus_noise(tiled_noise, perturbation)}
+            tried = network.run(params, x.repeat(1, R, 1), when=loss.when, **given)
+            return tiled_loss.per_sample(tried.outputs, tiled_target, tried.h)
+
+        up = losses(self.sigma * xi)
+        if self.antithetic:
+            slope = (up - losses(-self.sigma * xi)) / (2 * self.sigma)
+        else:
+            slope = (up - loss.per_sample(run.outputs, target, run.h).repeat(R)) / self.sigma
+        c = (xi * slope.unsqueeze(-1)).unflatten(1, (R, B)).mean(1) / B
+        return gradients_of(run, c, params, target, loss, {})
+
+
+def _repeat(target: Tensor, times: int) -> Tensor:
+    """[B,...] -> [times·B,...]."""
+    return target.repeat(times, *[1] * (target.ndim - 1))

@@ -1,0 +1,106 @@
+"""REINFORCE: neurons explore with noise, and one reward tells all of them how the sequence went.
+
+    (1) I_t = W_rec h_{t-1} + W_in x_t + b + σ ξ_t,   ξ ~ N(0, 1): each current is a Gaussian unit's action
+    (2) e = Σ_t (ξ_t / σ) h_{t-1}ᵀ                    characteristic eligibility ∂ log p / ∂W_rec, of the noisy run
+    (3) ∂E[L]/∂W_rec ≈ (L - L̄) e                      L: loss of the sequence (minus its reward), L̄: baseline
+Source: Williams 1992, Mach. Learn. 8:229, eq. 4 and section 6 (Gaussian units).
+Baseline: "running_mean" of earlier batches (in the first one, the mean of that batch, which shrinks it by 1 - 1/B);
+"batch", the mean over the other sequences of the batch; or "none". None of them moves the mean of (3).
+Deviation: σ is fixed; the readout has its exact gradient on the noisy run, and a learned initial state has none.
+Loss and outputs are those of the noisy run, whose expected loss E[L] is what the rule descends.
+Shapes: ξ [T,B,K·N]; e per sequence, never stored; L [B]. Cost: one forward run and the N² weight product; memory T·N.
+Exact: in the mean, at every σ, for E[L]; its variance grows with T·N. Neurons: all.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bpgen.errors import require, unknown
+from bpgen.losses import Loss
+from bpgen.network import Network
+from bpgen.rules import Rule, RuleGradients, Traits
+from bpgen_rules._perturbation import gradients_of, plus_noise
+from bpgen_rules._running_mean import RunningMean
+
+
+class Reinforce(Rule):
+    """REINFORCE with Gaussian noise on the input currents.
+
+    Args:
+        sigma: standard deviation σ of the exploration of a current.
+        baseline: what a sequence's loss is compared with: "running_mean", "batch" or "none".
+        decay: of the running mean over batches.
+    """
+
+    traits = Traits(
+        signal_origin="perturbation",
+        signal_scope="broadcast",
+        recurrence="none",
+        weight_transport=False,
+        needs_future=False,
+        online=True,
+        stochastic=True,
+        exact_readout=False,
+        exact_when="in the mean, for the expected loss",
+    )
+
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {
+        "loss and outputs are the network's own": "they are those of the noisy run, whose expected loss it descends"
+    }
+
+    def __init__(
+        self,
+        sigma: float = 0.1,
+        baseline: Literal["running_mean", "batch", "none"] = "running_mean",
+        decay: float = 0.9,
+    ) -> None:
+        super().__init__()
+        require(sigma > 0, f"sigma must be > 0, got {sigma}.")
+        if baseline not in ("running_mean", "batch", "none"):
+            raise unknown("baseline of reinforce", baseline, ("running_mean", "batch", "none"))
+        self.sigma, self.baseline, self.average = sigma, baseline, RunningMean(decay)
+
+    def bind(self, network: Network, seed: int = 0) -> "Reinforce":
+        """Keep the baseline as precisely as the weights."""
+        super().bind(network, seed)
+        self.average.to(network.W_out)
+        return self
+
+    def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """ξ [T,B,K·N]."""
+        shape = (*x.shape[:2], network.W_rec.shape[0])
+        return {"exploration": torch.randn(shape, generator=random, dtype=torch.float64).to(x)}
+
+    def gradients(
+        self,
+        network: Network,
+        params: Mapping[str, Tensor],
+        x: Tensor,
+        target: Tensor,
+        loss: Loss,
+        draws: Mapping[str, Tensor],
+    ) -> RuleGradients:
+        """Equations (1) to (3)."""
+        xi, B = draws["exploration"], x.shape[1]
+        noise = plus_noise(draws.get("current_noise"), self.sigma * xi)
+        run = network.run(params, x, when=loss.when, initial_state=draws.get("initial_state"), current_noise=noise)
+        L = loss.per_sample(run.outputs, target, run.h)
+        advantage = L - self.expected(L)
+        c = xi * advantage.unsqueeze(-1) / (self.sigma * B)
+        return gradients_of(run, c, params, target, loss, self.average.with_value(L.mean()))
+
+    def expected(self, L: Tensor) -> Tensor:
+        """L̄, 0-d or [B]."""
+        if self.baseline == "none":
+            return torch.zeros_like(L)
+        if self.baseline == "batch":
+            require(len(L) > 1, "baseline='batch' compares the sequences of a batch: use a batch size above 1.")
+            return (L.sum() - L) / (len(L) - 1)
+        return torch.where(self.average.count > 0, self.average.mean, L.mean())
+
+    def learn(self, aux: Mapping[str, Tensor]) -> None:
+        """Take over the running mean."""
+        self.average.learn(aux)

@@ -1,0 +1,97 @@
+"""Weight perturbation: a scalar change of the loss, correlated with the noise each synapse was given.
+
+    (1) ĝ = ξ (L(W + σ ξ) - L(W - σ ξ)) / 2σ      antithetic, or      ĝ = ξ (L(W + σ ξ) - L(W)) / σ
+ξ ~ N(0, 1) for every weight that can act, one draw for the whole batch.
+Source: Jabri and Flower 1992, IEEE Trans. Neural Netw. 3:154, eq. 5 (one weight at a time); all at once: Cauwenberghs
+1993; Spall 1992, IEEE Trans. Autom. Control 37:332 (SPSA, whose ξ are signs). Averaged over repeats it is the evolution
+strategy of Salimans et al. 2017 with learning rate in place of ranks.
+Deviation: a regulariser of weights keeps its exact gradient.
+Shapes: ξ as each parameter; L 0-d. Cost: 2 forward runs a repeat (1 and one more in all if not antithetic), N² per step
+and sample; memory T·N. Exact: in the mean as σ → 0, bias of order σ²; its variance grows with the number of weights.
+Neurons: all; for spiking ones it follows the true loss smoothed by σ, not a surrogate.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bpgen.errors import require, unknown
+from bpgen.losses import Loss
+from bpgen.network import Network
+from bpgen.rules import Rule, RuleGradients, Traits
+from bpgen_rules._perturbation import gradients_of, with_regulariser
+from bpgen_rules._vectors import draw_noise, noise_of
+
+
+class WeightPerturbation(Rule):
+    """Weight perturbation.
+
+    Args:
+        sigma: standard deviation σ of the perturbation of a weight.
+        antithetic: compare ξ with -ξ instead of with no perturbation.
+        repeats: perturbations that are averaged, run one after the other.
+        over: the perturbed parameters: "all", or "recurrent" (the readout has its exact gradient).
+    """
+
+    traits = Traits(
+        signal_origin="perturbation",
+        signal_scope="broadcast",
+        recurrence="none",
+        weight_transport=False,
+        needs_future=False,
+        online=True,
+        stochastic=True,
+        unbiased=True,
+        exact_readout=False,
+        exact_when="in the mean, σ → 0",
+    )
+
+    def __init__(
+        self,
+        sigma: float = 0.01,
+        antithetic: bool = True,
+        repeats: int = 1,
+        over: Literal["all", "recurrent"] = "all",
+    ) -> None:
+        super().__init__()
+        require(sigma > 0, f"sigma must be > 0, got {sigma}.")
+        require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
+        if over not in ("all", "recurrent"):
+            raise unknown("over", over, ("all", "recurrent"))
+        self.sigma, self.antithetic, self.repeats, self.over = sigma, antithetic, repeats, over
+
+    def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """ξ for every parameter, [repeats, ...]."""
+        drawn = [draw_noise(network, random) for _ in range(self.repeats)]
+        return {name: torch.stack([d[name] for d in drawn]) for name in drawn[0]}
+
+    def gradients(
+        self,
+        network: Network,
+        params: Mapping[str, Tensor],
+        x: Tensor,
+        target: Tensor,
+        loss: Loss,
+        draws: Mapping[str, Tensor],
+    ) -> RuleGradients:
+        """Equation (1)."""
+        given = {name: draws.get(name) for name in ("initial_state", "current_noise")}
+        plain, run = replace(loss, regulariser=None), network.run(params, x, when=loss.when, **given)
+        exact = gradients_of(run, None, params, target, plain, {})
+        perturbed = [n for n in params if self.over == "all" or n not in ("W_out", "b_out")]
+        xi = noise_of(perturbed, draws)
+
+        def moved(r: int, by: float) -> Tensor:
+            at = {n: params[n] + by * xi[n][r] if n in xi else params[n] for n in params}
+            tried = network.run(at, x, when=loss.when, **given)
+            return plain.total(tried.outputs, target, at, tried.h)
+
+        grads = {n: torch.zeros_like(params[n]) if n in xi else exact.grads[n] for n in params}
+        for r in range(self.repeats):
+            up = moved(r, self.sigma)
+            slope = (up - moved(r, -self.sigma)) / 2 if self.antithetic else up - exact.loss
+            grads.update({n: grads[n] + xi[n][r] * slope / (self.sigma * self.repeats) for n in xi})
+        return with_regulariser(exact._replace(grads=grads), params, loss)

@@ -1,0 +1,141 @@
+"""The R-operator against double backward and dense Hessians, for every neuron and loss, and who gets which."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import bpgen
+from bpgen.curvature import HessianProducts
+from bpgen.curvature.bend import Bend
+from bpgen.losses import L2, Activity, Loss
+from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky
+from tests.curvature.dense import dense_hessian, objective
+from tests.neurons.strangers import Adaptive, Sine
+from tests.oracles import Problem, distance, problem, randn
+
+NEURONS = {
+    **{f"{leak}, {phi}": (lambda leak=leak, phi=phi: Leaky(0.4, phi, leak))
+       for leak in ("potential", "rate", "inside") for phi in ("relu", "tanh", "softplus", "retanh", "linear")},
+    "memoryless": lambda: Leaky(1.0, "relu"),
+    "LIF": lambda: LIF(0.4, 0.3, surrogate="gaussian"),
+    "LIF, attached": lambda: LIF(0.4, 0.3, reset="attached", surrogate="fast_sigmoid"),
+    "ALIF": lambda: ALIF(0.4, 0.3),
+    "ALIF, attached": lambda: ALIF(0.4, 0.3, reset="attached"),
+    "GRU": GRU,
+    "LSTM": LSTM,
+    "stranger, d = K = 1": Sine,
+    "stranger, d = K = 2": Adaptive,
+}  # fmt: skip
+LOSSES = {
+    "cross-entropy, last": Loss("cross_entropy", "last"),
+    "cross-entropy, all": Loss("cross_entropy", "all"),
+    "mse, last, L2": Loss("mse", "last", None, L2.of({"W_rec": 0.3, "b_out": 0.1})),
+    "mse, masked": Loss("mse", "all", randn(5, 6, 4).abs()),
+    "cross-entropy, masked, rates": Loss(
+        "cross_entropy", "all", randn(5, 6, 4).abs(), None, Activity(2.0, "rate", 0.3)
+    ),
+    "mse, last, squares": Loss("mse", "last", None, L2.of(0.1), Activity(3.0, "square")),
+}
+every_neuron = pytest.mark.parametrize("neuron", NEURONS)
+every_loss = pytest.mark.parametrize("loss", LOSSES)
+
+
+def operators(p: Problem, loss: Loss, block="all", **options) -> dict[str, HessianProducts]:
+    arguments = (p.network, p.network.params(), p.x, p.target, loss, block, p.s_0)
+    return {by: HessianProducts(*arguments, by=by, **options) for by in ("autograd", "roperator")}
+
+
+def setting(neuron: str, loss: Loss, **options) -> Problem:
+    return problem(NEURONS[neuron](), T=6, B=4, N=3, I=2, O=3, loss=loss.kind, when=loss.when, **options)
+
+
+@every_loss
+@every_neuron
+def test_products_and_both_parts_equal_double_backward(neuron, loss):
+    given = LOSSES[loss]
+    for options in ({"kappa": 0.3}, {"learned": True, "bias": "out"}):
+        p, got = setting(neuron, given, **options), {}
+        for part in ("hessian", "gauss_newton", "residual"):
+            by = operators(p, given, part=part)
+            v = randn(1, 3, by["autograd"].size)
+            expected, got[part] = by["autograd"](v), by["roperator"](v)
+            assert distance(got[part], expected) < 1e-10
+            assert distance(by["roperator"](v[1]), expected[1]) < 1e-10
+            assert expected.norm() > 1e-4
+        assert distance(got["gauss_newton"] + got["residual"], got["hessian"]) < 1e-12
+        assert distance(got["gauss_newton"], got["hessian"]) > 1e-3, "the control does not tell the parts apart"
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3])
+@pytest.mark.parametrize("by", ["roperator", "autograd"])
+def test_chunks_are_the_whole_whoever_takes_them_and_whether_kept_or_not(by, chunk_size, monkeypatch):
+    loss = LOSSES["cross-entropy, masked, rates"]
+    p = setting("potential, tanh", loss, kappa=0.3)
+    whole = operators(p, loss)[by]
+    v = randn(0, 2, whole.size)
+    chunked = operators(p, loss, chunk_size=chunk_size)[by]
+    assert bool(chunked._rest) == (by == "autograd")
+    assert distance(chunked(v), whole(v)) < 1e-13
+    monkeypatch.setattr("bpgen.curvature.products._KEEP", -1)
+    chunked = operators(p, loss, chunk_size=chunk_size)[by]
+    assert not chunked._kept
+    assert distance(chunked(v), whole(v)) < 1e-13
+
+
+def test_vectors_are_taken_in_groups_where_memory_asks_for_it(monkeypatch):
+    p = setting("potential, relu", LOSSES["mse, masked"])
+    operator = operators(p, LOSSES["mse, masked"])["roperator"]
+    v = randn(0, 5, operator.size)
+    expected = operator(v)
+    operator._width = 2
+    assert distance(operator(v), expected) < 1e-14
+
+
+@pytest.mark.parametrize("block", ["W_in", ["W_rec", "b_out"], ["W_out", "W_in", "b_rec"]])
+def test_any_subset_of_the_weights_is_a_block_of_the_whole_hessian(block):
+    p = problem(Leaky(0.4, "tanh"), kappa=0.3)
+    H = dense_hessian(p, "all")
+    names = list(p.network.params())
+    sizes = [w.numel() - (p.network.n_rec if n == "W_rec" else 0) for n, w in p.network.named_parameters()]
+    inside = torch.cat([torch.full((s,), n in ([block] if isinstance(block, str) else block))
+                        for n, s in zip(names, sizes, strict=True)])  # fmt: skip
+    for operator in operators(p, objective(p), block).values():
+        got = operator(torch.eye(operator.size, dtype=torch.float64))
+        assert distance(got, H[inside][:, inside]) < 1e-12
+
+
+def test_strangers_get_autograd_and_say_so():
+    class Derived(Leaky):
+        pass
+
+    class OtherLoss(Loss):
+        pass
+
+    p = problem(Leaky(0.4, "tanh"))
+    arguments = (p.network.params(), p.x, p.target)
+    assert HessianProducts(p.network, *arguments, Loss("mse", "all")).by == "roperator"
+    assert HessianProducts(p.network, *arguments, OtherLoss("mse", "all")).by == "autograd"
+    for neuron in (Derived(), Sine()):
+        q = problem(neuron)
+        result = bpgen.sharpness(q.network, q.x, q.target, "mse", "all")
+        assert result.products_by == "autograd"
+    assert bpgen.sharpness(p.network, p.x, p.target, "mse", "all").products_by == "roperator"
+
+
+def test_piecewise_linear_neurons_keep_no_second_derivatives_and_others_do():
+    z, u = randn(0, 6, 4, 2, 3), randn(1, 6, 4, 1, 3)
+    assert not Bend(lambda z: torch.relu(z[..., :1, :] + 2 * z[..., 1:, :]), z, u)
+    product = Bend(lambda z: z[..., :1, :] * z[..., 1:, :], z, u)
+    assert list(product.entries) == [(0, 1)]
+    assert torch.equal(product.entries[0, 1], u[..., 0, :])
+
+
+def test_single_precision_is_good_to_its_own_rounding_after_many_steps():
+    network = bpgen.Network(Leaky(0.4), 5, 40, 3)
+    x, target, loss = randn(0, 28, 16, 5).float(), torch.arange(16) % 3, Loss("cross_entropy", "last")
+    low = HessianProducts(network, network.params(), x, target, loss)
+    params = {name: w.double() for name, w in network.params().items()}
+    high = HessianProducts(network, params, x.double(), target, loss, by="autograd")
+    v = randn(0, low.size)
+    assert distance(low(v), high(v)) < 3e-6

@@ -75,12 +75,9 @@ class Local:
         self.processes = processes
 
     def launch(self, jobs: Sequence[Job], do: Callable[[Job], Result] | None = None) -> Iterator[Result]:
-        """Run all jobs by `do` (`execute`); one whose process is killed twice from outside is given up, and the others go on."""
-        left, killed, processes = (
-            {job.name: job for job in jobs},
-            dict.fromkeys((j.name for j in jobs), 0),
-            self.processes,
-        )
+        """Run all jobs by `do` (`execute`); one whose process is killed twice is given up, and the others go on."""
+        left, processes = {job.name: job for job in jobs}, self.processes
+        killed = dict.fromkeys(left, 0)
         while left:
             for job in left.values():
                 Path(job.log).unlink(missing_ok=True)

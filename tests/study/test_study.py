@@ -14,10 +14,11 @@ import yaml
 from bpgen.cli import main
 from bpgen.cli.options import resolve
 from bpgen.errors import BpgenError
-from bpgen.study.launch import Local, Result, alone, execute
+from bpgen.study.launch import Local, alone, execute
 from bpgen.study.plan import read_plan
 from bpgen.study.progress import Lines
 from bpgen.study.study import Study
+from tests.study import killer
 
 BASE = {
     "base": "digits",
@@ -187,14 +188,7 @@ def test_a_worker_killed_twice_is_given_up_and_the_others_go_on(tmp_path):
     from bpgen.study import launch
 
     jobs = [launch.Job(n, {"kill": n == "b"}, None, str(tmp_path / n), str(tmp_path / "l"), os.getpid()) for n in "abc"]
-    results = {r.name: r for r in Local(2).launch(jobs, _do)}
+    results = {r.name: r for r in Local(2).launch(jobs, killer.do)}
     assert results["b"].status == "failed"
     assert "killed twice" in results["b"].message
     assert results["a"].status == results["c"].status == "finished"
-
-
-def _do(job):
-    with open(job.log, "w"):
-        if job.config["kill"]:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return Result(job.name, "finished")

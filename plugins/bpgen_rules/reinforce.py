@@ -81,7 +81,7 @@ class Reinforce(Rule):
         xi, B = draws["exploration"], x.shape[1]
         noise = plus_noise(draws.get("current_noise"), self.sigma * xi)
         run = network.run(params, x, when=loss.when, initial_state=draws.get("initial_state"), current_noise=noise)
-        L = loss.per_sample(run.outputs, target)
+        L = loss.per_sample(run.outputs, target, run.h)
         advantage = L - self.expected(L)
         c = xi * advantage.unsqueeze(-1) / (self.sigma * B)
         return gradients_of(run, c, params, target, loss, self.average.with_value(L.mean()))

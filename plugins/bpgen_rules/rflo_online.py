@@ -41,6 +41,7 @@ class RFLOOnline(EPropOnline):
     traits = Traits(
         signal_origin="random feedback",
         signal_scope="broadcast",
+        recurrence="diagonal",
         weight_transport=False,
         needs_future=False,
         online=True,

@@ -94,7 +94,7 @@ class RewardModulatedHebbian(Rule):
         """Equations (1) to (4)."""
         noise = plus_noise(draws.get("current_noise"), draws["jumps"] / network.neuron.alpha)
         run = network.run(params, x, when=loss.when, initial_state=draws.get("initial_state"), current_noise=noise)
-        R = loss.per_sample(run.outputs, target)
+        R = loss.per_sample(run.outputs, target, run.h)
         types = trial_types(target, network.n_out).to(R)
         seen = types.sum(0)
         present = (R @ types) / seen.clamp(min=1)  # mean loss of each type in this batch [O]

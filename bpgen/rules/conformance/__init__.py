@@ -47,7 +47,7 @@ def plan(rule: str | type[Rule], **options: Any) -> list[Check]:
     else:
         first, name, make = rule(**options), rule.__name__, rule
     case = Case(name, make, first.traits, options)
-    return make_plan(case, getattr(first, "conformance_exceptions", {}))
+    return make_plan(case, first.conformance_exceptions)
 
 
 def checks(rule: str | type[Rule], **options: Any) -> list[Check]:

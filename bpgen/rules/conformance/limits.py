@@ -226,7 +226,7 @@ def _disguise(case: Case) -> None:
 def _unbiased(case: Case) -> None:
     p = case.problem(T=6, B=2)
     true = torch.cat([g.flatten() for n, g in p.true_gradients().items() if n in RECURRENT])
-    stacks = case.traits.vmappable and not case.traits.keeps_state
+    stacks = case.traits.vmappable
     rule, n_draws = case.bound(p), 8000 if stacks else 2000
     batch = [p.draws(rule, seed=s) for s in range(n_draws)]
     fixed = {"initial_state": p.s_0} if p.s_0 is not None else {}

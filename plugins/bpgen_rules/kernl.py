@@ -74,7 +74,7 @@ class KeRNL(OnlineRule):
         self.feedback.bind(network, seed)
         if self.kernel is None:
             self.kernel = torch.eye(network.n_rec).to(network.W_rec)
-            self.decay = network.W_rec.new_full((network.n_rec,), network.neuron.alpha)
+            self.decay = network.W_rec.new_zeros(network.n_rec) + network.neuron.alpha
         return self
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:

@@ -45,6 +45,7 @@ class KeRNL(OnlineRule):
         online=True,
         time_per_step="N²",
         memory="N²",
+        stochastic=True,
         neurons=("Leaky",),
         exact_when="never; RFLO at lr = 0 on the rate leak",
     )

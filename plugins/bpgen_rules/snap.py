@@ -36,7 +36,7 @@ class SnAp(OnlineRule):
         online=True,
         time_per_step="N² R², R neurons within n-1 synapses",
         memory="N² R",
-        exact_when="always",
+        exact_when="always with n > diameter of the network",
         exact_with={"n": 1000},
     )
 

@@ -27,7 +27,7 @@ from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
 from bpgen.training.data import TaskData, fitted
-from bpgen.training.module import RuleTraining
+from bpgen.training.module import RuleTraining, check_steps
 from bpgen.training.optim import Optimizer, Schedule
 from bpgen.training.run_folder import RunFolder, config_hash, load_file
 
@@ -44,13 +44,14 @@ class Outcome(NamedTuple):
     message: str
 
 
-def fit(config: dict[str, Any], say: Say = print, terminal: bool = False) -> Outcome:
+def fit(config: dict[str, Any], say: Say = print, terminal: bool = False, draw: bool = True) -> Outcome:
     """Train and measure one network, in a new folder.
 
     Args:
         config: all options, as `bpgen fit --print_config` shows them.
         say: where lines for the user go.
         terminal: draw a progress bar instead of a line per evaluation.
+        draw: draw the figures of the run; a study draws its own.
 
     Raises:
         BpgenError: bad input; found before anything is written.
@@ -60,10 +61,10 @@ def fit(config: dict[str, Any], say: Say = print, terminal: bool = False) -> Out
     name = f"{config['task']['name']}-{config['rule']['name']}-seed{config['seed']}"
     folder = RunFolder.create(config["out"], name)
     folder.write_config(config)
-    return _train(config, folder, module, data, measurements, say, terminal)
+    return _train(config, folder, module, data, measurements, say, terminal, draw=draw)
 
 
-def resume(path: str, say: Say = print, terminal: bool = False) -> Outcome:
+def resume(path: str, say: Say = print, terminal: bool = False, draw: bool = True) -> Outcome:
     """Continue an interrupted run in its own folder, bit for bit as if it had not been interrupted.
 
     Raises:
@@ -86,7 +87,15 @@ def resume(path: str, say: Say = print, terminal: bool = False) -> Outcome:
     ]
     require(same, f"{path}/config.yaml does not fit the checkpoint: was it edited? Start a new run with it instead.")
     folder.forget_after(checkpoint["global_step"])
-    return _train(config, folder, module, data, measurements, say, terminal, resumed=True)
+    return _train(config, folder, module, data, measurements, say, terminal, resumed=True, draw=draw)
+
+
+def filled(config: dict[str, Any], task: Task | None = None) -> dict[str, Any]:
+    """The config with what it leaves to the task: what a run writes down, and what `config_hash` names."""
+    task = task or make_task(config)
+    options = config["loss"]
+    loss = {**options, "kind": options["kind"] or task.loss, "when": options["when"] or task.when}
+    return {**config, "loss": loss}
 
 
 def _set_threads(config: dict[str, Any]) -> None:
@@ -101,13 +110,8 @@ def _parts(
 ) -> tuple[RuleTraining, TaskData, list[Measurement], dict[str, Any]]:
     """Everything a run needs, and the config with what it left to the task filled in."""
     task = make_task(config)
-    loss_options = {
-        **config["loss"],
-        "kind": config["loss"]["kind"] or task.loss,
-        "when": config["loss"]["when"] or task.when,
-    }
-    config = {**config, "loss": loss_options}
-    loss = make_loss(**loss_options)
+    config = filled(config, task)
+    loss = make_loss(**config["loss"])
     options = TrainerOptions(**config["trainer"])
     require(
         options.accelerator != "gpu" or torch.cuda.is_available() or torch.backends.mps.is_available(),
@@ -126,6 +130,8 @@ def _parts(
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
+    if module.rule.traits.update == "step":
+        check_steps(options.clip, options.accumulate)
     free = bool(network.masks().get("W_rec", torch.ones(1)).any())
     require(
         free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
@@ -155,8 +161,11 @@ def _train(
     say: Say,
     terminal: bool,
     resumed: bool = False,
+    draw: bool = True,
 ) -> Outcome:
     before = folder.summary()
+    if module.rule.traits.update == "step":
+        say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")
     for measurement in measurements:
         if measurement.enabled:
             measurement.spiking = module.network.neuron.spiking
@@ -182,10 +191,14 @@ def _train(
     except DivergedError as error:
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         status = "diverged"
-        message = (
-            f"diverged: {error}, with learning rate {lr:g}. Try a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
-            f"{', a smaller --rule.scale' if 'scale' in config['rule'] else ''} or --trainer.clip 1."
-        )
+        smaller = f"a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
+        if module.rule.traits.update == "step":
+            smaller = f"smaller steps by the options of the rule (bpgen fit --rule {config['rule']['name']} --help)"
+        elif "scale" in config["rule"]:
+            smaller += ", a smaller --rule.scale or --trainer.clip 1"
+        else:
+            smaller += " or --trainer.clip 1"
+        message = f"diverged: {error}, with learning rate {lr:g}. Try {smaller}."
     except (RunInterrupted, KeyboardInterrupt) as stop:
         status, code = "interrupted", 128 + getattr(stop, "signum", 2)
         run = shlex.quote(str(folder.path))
@@ -195,7 +208,8 @@ def _train(
     if logger is not None:
         summary["wandb_id"] = logger.experiment.id
     folder.write_summary(summary)
-    _draw(config, folder)
+    if draw:
+        _draw(config, folder)
     if logger is not None:
         for picture in sorted((folder.path / "figures").glob("*.png")):
             logger.log_image(f"figures/{picture.stem}", [str(picture)])

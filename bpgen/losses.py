@@ -97,6 +97,12 @@ class Activity:
             return 0.5 * self.coefficient * h[1:].square().mean()
         return 0.5 * self.coefficient / h.shape[1] * (h[1:].mean(0) - self.target).square().sum()
 
+    def per_sample(self, h: Tensor) -> Tensor:
+        """E of each sequence [B], whose mean is `value`."""
+        if self.form == "square":
+            return 0.5 * self.coefficient * h[1:].square().mean((0, 2))
+        return 0.5 * self.coefficient * (h[1:].mean(0) - self.target).square().sum(-1)
+
     def gradient(self, h: Tensor) -> Tensor:
         """∂E/∂h_t [T,B,N] at fixed other activities, t = 1..T: what each neuron is told, by itself alone."""
         T, B, N = h[1:].shape
@@ -148,12 +154,16 @@ class Loss:
         per_step = self._per_step(outputs, target)
         return (per_step.sum() if weights is None else (per_step * weights).sum()) / n
 
-    def per_sample(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sequence without regulariser, [B], whose mean is `data`: what a reward tells about it."""
+    def per_sample(self, outputs: Tensor, target: Tensor, h: Tensor | None = None) -> Tensor:
+        """The loss of each sequence [B]: what a reward tells about it.
+
+        Its mean is the loss without regularisers, plus that of the activities h [T+1,B,N] where they are given.
+        """
         weights, n = self._weights(outputs)
         per_step = self._per_step(outputs, target)
         per_step = per_step if weights is None else per_step * weights
-        return (per_step if self.when == "last" else per_step.sum(0)) * (outputs.shape[-2] / n)
+        each = (per_step if self.when == "last" else per_step.sum(0)) * (outputs.shape[-2] / n)
+        return each if h is None or self.activity is None else each + self.activity.per_sample(h)
 
     def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss without regulariser and e = ∂L/∂y, shaped like `outputs`, in closed form."""

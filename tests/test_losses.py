@@ -179,6 +179,8 @@ def test_activity_value_gradient_and_split_batches(form, target):
     activity, h = Activity(0.6, form, target), randn(4, T + 1, B, 5).requires_grad_()
     expected = activity_cost(list(h), 0.6, form, target)
     torch.testing.assert_close(activity.value(h), expected)
+    torch.testing.assert_close(activity.per_sample(h).mean(), expected)
+    torch.testing.assert_close(activity.per_sample(h)[:1], activity.value(h[:, :1]).expand(1))
     slope = torch.autograd.grad(expected, h)[0]
     assert not slope[0].any()  # the start of a sequence costs nothing
     torch.testing.assert_close(activity.gradient(h.detach()), slope[1:])

@@ -39,9 +39,15 @@ class RuleGradients(NamedTuple):
 
 
 class Rule(nn.Module):
-    """Base of all rules. Hyper-parameters go to the constructor; what survives a batch is a buffer or parameter."""
+    """Base of all rules. Hyper-parameters go to the constructor; what survives a batch is a buffer or parameter.
+
+    Attributes:
+        traits: what the rule needs and costs; the conformance suite holds it to them.
+        conformance_exceptions: checks of that suite (by name) that the rule fails for a reason, which it gives.
+    """
 
     traits: ClassVar[Traits] = Traits()
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {}
 
     def bind(self, network: Network, seed: int = 0) -> Rule:
         """Fit the rule to a network: draw what is fixed for life (feedback weights). Returns itself.
@@ -57,6 +63,13 @@ class Rule(nn.Module):
         if defined and name not in defined:
             raise BpgenError(f"{type(self).__name__} is defined for {', '.join(defined)}, not for {name}.")
         return self
+
+    def check(self, loss: Loss) -> None:
+        """See that the rule is defined for this loss; every loss will do by default.
+
+        Raises:
+            BpgenError: it is not, with what to use.
+        """
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """The random numbers one call of `gradients` uses, by name; none by default."""

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from bpgen.errors import DivergedError
+from bpgen.errors import DivergedError, require
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.rules import Carry, Rule, RuleGradients, gradients_of_chunk
@@ -42,8 +42,11 @@ class RuleTraining(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        rule.check(loss)
         self.network, self.rule, self.loss, self.seed = network, rule.bind(network, seed), loss, seed
         self.optimizer, self.schedule = optimizer or Optimizer(), schedule or Schedule()
+        if rule.traits.update == "step":
+            self.optimizer = plain_steps(self.optimizer, self.schedule)
         self.last_loss = float("nan")
         self.carry: Carry | None = None
 
@@ -53,6 +56,11 @@ class RuleTraining(pl.LightningModule):
             object.__setattr__(self, name, value)  # a module's own bookkeeping of attributes costs 0.1 ms a step
         else:
             super().__setattr__(name, value)
+
+    def on_fit_start(self) -> None:
+        """A finished weight change must reach the weights as it is."""
+        if self.rule.traits.update == "step":
+            check_steps(self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches)
 
     def training_step(self, batch: Split | Chunk, batch_idx: int) -> Tensor:
         """The rule's gradient, handed to autograd as a loss whose value is true and whose gradient is the rule's."""
@@ -109,6 +117,34 @@ class RuleTraining(pl.LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.schedule.factor(k, n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def plain_steps(optimizer: Optimizer, schedule: Schedule) -> Optimizer:
+    """The optimizer of a rule that hands over finished weight changes: learning rate 1, and nothing that rescales.
+
+    Raises:
+        BpgenError: the options ask for something that would rescale them; optimizer.lr alone is passed over.
+    """
+    plain = replace(optimizer, lr=Optimizer().lr) == Optimizer() and schedule == Schedule()
+    require(
+        plain,
+        "this rule hands over finished weight changes (trait update='step'), which an optimizer must not rescale: "
+        "use optimizer sgd without momentum and lr_scale, and a constant schedule.",
+    )
+    return Optimizer(lr=1.0)
+
+
+def check_steps(clip: float | None, accumulate: int) -> None:
+    """See that the trainer leaves finished weight changes as they are.
+
+    Raises:
+        BpgenError: it would clip or average them.
+    """
+    require(
+        not clip and accumulate == 1,
+        "this rule hands over finished weight changes (trait update='step'): leave trainer.clip and "
+        "trainer.accumulate at their defaults.",
+    )
 
 
 def straight_through(loss: Tensor, network: Network, grads: dict[str, Tensor]) -> Tensor:

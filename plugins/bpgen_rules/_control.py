@@ -3,8 +3,9 @@
     (1) ρ = ⟨ĝ, g⟩ / ‖g‖²,   ĝ = ρ g + e,  ⟨e, g⟩ = 0        as the callback `alignment` reports them
     (2) applied = control(ĝ, g) + gradient of the regulariser
 Source: the theorem of Liu et al. 2022, NeurIPS, which bounds the curvature of stable minima by 2/(η ρ).
-ĝ and g are gradients of the data term alone, taken together over all parameters: a regulariser is exact under every
-rule, so a control leaves it untouched, as its reference does. over="recurrent" takes (1) over all parameters but W_out
+ĝ and g are gradients without the regulariser of weights, taken together over all parameters: that one is exact under
+every rule, so a control leaves it untouched, as its reference does (a cost of the activity is credited by each rule in
+its own way, and is part of both). over="recurrent" takes (1) over all parameters but W_out
 and b_out, which then keep their exact gradient, as they do under most references; over="all" mixes that exact part
 into ρ and scales the readout along.
 The reference is bound with the control's own seed and handed the same draws, so it is the very rule a run of its own
@@ -12,7 +13,8 @@ with that seed would train with. Where g = 0, ρ is 0 and no control divides by 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,10 @@ class Control(Rule):
         reference_options: its options.
         over: the parameters that ĝ and g are taken over: "all", or the "recurrent" ones, all but the readout's.
     """
+
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {
+        "split batches add up": "ρ and norms are taken over the whole batch"
+    }
 
     def __init__(self, reference: str | None, reference_options: Mapping[str, Any] | None, over: Over) -> None:
         super().__init__()
@@ -77,7 +83,7 @@ class Control(Rule):
         draws: Mapping[str, Tensor],
     ) -> RuleGradients:
         """Equation (2)."""
-        batch = (network, params, x, target, loss.without_regulariser())
+        batch = (network, params, x, target, replace(loss, regulariser=None))
         shared = {name: value for name, value in draws.items() if "/" not in name}  # of the network, not of a rule
         exact = self.exact.gradients(*batch, shared)
         estimate, aux = {}, {}

@@ -17,9 +17,15 @@ def gradients_of(
     loss: Loss,
     aux: Mapping[str, Tensor],
 ) -> RuleGradients:
-    """Credit of the currents [T,B,K·N], or none, as gradients; readout and regulariser have their exact ones."""
+    """Credit of the currents [T,B,K·N], or none, as gradients.
+
+    The readout has its exact one (with output feedback, that of y_t as the output alone), and so has a regulariser of
+    weights.
+    """
     network = trajectory.network
     value, error = loss.data_and_error(trajectory.outputs, target)
+    if loss.activity is not None:
+        value = value + loss.activity.value(trajectory.h)
     if currents is None:
         currents = trajectory.x.new_zeros(0, trajectory.x.shape[1], network.W_rec.shape[0])  # at the last 0 steps
     credit = Credit(currents.unflatten(-1, (network.neuron.n_currents, network.n_rec)))
@@ -27,13 +33,13 @@ def gradients_of(
     return with_regulariser(RuleGradients(value, trajectory.outputs, grads, dict(aux)), params, loss)
 
 
-def with_regulariser(data: RuleGradients, params: Mapping[str, Tensor], loss: Loss) -> RuleGradients:
-    """The result for the data term with the regulariser's value and exact gradient added."""
+def with_regulariser(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss) -> RuleGradients:
+    """The result with the value and the exact gradient of the loss's regulariser of weights added."""
     if loss.regulariser is None:
-        return data
+        return result
     extra = loss.regulariser.gradient(params)
-    grads = {name: g + extra[name] if name in extra else g for name, g in data.grads.items()}
-    return data._replace(loss=data.loss + loss.regulariser.value(params), grads=grads)
+    grads = {name: g + extra[name] if name in extra else g for name, g in result.grads.items()}
+    return result._replace(loss=result.loss + loss.regulariser.value(params), grads=grads)
 
 
 def plus_noise(noise: Tensor | None, perturbation: Tensor) -> Tensor:

@@ -39,8 +39,7 @@ class DNI(OnlineRule):
         online=True,
         time_per_step="N²",
         memory="N²",
-        exact_when="T = 1",
-        keeps_state=True,
+        exact_when="its synthesiser is perfect; T = 1",
     )
 
     def __init__(self, lr: float = 0.1) -> None:

@@ -46,7 +46,6 @@ class KeRNL(OnlineRule):
         online=True,
         time_per_step="N²",
         memory="N²",
-        keeps_state=True,
         neurons=("Leaky",),
         exact_when="never; RFLO at lr = 0 on the rate leak",
     )

@@ -36,10 +36,12 @@ class NodePerturbation(Rule):
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
         stochastic=True,
+        unbiased=True,
         exact_when="in the mean, σ → 0",
     )
 
@@ -74,14 +76,14 @@ class NodePerturbation(Rule):
 
         def losses(perturbation: Tensor) -> Tensor:  # [R·B]
             given = {"initial_state": tiled_s_0, "current_noise": plus_noise(tiled_noise, perturbation)}
-            outputs = network.run(params, x.repeat(1, R, 1), when=loss.when, **given).outputs
-            return tiled_loss.per_sample(outputs, tiled_target)
+            tried = network.run(params, x.repeat(1, R, 1), when=loss.when, **given)
+            return tiled_loss.per_sample(tried.outputs, tiled_target, tried.h)
 
         up = losses(self.sigma * xi)
         if self.antithetic:
             slope = (up - losses(-self.sigma * xi)) / (2 * self.sigma)
         else:
-            slope = (up - loss.per_sample(run.outputs, target).repeat(R)) / self.sigma
+            slope = (up - loss.per_sample(run.outputs, target, run.h).repeat(R)) / self.sigma
         c = (xi * slope.unsqueeze(-1)).unflatten(1, (R, B)).mean(1) / B
         return gradients_of(run, c, params, target, loss, {})
 

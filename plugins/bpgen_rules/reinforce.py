@@ -13,7 +13,7 @@ Exact: in the mean, at every σ, for E[L]; its variance grows with T·N. Neurons
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,12 +38,18 @@ class Reinforce(Rule):
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
         stochastic=True,
+        exact_readout=False,
         exact_when="in the mean, for the expected loss",
     )
+
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {
+        "loss and outputs are the network's own": "they are those of the noisy run, whose expected loss it descends"
+    }
 
     def __init__(
         self,
@@ -81,7 +87,7 @@ class Reinforce(Rule):
         xi, B = draws["exploration"], x.shape[1]
         noise = plus_noise(draws.get("current_noise"), self.sigma * xi)
         run = network.run(params, x, when=loss.when, initial_state=draws.get("initial_state"), current_noise=noise)
-        L = loss.per_sample(run.outputs, target)
+        L = loss.per_sample(run.outputs, target, run.h)
         advantage = L - self.expected(L)
         c = xi * advantage.unsqueeze(-1) / (self.sigma * B)
         return gradients_of(run, c, params, target, loss, self.average.with_value(L.mean()))

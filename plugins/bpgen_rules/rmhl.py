@@ -16,7 +16,7 @@ Exact: never; not an estimate of the gradient, whose mean it is correlated with.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,12 +43,18 @@ class RewardModulatedHebbian(Rule):
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
         stochastic=True,
+        exact_readout=False,
         neurons=("Leaky",),
     )
+
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {
+        "loss and outputs are the network's own": "they are those of the noisy run, whose expected loss it descends"
+    }
 
     def __init__(
         self,
@@ -94,7 +100,7 @@ class RewardModulatedHebbian(Rule):
         """Equations (1) to (4)."""
         noise = plus_noise(draws.get("current_noise"), draws["jumps"] / network.neuron.alpha)
         run = network.run(params, x, when=loss.when, initial_state=draws.get("initial_state"), current_noise=noise)
-        R = loss.per_sample(run.outputs, target)
+        R = loss.per_sample(run.outputs, target, run.h)
         types = trial_types(target, network.n_out).to(R)
         seen = types.sum(0)
         present = (R @ types) / seen.clamp(min=1)  # mean loss of each type in this batch [O]

@@ -5,13 +5,14 @@
 Source: Jabri and Flower 1992, IEEE Trans. Neural Netw. 3:154, eq. 5 (one weight at a time); all at once: Cauwenberghs
 1993; Spall 1992, IEEE Trans. Autom. Control 37:332 (SPSA, whose ξ are signs). Averaged over repeats it is the evolution
 strategy of Salimans et al. 2017 with learning rate in place of ranks.
-Deviation: the regulariser keeps its exact gradient.
+Deviation: a regulariser of weights keeps its exact gradient.
 Shapes: ξ as each parameter; L 0-d. Cost: 2 forward runs a repeat (1 and one more in all if not antithetic), N² per step
 and sample; memory T·N. Exact: in the mean as σ → 0, bias of order σ²; its variance grows with the number of weights.
 Neurons: all; for spiking ones it follows the true loss smoothed by σ, not a surrogate.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -38,10 +39,13 @@ class WeightPerturbation(Rule):
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
         stochastic=True,
+        unbiased=True,
+        exact_readout=False,
         exact_when="in the mean, σ → 0",
     )
 
@@ -75,14 +79,15 @@ class WeightPerturbation(Rule):
     ) -> RuleGradients:
         """Equation (1)."""
         given = {name: draws.get(name) for name in ("initial_state", "current_noise")}
-        run = network.run(params, x, when=loss.when, **given)
-        exact = gradients_of(run, None, params, target, loss.without_regulariser(), {})
+        plain, run = replace(loss, regulariser=None), network.run(params, x, when=loss.when, **given)
+        exact = gradients_of(run, None, params, target, plain, {})
         perturbed = [n for n in params if self.over == "all" or n not in ("W_out", "b_out")]
         xi = noise_of(perturbed, draws)
 
         def moved(r: int, by: float) -> Tensor:
             at = {n: params[n] + by * xi[n][r] if n in xi else params[n] for n in params}
-            return loss.data(network.run(at, x, when=loss.when, **given).outputs, target)
+            tried = network.run(at, x, when=loss.when, **given)
+            return plain.total(tried.outputs, target, at, tried.h)
 
         grads = {n: torch.zeros_like(params[n]) if n in xi else exact.grads[n] for n in params}
         for r in range(self.repeats):

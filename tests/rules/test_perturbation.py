@@ -15,13 +15,14 @@ from torch.func import functional_call, vmap
 import bpgen
 from bpgen import load_rule
 from bpgen.errors import BpgenError
-from bpgen.losses import L2, Loss
+from bpgen.losses import L2, Activity, Loss
 from bpgen.neurons import GRU, Leaky
 from bpgen.streams import generator
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
     acting,
+    activity_cost,
     assert_differ,
     assert_equal,
     autograd,
@@ -150,7 +151,7 @@ class NodeSummed(NodePerturbation):
 
 
 class BatchLoss(Loss):
-    def per_sample(self, outputs, target):
+    def per_sample(self, outputs, target, h=None):
         each = super().per_sample(outputs, target)
         return each.sum().expand(len(each))
 
@@ -231,29 +232,53 @@ def test_mutants_are_killed(mutant):
 
 @every_row
 @pytest.mark.parametrize(("loss", "when", "masked"), [("cross_entropy", "last", False), ("cross_entropy", "all", True)])
-def test_losses_masks_regulariser_and_the_networks_own_noise(row, loss, when, masked):
-    """Against the loss written out, at first order: noise so small that the slope is the derivative along it."""
+def test_a_regulariser_of_weights_is_exact_and_one_of_the_activity_is_looked_at(row, loss, when, masked):
     p = problem(Leaky(0.4, "softplus"), loss=loss, when=when, masked=masked)
-    rule, own = ROWS[row][0](), 0.3 * randn(77, 7, 3, 5)
+    rule, own, cost = ROWS[row][0](), 0.3 * randn(77, 7, 3, 5), Activity(0.7, "rate", 0.1)
     draws = {**draw(p, rule), "current_noise": own}
-    plain = Loss(loss, when, p.mask)
+    plain = Loss(loss, when, p.mask, None, cost)
     data, total = call(p, rule, draws, plain), call(p, rule, draws, replace(plain, regulariser=L2({"W_rec": 0.3})))
     params = p.network.params()
     assert_equal({"W_rec": total.grads["W_rec"] - data.grads["W_rec"]}, {"W_rec": 0.3 * params["W_rec"]})
     torch.testing.assert_close(total.loss - data.loss, 0.15 * params["W_rec"].square().sum())
     assert all(torch.equal(total.grads[n], data.grads[n]) for n in params if n != "W_rec")
-    if "perturbation" in draws:
-        rule.sigma = 1e-6
-        xi, error = draws["perturbation"], call(p, rule, draws, plain).grads["b_rec"]
-        scaled = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    noise = {"exploration": getattr(rule, "sigma", 0), "jumps": 1 / 0.4}
+    made = own + sum(factor * draws[n] for n, factor in noise.items() if n in draws)
+    slow_run = run_slow(p, params, noise=made)
+    expected = true_loss(slow_run.outputs, p.target, loss, when, p.mask)
+    torch.testing.assert_close(data.loss, expected + activity_cost(slow_run.h, 0.7, "rate", 0.1))
+    torch.testing.assert_close(data.outputs, slow_run.outputs)
+    if "reinforce" in row:
+        torch.testing.assert_close(data.aux["mean"], data.loss)
+    without = call(p, rule, draws, replace(plain, activity=None)).grads
+    assert_differ(without, data.grads, RECURRENT)
+
+
+@pytest.mark.parametrize(("loss", "when", "masked"), [("cross_entropy", "last", False), ("cross_entropy", "all", True)])
+def test_a_small_perturbation_finds_the_slope_along_it(loss, when, masked):
+    """By autograd, of every kind of loss and with a cost of the activity, the network having noise of its own."""
+    p, cost = problem(Leaky(0.4, "softplus"), loss=loss, when=when, masked=masked), Activity(0.7, "rate", 0.1)
+    own, plain = 0.3 * randn(77, 7, 3, 5), Loss(loss, when, p.mask, None, cost)
+
+    def slope(q, noise, move):
+        by = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        params = {n: w + by * move.get(n, 0) for n, w in q.network.params().items()}
+        tried = run_slow(q, params, noise=noise + by * move.get("currents", 0))
+        value = true_loss(tried.outputs, q.target, loss, when, q.mask) + activity_cost(tried.h, 0.7, "rate", 0.1)
+        return torch.autograd.grad(value, by)[0]
+
+    for antithetic, tol in ((True, 1e-7), (False, 1e-3)):
+        node, weight = NodePerturbation(1e-5, antithetic), WeightPerturbation(1e-5, antithetic)
+        xi, expected = draw(p, node)["perturbation"], 0
         for b in range(3):
-            one = p.part(slice(b, b + 1))
-            slow_run = run_slow(one, params, noise=own[:, b : b + 1] + scaled * xi[:, b : b + 1])
-            value = true_loss(slow_run.outputs, one.target, loss, when, one.mask)
-            (slope,) = torch.autograd.grad(value, scaled)
-            tolerance = 1e-9 if rule.antithetic else 1e-4
-            error = error - slope * xi[:, b].sum(0) / 3
-        assert error.norm() < tolerance * data.grads["b_rec"].norm() + tolerance
+            one = slice(b, b + 1)
+            expected = expected + slope(p.part(one), own[:, one], {"currents": xi[:, one]}) * xi[:, b].sum(0) / 3
+        draws = {"perturbation": xi, "current_noise": own}
+        assert_equal(call(p, node, draws, plain).grads, {"b_rec": expected}, tol=tol)
+        draws = {**draw(p, weight), "current_noise": own}
+        xi = {n.removeprefix("noise/"): v[0] for n, v in draws.items()}
+        expected = {n: slope(p, own, xi) * v for n, v in xi.items() if n in WEIGHTS}
+        assert_equal(call(p, weight, draws, plain).grads, expected, tol=tol)
 
 
 def test_repeats_are_the_mean_of_single_perturbations():

@@ -18,10 +18,20 @@ _HOMES = {
     "sharpness": "bpgen.curvature",
     "load_run": "bpgen.training.run_folder",
 }
-__all__ = ["Network", "conformance", "gradients", "list_rules", "load_rule", "load_run", "neurons", "sharpness"]
+__all__ = [
+    "Network",
+    "conformance",
+    "gradients",
+    "list_rules",
+    "load_rule",
+    "load_run",
+    "neurons",
+    "sharpness",
+    "stability",
+]
 
 if TYPE_CHECKING:
-    from bpgen import conformance, neurons
+    from bpgen import conformance, neurons, stability
     from bpgen.curvature import sharpness
     from bpgen.network import Network
     from bpgen.rules import gradients, list_rules, load_rule
@@ -31,7 +41,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name in ("conformance", "neurons"):
+    if name in ("conformance", "neurons", "stability"):
         return import_module(f"bpgen.{name}")
     raise AttributeError(f"module 'bpgen' has no attribute {name!r}")
 

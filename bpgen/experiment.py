@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 import bpgen
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Stability
 from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
@@ -44,13 +44,14 @@ class Outcome(NamedTuple):
     message: str
 
 
-def fit(config: dict[str, Any], say: Say = print, terminal: bool = False) -> Outcome:
+def fit(config: dict[str, Any], say: Say = print, terminal: bool = False, draw: bool = True) -> Outcome:
     """Train and measure one network, in a new folder.
 
     Args:
         config: all options, as `bpgen fit --print_config` shows them.
         say: where lines for the user go.
         terminal: draw a progress bar instead of a line per evaluation.
+        draw: draw the figures of the run; a study draws its own.
 
     Raises:
         BpgenError: bad input; found before anything is written.
@@ -60,10 +61,10 @@ def fit(config: dict[str, Any], say: Say = print, terminal: bool = False) -> Out
     name = f"{config['task']['name']}-{config['rule']['name']}-seed{config['seed']}"
     folder = RunFolder.create(config["out"], name)
     folder.write_config(config)
-    return _train(config, folder, module, data, measurements, say, terminal)
+    return _train(config, folder, module, data, measurements, say, terminal, draw=draw)
 
 
-def resume(path: str, say: Say = print, terminal: bool = False) -> Outcome:
+def resume(path: str, say: Say = print, terminal: bool = False, draw: bool = True) -> Outcome:
     """Continue an interrupted run in its own folder, bit for bit as if it had not been interrupted.
 
     Raises:
@@ -86,7 +87,15 @@ def resume(path: str, say: Say = print, terminal: bool = False) -> Outcome:
     ]
     require(same, f"{path}/config.yaml does not fit the checkpoint: was it edited? Start a new run with it instead.")
     folder.forget_after(checkpoint["global_step"])
-    return _train(config, folder, module, data, measurements, say, terminal, resumed=True)
+    return _train(config, folder, module, data, measurements, say, terminal, resumed=True, draw=draw)
+
+
+def filled(config: dict[str, Any], task: Task | None = None) -> dict[str, Any]:
+    """The config with what it leaves to the task: what a run writes down, and what `config_hash` names."""
+    task = task or make_task(config)
+    options = config["loss"]
+    loss = {**options, "kind": options["kind"] or task.loss, "when": options["when"] or task.when}
+    return {**config, "loss": loss}
 
 
 def _set_threads(config: dict[str, Any]) -> None:
@@ -101,13 +110,8 @@ def _parts(
 ) -> tuple[RuleTraining, TaskData, list[Measurement], dict[str, Any]]:
     """Everything a run needs, and the config with what it left to the task filled in."""
     task = make_task(config)
-    loss_options = {
-        **config["loss"],
-        "kind": config["loss"]["kind"] or task.loss,
-        "when": config["loss"]["when"] or task.when,
-    }
-    config = {**config, "loss": loss_options}
-    loss = make_loss(**loss_options)
+    config = filled(config, task)
+    loss = make_loss(**config["loss"])
     options = TrainerOptions(**config["trainer"])
     require(
         options.accelerator != "gpu" or torch.cuda.is_available() or torch.backends.mps.is_available(),
@@ -116,10 +120,12 @@ def _parts(
     network = make_network(config, task)
     optimizer, schedule = Optimizer(**config["optimizer"]), Schedule(**config["schedule"])
     optimizer.build(network.named_parameters())  # a wrong weight name is bad input: found here, not in training
+    stability = Stability(**config.get("stability", {}))  # runs of earlier versions have none
     measurements = [
         GeneralizationGap(**config["gap"]),
         Sharpness(**config["sharpness"]),
         Alignment(**config["alignment"]),
+        stability,
     ]
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
@@ -132,6 +138,8 @@ def _parts(
         "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
     )
     _check_data(task, loss)
+    if stability.enabled:
+        stability.check(module, task)
     data = TaskData(task, loss, options.batch_size, config["seed"], options.chunk, options.stream)
     if options.chunk is not None:
         check_chunks(module.rule, network)
@@ -153,12 +161,14 @@ def _train(
     say: Say,
     terminal: bool,
     resumed: bool = False,
+    draw: bool = True,
 ) -> Outcome:
     before = folder.summary()
     if module.rule.traits.update == "step":
         say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")
     for measurement in measurements:
         if measurement.enabled:
+            measurement.spiking = module.network.neuron.spiking
             say(measurement.describe(data.task))
     run_id = before.get("wandb_id")
     track = tracking.Tracking(**config["tracking"])
@@ -198,7 +208,8 @@ def _train(
     if logger is not None:
         summary["wandb_id"] = logger.experiment.id
     folder.write_summary(summary)
-    _draw(config, folder)
+    if draw:
+        _draw(config, folder)
     if logger is not None:
         for picture in sorted((folder.path / "figures").glob("*.png")):
             logger.log_image(f"figures/{picture.stem}", [str(picture)])

@@ -52,7 +52,8 @@ def sharpness(ax: Axes, table: pd.DataFrame) -> None:
     """Leading Hessian eigenvalue with its residual as error bar, and the stability bound 2/η of gradient descent."""
     surrogate = "sharpness/surrogate/lambda_max" in table
     name = "sharpness/surrogate" if surrogate else "sharpness"
-    if table.get(f"{name}/lambda_max", pd.Series(dtype=float)).notna().any():
+    measured = _has(table, f"{name}/lambda_max")
+    if measured:
         ax.errorbar(
             table["step"],
             table[f"{name}/lambda_max"],
@@ -74,7 +75,31 @@ def sharpness(ax: Axes, table: pd.DataFrame) -> None:
         ylabel="curvature (loss per weight²)",
         title=f"Sharpness of the {'surrogate network' if surrogate else 'true loss'}",
     )
-    ax.legend(frameon=False)
+    if measured:
+        ax.legend(frameon=False)
+
+
+def stability(ax: Axes, table: pd.DataFrame) -> None:
+    """λ_1 of all weights and the rule's own leading |μ_1|, against the bounds 2/η and 2/(η ρ_1) on them."""
+    name = next((n for n in ("stability", "stability/surrogate") if _has(table, f"{n}/lambda_max")), None)
+    ax.set(xlabel="training step", ylabel="curvature (loss per weight²)", title="Edge of stability, all weights")
+    if name is None:
+        return
+    steps = table["step"]
+    curvature, residual = table[f"{name}/lambda_max"], table[f"{name}/residual"]
+    ax.errorbar(
+        steps, curvature, yerr=residual, color="#0072B2", marker=".", label=r"$\lambda_1$ of the loss (bar: residual)"
+    )
+    ax.plot(steps, table[f"{name}/mu_abs"], color="#009E73", marker=".", ls="-.", label=r"$|\mu_1|$ of the rule")
+    ax.plot(steps, table[f"{name}/bound"], color="#D55E00", ls="--", label=r"$2/\eta$")
+    ax.plot(steps, table[f"{name}/bound_rho"], color="#000000", ls=":", label=r"$2/(\eta\rho_1)$")
+    shown = pd.concat([curvature, table[f"{name}/mu_abs"], table[f"{name}/bound"], table[f"{name}/bound_rho"]]).dropna()
+    if shown.min() > 0 and shown.max() > 20 * shown.min():
+        ax.set_yscale("log")
+        ax.legend(frameon=False)
+    else:
+        ax.set_ylim(0, 1.45 * shown.max())  # room for the legend
+        ax.legend(frameon=False, ncols=2, loc="upper right")
 
 
 def alignment(ax: Axes, table: pd.DataFrame) -> None:
@@ -87,16 +112,18 @@ def alignment(ax: Axes, table: pd.DataFrame) -> None:
 
 
 PANELS: dict[str, Callable[[Axes, pd.DataFrame], None]] = {
-    f.__name__: f for f in (performance, loss, gap, sharpness, alignment)
+    f.__name__: f for f in (performance, loss, gap, sharpness, alignment, stability)
 }
 
 
 def run_figures(table: pd.DataFrame, title: str) -> dict[str, Figure]:
     """All pictures of a run by name: an overview of four panels, and every panel alone."""
     first = "performance" if _has_accuracy(table) else "loss"
-    figures = {"overview": _sheet(table, title, (first, "gap", "sharpness", "alignment"), (10, 7))}
+    stable = any(column.startswith("stability/") for column in table)
+    curvature = "stability" if stable and not _has(table, "sharpness/lambda_max") else "sharpness"
+    figures = {"overview": _sheet(table, title, (first, "gap", curvature, "alignment"), (10, 7))}
     for name in PANELS:
-        if name == "performance" and first != name:
+        if (name == "performance" and first != name) or (name == "stability" and not stable):
             continue
         figures[name] = _sheet(table, title, (name,), (5.5, 4))
     return figures
@@ -114,6 +141,11 @@ def _sheet(table: pd.DataFrame, title: str, names: Sequence[str], size: tuple[fl
         ax.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def _has(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column was measured at all."""
+    return column in table and bool(table[column].notna().any())
 
 
 def _line(ax: Axes, table: pd.DataFrame, column: str, scale: float = 1.0, **style: Any) -> None:

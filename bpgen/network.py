@@ -5,11 +5,10 @@
     (2) s_t = f(s_{t-1}, I_t),  h_t = g(s_t)        per neuron (`bpgen.neurons`)                     [B,d,N], [B,N]
     (3) r_t = κ r_{t-1} + (1-κ) h_t,  y_t = W_out r_t + b_out                                        [B,O]
 
-The feedback weights W_fb [K·N,O] are fixed (Sussillo & Abbott 2009, Neuron 63:544; uniform in ±1 there, in ± the scale
-here). They give the error one more way back, y_{t-1} -> I_t, which `bptt` and `tbptt` in blocks follow (derived in
-`bpgen.rules.output_feedback`). Rules that keep credit from crossing between neurons drop it: to them y_{t-1} is one
-more input, and W_out and b_out get the gradient of y_t as the output alone. Masks, signs and W_fb are the structure of
-a network and no parameters: seeds that are stacked in one network by vmap share them.
+W_fb [K·N,O] is fixed (Sussillo & Abbott 2009, Neuron 63:544). It gives the error one more way back, y_{t-1} -> I_t,
+which `bptt` and `tbptt` in blocks follow (`bpgen.rules.output_feedback`). Offline rules that keep credit in its neuron
+drop it: to them y_{t-1} is one more input, and W_out, b_out get the gradient of y_t as the output alone. Masks, signs
+and W_fb are structure and no parameters: seeds that are stacked in one network by vmap share them.
 
 Axes: T steps, B batch, I inputs, N neurons, O outputs, d states and K currents per neuron. Time comes first,
 weights are [post, pre]. h_0 = g(s_0) always.
@@ -120,6 +119,7 @@ class Network(nn.Module):
             raise unknown("bias", bias, ("none", "rec", "out", "both"))
         if init not in INITIALISATIONS:
             raise unknown("init", init, INITIALISATIONS)
+        neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
         self.neuron, self.kappa, self.sigma_rec = neuron, float(kappa), float(sigma_rec)
         self.n_in, self.n_rec, self.n_out, self.autapses = n_in, n_rec, n_out, autapses
         self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, n_rec)).any()
@@ -166,10 +166,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Set weights whose sign breaks Dale's law to zero, in place; to be called after every optimizer step.
-
-        `RuleTraining` does so. Missing synapses need no projection: what is stored there acts on nothing.
-        """
+        """Set weights whose sign breaks Dale's law to zero, in place; `RuleTraining` does so after every step."""
         if self.signs is not None:
             project_signs(self.W_rec, self.signs)
 
@@ -199,7 +196,9 @@ class Network(nn.Module):
         if self.sigma_rec == 0:
             return None
         noise = torch.randn(n_steps, batch, self.W_rec.shape[0], generator=random, dtype=torch.float64)
-        return (noise * (self.sigma_rec * self.neuron.noise_scale)).to(self.W_rec)
+        scale = self.neuron.noise_scale
+        scale = scale.cpu() if isinstance(scale, Tensor) else scale  # noise is drawn on the CPU
+        return (noise * (self.sigma_rec * scale)).to(self.W_rec)
 
     def start(self, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None) -> Tensor:
         """s_0 [B,d,N]: the given one, else the learned one, else zero."""

@@ -1,4 +1,4 @@
-"""A stranger's package: `pip install` alone makes its rule listed, documented and trainable."""
+"""A stranger's package, as `bpgen new-rule` writes it: `pip install` makes its rule listed, checked and trainable."""
 
 import os
 import shutil
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from bpgen.cli.new_rule import package
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "plugins" / "example"
@@ -29,10 +31,24 @@ def bpgen(site, *argv):
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
 
 
+def test_the_example_is_what_new_rule_writes():
+    files = {f.name: f.read_text(encoding="utf-8") for f in EXAMPLE.iterdir() if f.is_file()}
+    assert files == package("sign-feedback", "credit")
+
+
+def test_it_passes_its_own_tests_untouched(site, tmp_path):
+    own = shutil.copytree(EXAMPLE, tmp_path / "sign-feedback")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=own, env=environment)
+    assert result.returncode == 0, result.stdout
+    assert " passed" in result.stdout
+
+
 def test_it_is_listed_with_its_package_and_first_line(site):
     (line,) = [line for line in bpgen(site, "rules").stdout.splitlines() if line.startswith("sign_feedback")]
-    assert "bpgen-example 0.1.0" in line
-    assert "Sign-symmetric feedback" in line
+    assert "bpgen-sign-feedback 0.1.0" in line
+    assert "three-factor rule whose error travels through the signs" in line
 
 
 def test_its_options_are_in_the_help_and_its_rule_trains(site, tmp_path):
@@ -48,12 +64,14 @@ def test_its_options_are_in_the_help_and_its_rule_trains(site, tmp_path):
 
 def test_a_broken_plugin_is_named_and_harms_nobody(site, tmp_path):
     broken = shutil.copytree(site, tmp_path / "broken")
-    (broken / "bpgen_example.py").write_text('"""A rule that cannot be imported."""\nimport nowhere\n')
+    (broken / "sign_feedback.py").write_text('"""A rule that cannot be imported."""\nimport nowhere\n')
     listed = bpgen(broken, "rules")
     assert "sign_feedback" in listed.stdout
     assert "rflo" in listed.stdout
     chosen = bpgen(broken, "fit", "--rule", "sign_feedback")
     assert chosen.returncode == 2
-    assert "bpgen-example 0.1.0 is broken: ModuleNotFoundError" in chosen.stderr
+    assert "bpgen-sign-feedback 0.1.0 is broken: ModuleNotFoundError" in chosen.stderr
     assert "Traceback" not in chosen.stderr
+    checked = bpgen(broken, "check", "sign_feedback")
+    assert (checked.returncode, "is broken: ModuleNotFoundError" in checked.stderr) == (2, True)
     assert bpgen(broken, "fit", "--rule", "rflo", "--print_config").returncode == 0

@@ -28,7 +28,7 @@ def test_the_rule_in_the_readme_is_the_example_plugin():
         exec(compile(tree, "rule", "exec"), space)
         return space[cls.name]
 
-    written, shipped = body(BLOCKS[1]), body((ROOT / "plugins/example/bpgen_example.py").read_text(encoding="utf-8"))
+    written, shipped = body(BLOCKS[1]), body((ROOT / "plugins/example/sign_feedback.py").read_text(encoding="utf-8"))
     import bpgen
 
     net = bpgen.Network(bpgen.neurons.Leaky(0.5), 3, 8, 4)

@@ -5,5 +5,6 @@ from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.generalization_gap import GeneralizationGap
 from bpgen.callbacks.measurement import Measurement, Moment
 from bpgen.callbacks.sharpness import Sharpness
+from bpgen.callbacks.stability import Stability
 
-__all__ = ["Alignment", "EvaluationClock", "GeneralizationGap", "Measurement", "Moment", "Sharpness"]
+__all__ = ["Alignment", "EvaluationClock", "GeneralizationGap", "Measurement", "Moment", "Sharpness", "Stability"]

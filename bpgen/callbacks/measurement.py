@@ -35,9 +35,11 @@ class Measurement(pl.Callback):
 
     Attributes:
         name: prefix of its metrics, and its entry in the timings of the summary.
+        spiking: whether the run's neurons spike, for `describe`: curvature is then the surrogate network's.
     """
 
     name: str = ""
+    spiking: bool = False
 
     def __init__(self) -> None:
         self._subsets: dict[tuple[SplitName, int | None], Split] = {}

@@ -52,10 +52,11 @@ class Sharpness(Measurement):
         return self.samples > 0
 
     def describe(self, task: Task) -> str:
-        """Block, subset, definition."""
+        """Block, subset, definition, and whether it is of the surrogate network."""
         whole = task.split("train").size
+        of = "Hessian eigenvalue of the surrogate network" if self.spiking else "Hessian eigenvalue"
         return (
-            f"sharpness: largest Hessian eigenvalue, block {self.block}, {min(self.samples, whole)} of {whole} train "
+            f"sharpness: largest {of}, block {self.block}, {min(self.samples, whole)} of {whole} train "
             f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
         )
 

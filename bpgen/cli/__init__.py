@@ -11,10 +11,15 @@ from bpgen.errors import BpgenError, unknown
 
 COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
+    "sharpness": "measure the curvature of the networks that a run saved",
+    "stability": "measure how stable a run's rule was around the networks it saved",
     "rules": "list the installed learning rules, their traits, or all about one",
     "check": "hold a rule to the contract and to its traits: the conformance suite",
     "new-rule": "write a package with a learning rule of your own, ready to install",
     "tasks": "list the installed tasks",
+    "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
+    "compare": "compare learning rules over several seeds on embedded data",
+    "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",
     "bench": "measure the speed of the rules against their peers and their floors",
 }
 HELP = f"""\
@@ -23,11 +28,12 @@ bpgen {__version__}: how brain-like learning rules shape the solutions that recu
 usage: bpgen COMMAND [options]
 
 commands:
-{os.linesep.join(f"  {name:<8} {text}" for name, text in COMMANDS.items())}
+{os.linesep.join(f"  {name:<10} {text}" for name, text in COMMANDS.items())}
 
 first steps:
   bpgen fit --rule rflo                 a run on embedded data: seconds, no download, no account
   bpgen fit --rule bptt --seed 1        the same network and batches under another rule need only the same seed
+  bpgen compare --rules bptt,rflo       two rules, five seeds, the same weights and batches: gap and sharpness
   bpgen fit --rule rflo --help          every option of the run, the rule's own included
 
 options:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Sharpness
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Sharpness, Stability
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.network import Network
 from bpgen.registry import find
@@ -37,6 +37,7 @@ _WORDS = {
     "bool": "true or false",
     "dict": "a mapping",
     "list": "a list such as [a, b]",
+    "tuple": "a pair such as [a, b]",
 }
 
 
@@ -104,6 +105,7 @@ def make_parser(chosen: dict[str, str]) -> ArgumentParser:
         (GeneralizationGap, "gap"),
         (Sharpness, "sharpness"),
         (Alignment, "alignment"),
+        (Stability, "stability"),
         (Tracking, "tracking"),
     ):
         parser.add_class_arguments(options, group)
@@ -138,7 +140,7 @@ class _Manual(DefaultHelpFormatter):
 
 def _typed(python_type: str, default: str) -> str:
     """`(type: int | null, default: null)` -> `(a whole number; default: none)`."""
-    outer = re.sub(r"\b(list|dict)\[[^\]]*\]", r"\1", python_type)  # what is inside a list is not another choice
+    outer = re.sub(r"\b(list|dict|tuple)\[[^\]]*\]", r"\1", python_type)  # what is inside a list is not another choice
     words = [word for kind, word in _WORDS.items() if re.search(rf"\b{kind}\b", outer)]
     text = " or ".join(words) + "; " if words and "bool" not in python_type else ""
     return (

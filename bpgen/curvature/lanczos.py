@@ -4,49 +4,57 @@ From k = top starting vectors an orthonormal basis Q [m,P] of the Krylov space i
 H is replaced by its projection on it:
     (1) T = Q H Qᵀ [m,m],   T y = θ y,   θ ≈ λ,   u = Qᵀ y                      (Ritz pairs)
     (2) ‖H u - θ u‖ = ‖R y_last‖, with R what the last k products had outside Q   (known without a product)
-The iteration ends when (2) is small for all asked pairs; the residuals reported are measured afterwards by one
-explicit product each. Vectors are float64 and orthogonalised twice against the whole basis: without it, rounding
-returns ghost copies of converged eigenvalues (Paige 1971). One starting vector is blind to a repeated eigenvalue;
-a block of k sees k copies, so the k largest come with their multiplicities.
+The iteration ends when (2), or a bound of the eigenvalue's own error that follows from it, is small:
+    (3) |λ - θ| <= ‖r‖     and, with a gap δ to the rest of the spectrum,     |λ - θ| <= ‖r‖²/δ     (Kato-Temple)
+with δ half the distance to the other Ritz values less their residuals, as these are known only so well. Vectors are
+float64 and orthogonalised twice against the whole basis: without it, rounding returns ghost copies of converged
+eigenvalues (Paige 1971), and (2) would not be the residual. One starting vector is blind to a repeated eigenvalue; a
+block of k sees k copies, so the k largest come with their multiplicities.
 
 What a residual certifies is that SOME eigenvalue is there, never that it is the largest. As long as u_1 is taken
 for the largest and a larger λ_2 is overlooked, every root of the Krylov polynomial lies below λ_1 < λ_2, so that
-    (3) |<u,u_2>| / |<u,u_1>| >= c_2/c_1,   hence   λ_2 - λ_1 <= residual · c_1/c_2       (one starting vector)
-with c the overlaps of the starting vector. For a random start c_1/c_2 is of order 1 (above 10 once in 16 times),
-and an overlooked eigenvalue is larger by little more than the tolerance. A warm start makes c_1/c_2 arbitrarily
-large: from an exact eigenvector the residual is 0 at once, and after two eigenvalues crossed, the wrong one is
-returned. Here a warm start is mixed with a random vector of the same norm, which leaves c_1/c_2 about √P, and the
-iteration goes on until (2) is smaller than usual by that factor. By (3) it then overlooks no more than a cold
+    (4) |<u,u_2>| / |<u,u_1>| >= c_2/c_1,   hence   λ_2 - λ_1 <= residual · c_1/c_2       (one starting vector)
+with c the overlaps of the starting vector. For a random start c_1/c_2 is of order 1 (above 10 once in 16 times), and an
+overlooked eigenvalue is larger by little more than the residual. Stopping at a small residual (stop="residual") makes
+that the tolerance; stopping at a small error (stop="value") leaves the larger residual it stops at. A warm start makes
+c_1/c_2 arbitrarily large: from an exact eigenvector the residual is 0 at once, and after two eigenvalues crossed, the
+wrong one is returned. Here a warm start is mixed with a random vector of the same norm, which leaves c_1/c_2 about √P,
+and the iteration goes on until (2) is smaller than usual by that factor. By (4) it then overlooks no more than a cold
 start does; it also takes about as many products as one, since what the overlap saves the certificate costs.
 
 References: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950) 255-282; G. H. Golub and C. F. Van Loan, Matrix
-Computations, 4th ed. (2013), chapter 10.
+Computations, 4th ed. (2013), chapter 10; T. Kato, J. Phys. Soc. Jpn. 4 (1949) 334-339; B. N. Parlett, The Symmetric
+Eigenvalue Problem (1980), chapter 11.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from bpgen.curvature.products import Products
+from bpgen.curvature.products import Products, several
 from bpgen.errors import require, unknown
 from bpgen.streams import generator
 
-Which = Literal["largest", "magnitude"]
-_ROUNDING = 8  # residuals below this many epsilons of ‖H‖ are rounding: 2 to 3 were measured for Hessian products
+Which = Literal["largest", "smallest", "both", "magnitude"]
+Stop = Literal["residual", "value"]
+_ROUNDING = 8  # residuals below this many epsilons of ‖H‖ are rounding
+_MEASURED = 2.5  # epsilons of ‖H‖ by which products were seen to be wrong: no residual is reported below that
 
 
 class Eigenpairs(NamedTuple):
     """Approximate eigenpairs of H [P,P] and how good they are.
 
-    eigenvalues: λ [k] float64, signed, descending (by absolute value where the largest magnitude was asked).
+    eigenvalues: λ [k] float64, signed, the wanted end first: descending, ascending for the smallest, by absolute value
+        for the magnitude; for both ends k descending from the top, then k down to the smallest.
     vectors: u [k,P] float64, orthonormal.
     residuals: ‖H u - λ u‖ [k] float64, absolute.
-    products: how many were taken, those for the residuals included.
-    converged: whether every residual is at most tol·|λ|, or zero to float64 rounding.
+    products: how many were taken.
+    converged: whether every residual (or error, where that was asked) is at most tol·|λ|, or zero to float64 rounding.
+    errors: bounds (3) of |λ - true eigenvalue| [k] float64.
     """
 
     eigenvalues: Tensor
@@ -54,6 +62,7 @@ class Eigenpairs(NamedTuple):
     residuals: Tensor
     products: int
     converged: bool
+    errors: Tensor
 
 
 def lanczos(
@@ -65,18 +74,21 @@ def lanczos(
     max_products: int = 300,
     seed: int = 0,
     start: Tensor | None = None,
+    stop: Stop = "residual",
 ) -> Eigenpairs:
-    """The `top` largest eigenvalues of a symmetric operator; memory max_products · P numbers at most.
+    """Extreme eigenvalues of a symmetric operator; memory max_products · P numbers at most.
 
     Args:
         operator: its products with float64 vectors [P].
-        top: k, how many eigenvalues.
-        which: the largest algebraically ("largest"), or in absolute value, with their signs ("magnitude").
+        top: k, how many eigenvalues (of each end for "both").
+        which: the largest or the smallest algebraically, both ends, or the largest in absolute value ("magnitude").
         tol: accepted residual relative to |λ|. Eigenvalues closer to each other than that are not told apart.
         max_products: budget; what was found is returned when it is spent.
         seed: of all random vectors; the global random state is not used.
-        start: vectors [·,P] near the wanted ones. They never decide the answer, see (3) above. Those that are
+        start: vectors [·,P] near the wanted ones. They never decide the answer, see (4) above. Those that are
             not finite are ignored.
+        stop: whether `tol` is asked of the residual, or of the bound (3) of the eigenvalue's error, which is reached
+            with a residual of about √(tol δ |λ|) and a third fewer products; see (4) for what that leaves open.
 
     Returns:
         `Eigenpairs`; all NaN and not converged where a product is not finite. Where products are rounded more
@@ -86,48 +98,62 @@ def lanczos(
         BpgenError: an option out of its range, or a start of another size.
     """
     P, k = operator.size, top
-    if which not in ("largest", "magnitude"):
-        raise unknown("which", which, ("largest", "magnitude"))
-    require(1 <= k <= P, f"top must be in 1..{P}, the number of free weights, got {k}.")
-    require(max_products >= 2 * k, f"max_products must be at least 2·top = {2 * k}, got {max_products}.")
+    for name, value, choices in (("which", which, get_args(Which)), ("stop", stop, get_args(Stop))):
+        if value not in choices:
+            raise unknown(name, value, choices)
+    ends = 2 if which == "both" else 1
+    require(k >= 1 and ends * k <= P, f"top must be in 1..{P // ends}, there are {P} free weights, got {k}.")
+    require(max_products >= ends * k, f"max_products must be at least {ends * k} for top={k}, got {max_products}.")
     require(tol > 0, f"tol must be > 0, got {tol}.")
     random = generator(seed, "lanczos")
     block, strictness = torch.randn(k, P, generator=random, dtype=torch.float64), 1.0
     if start is not None:
         require(start.shape[-1:] == (P,), f"start must hold vectors of {P} entries, got {list(start.shape)}.")
         block, strictness = _mixed(block, start), 1 / math.sqrt(P)
-    budget = min(P, max_products - k)  # the last k products are the residuals'
+    budget = P if max_products >= P else max_products // k * k  # whole blocks, or (2) would miss what was cut off
     Q = torch.empty(budget, P, dtype=torch.float64)
     T = torch.zeros(budget, budget, dtype=torch.float64)  # its lower triangle
     m, width = 0, _extend(Q, 0, block, 0.0, random)[0]
     while True:
-        images = torch.stack([operator(q) for q in Q[m : m + width]])
+        images = several(operator, Q[m : m + width])
         m += width
         if not bool(images.isfinite().all()):
-            return _undefined(k, P, m)
+            return _undefined(ends * k, P, m)
         T[m - width : m, :m] = coefficients = images @ Q[:m].mT
         theta, y = torch.linalg.eigh(T[:m, :m])
         size = theta.abs().max().item()  # of H, from below
         floor = _ROUNDING * operator.precision * size
-        next_width, R = _extend(Q, m, images - coefficients @ Q[:m], floor, random)
-        bounds = (R @ y[m - width :]).norm(dim=0)
-        accepted = bounds <= (strictness * tol * theta.abs()).clamp_min(floor)
-        wanted = _order(theta, which)[:k]
-        if m == budget or _settled(theta, bounds, accepted, wanted, which):
+        width, R = _extend(Q, m, images - coefficients @ Q[:m], floor, random)
+        residuals = (R @ y[m - len(images) :]).norm(dim=0)
+        bounds = residuals if stop == "residual" else _errors(theta, residuals / strictness)
+        accepted = bounds <= ((strictness if stop == "residual" else 1.0) * tol * theta.abs()).clamp_min(floor)
+        wanted = _wanted(theta, which, k)
+        if m == budget or (m >= ends * k and _settled(theta, bounds, accepted, wanted, which)):
             break
-        width = next_width
-    u = y.mT[wanted] @ Q[:m]
-    Hu = torch.stack([operator(q) for q in u])
-    values = (u * Hu).sum(1)
-    residuals = (Hu - values.unsqueeze(1) * u).norm(dim=1)
+    residuals = torch.hypot(residuals, torch.tensor(_MEASURED * operator.precision * size, dtype=torch.float64))
+    errors = _errors(theta, residuals)
     rounding = _ROUNDING * torch.finfo(torch.float64).eps * size
-    converged = bool((residuals <= (tol * values.abs()).clamp_min(rounding)).all())
-    order = _order(values, which)
-    return Eigenpairs(values[order], u[order], residuals[order], m + k, converged)
+    asked = (residuals if stop == "residual" else errors)[wanted]
+    converged = bool((asked <= (tol * theta[wanted].abs()).clamp_min(rounding)).all())
+    return Eigenpairs(theta[wanted], y.mT[wanted] @ Q[:m], residuals[wanted], m, converged, errors[wanted])
 
 
-def _order(theta: Tensor, which: Which) -> Tensor:
-    return (theta if which == "largest" else theta.abs()).argsort(descending=True)
+def _wanted(theta: Tensor, which: Which, k: int) -> Tensor:
+    """Indices of the wanted ones among the ascending θ [m], in the order of `Eigenpairs`."""
+    m = len(theta)
+    if which == "magnitude":
+        return theta.abs().argsort(descending=True)[:k]
+    top, bottom = torch.arange(m - 1, max(m - 1 - k, -1), -1), torch.arange(min(k, m))
+    return {"largest": top, "smallest": bottom}.get(which, torch.cat([top, bottom.flip(0)]))
+
+
+def _errors(theta: Tensor, residuals: Tensor) -> Tensor:
+    """(3): the smaller of the two bounds, [m]."""
+    if len(theta) == 1:
+        return residuals
+    apart = (theta.unsqueeze(1) - theta).abs() - residuals  # of each from each other one's eigenvalue
+    gap = apart.fill_diagonal_(math.inf).min(dim=1).values.clamp_min(1e-300)
+    return torch.minimum(residuals, residuals.square() / (0.5 * gap))
 
 
 def _settled(theta: Tensor, bounds: Tensor, accepted: Tensor, wanted: Tensor, which: Which) -> bool:
@@ -169,4 +195,4 @@ def _extend(Q: Tensor, m: int, rest: Tensor, floor: float, random: torch.Generat
 
 def _undefined(k: int, P: int, products: int) -> Eigenpairs:
     nan = torch.full((k,), torch.nan, dtype=torch.float64)
-    return Eigenpairs(nan, nan.unsqueeze(1).expand(k, P).clone(), nan.clone(), products, False)
+    return Eigenpairs(nan, nan.unsqueeze(1).expand(k, P).clone(), nan.clone(), products, False, nan.clone())

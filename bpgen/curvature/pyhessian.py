@@ -88,7 +88,9 @@ def pyhessian(
     residuals = (Hv - values.unsqueeze(1) * vectors).norm(dim=1)
     order = (values if which == "largest" else values.abs()).argsort(descending=True)
     converged = bool((residuals <= tol * values.abs()).all())
-    return Eigenpairs(values[order], vectors[order], residuals[order], model.products + top, converged)
+    return Eigenpairs(
+        values[order], vectors[order], residuals[order], model.products + top, converged, residuals[order].clone()
+    )
 
 
 class _Block(nn.Module):

@@ -35,7 +35,7 @@ class Neuron(nn.Module):
     Attributes:
         n_states: d, state components per neuron.
         n_currents: K, input currents per neuron.
-        noise_scale: factor from `sigma_rec` to the standard deviation of the current noise per step.
+        noise_scale: factor from `sigma_rec` to the standard deviation of the current noise per step, a number or [N].
         spiking: whether the activity jumps and its derivative is a surrogate (`bpgen.neurons.surrogate`): gradients
             and curvature are then those of the surrogate network, and what is measured of them says so in its name.
         recurrent_currents: which of the K currents the recurrent activity reaches; None is all. The other blocks
@@ -45,7 +45,7 @@ class Neuron(nn.Module):
 
     n_states: int = 1
     n_currents: int = 1
-    noise_scale: float = 1.0
+    noise_scale: float | Tensor = 1.0
     spiking: bool = False
     recurrent_currents: tuple[int, ...] | None = None
     input_currents: tuple[int, ...] | None = None
@@ -57,6 +57,19 @@ class Neuron(nn.Module):
     def g(self, s: Tensor) -> Tensor:
         """Activity [...,N] (rate or spike) of a state [...,d,N]."""
         raise NotImplementedError
+
+    def populate(self, N: int, random: torch.Generator, dtype: torch.dtype) -> Neuron:
+        """This neuron as a population of N, as a network takes it: itself, or a copy whose parameters are per neuron.
+
+        Args:
+            N: number of neurons.
+            random: where parameters that differ between neurons are drawn from.
+            dtype: floating type of the network.
+
+        Raises:
+            BpgenError: parameters for another number of neurons.
+        """
+        return self
 
     def local(self, path: Path) -> Local:
         """Gains A, C, D along a trajectory, by forward mode: d + K elementwise passes."""

@@ -46,15 +46,44 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class PerNeuron:
+    """A number for each neuron, the same at all times: diag(factor [N])."""
+
+    factor: Tensor
+    is_zero = False
+
+    def pull(self, u: Tensor, t: Time) -> Tensor:
+        """factor · u."""
+        return self.factor * u
+
+    def add_pull(self, v: Tensor, u: Tensor, t: Time) -> Tensor:
+        """v + factor · u, in one pass."""
+        return torch.addcmul(v, self.factor, u)
+
+    def pull_into(self, u: Tensor, t: Time) -> None:
+        """Overwrite u by its pull-back."""
+        u.mul_(self.factor)
+
+
+def scale(factor: float | Tensor) -> Scale | PerNeuron:
+    """The gain that is one number, or one per neuron [N]."""
+    return PerNeuron(factor) if isinstance(factor, Tensor) else Scale(factor)
+
+
+@dataclass(frozen=True)
 class Slope:
     """factor · φ' at the outputs o = φ(v), without ever storing φ'.
 
-    `o` is [T+1,B,N], indexed by time; its entry 0 is used by D alone.
+    `o` is [T+1,B,N], indexed by time; its entry 0 is used by D alone. `factor` is a number or [N].
     """
 
     activation: Activation
     o: Tensor
-    factor: float = 1.0
+    factor: float | Tensor = 1.0
+
+    @cached_property
+    def _scale(self) -> Scale | PerNeuron:
+        return scale(self.factor)
 
     @cached_property
     def _o(self) -> tuple[Tensor, ...]:
@@ -63,22 +92,20 @@ class Slope:
     @property
     def is_zero(self) -> bool:
         """Whether no credit passes here at all."""
-        return self.factor == 0
+        return self._scale.is_zero
 
     def pull(self, u: Tensor, t: Time) -> Tensor:
         """factor · φ' u, for u [...,1,N]."""
-        pulled = self.activation.pull(u, self.o[t].unsqueeze(-2))
-        return pulled if self.factor == 1 else self.factor * pulled
+        return self._scale.pull(self.activation.pull(u, self.o[t].unsqueeze(-2)), t)
 
     def add_pull(self, v: Tensor, u: Tensor, t: Time) -> Tensor:
         """v + factor · φ' u."""
-        return torch.add(v, self.activation.pull(u, self.o[t].unsqueeze(-2)), alpha=self.factor)
+        return self._scale.add_pull(v, self.activation.pull(u, self.o[t].unsqueeze(-2)), t)
 
     def pull_into(self, u: Tensor, t: Time) -> None:
         """Overwrite u [...,N] by its pull-back."""
         self.activation.pull_into(u, self._o[t] if isinstance(t, int) else self.o[t])
-        if self.factor != 1:
-            u.mul_(self.factor)
+        self._scale.pull_into(u, t)
 
 
 @dataclass(frozen=True)
@@ -105,7 +132,7 @@ class Dense:
         u.mul_(self.jacobian[t][..., 0, 0, :])
 
 
-Gain = Scale | Slope | Dense
+Gain = Scale | PerNeuron | Slope | Dense
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Leaky rate neurons with their three leak conventions, which are three different models.
 
-With α the fraction of new input per step (α = 1 is memoryless) and φ the activation:
+With α the fraction of new input per step (α = 1 is memoryless), which may differ between neurons, and φ the activation:
     (1) potential  s_t = (1-α) s_{t-1} + α I_t,        h_t = φ(s_t)    Bellec 2020; Liu 2021, 2022
     (2) rate       s_t = (1-α) s_{t-1} + α φ(I_t),     h_t = s_t       Murray 2019; Marschall 2020
     (3) inside     s_t = φ((1-α) s_{t-1} + α I_t),     h_t = s_t       nn-brain; Liu 2023 (rich and lazy)
@@ -12,27 +12,29 @@ Their derivatives:
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import require, unknown
+from bpgen.errors import unknown
 from bpgen.neurons.activation import ACTIVATIONS
-from bpgen.neurons.base import Neuron, Path
-from bpgen.neurons.gain import Local, Scale, Slope
+from bpgen.neurons.base import Path
+from bpgen.neurons.gain import Local, Scale, Slope, scale
+from bpgen.neurons.leak import LeakyState, leak
 
 ActivationName = Literal["relu", "tanh", "softplus", "retanh", "linear"]
 Leak = Literal["potential", "rate", "inside"]
 _LEAKS = ("potential", "rate", "inside")
 
 
-class Leaky(Neuron):
+class Leaky(LeakyState):
     """Leaky rate neuron: one state, one current.
 
     Args:
-        alpha: fraction of new input per step, in (0, 1]; 1 is memoryless (the released experiment of Liu 2022).
+        alpha: fraction of new input per step, in (0, 1]; 1 is memoryless (the released experiment of Liu 2022). A pair
+            [lo, hi] draws one per neuron from the seed, uniform in its logarithm; a tensor [N] gives them.
         activation: the non-linearity φ from potential to rate.
         leak: what leaks: the potential, the rate, or the potential inside the non-linearity.
 
@@ -40,38 +42,37 @@ class Leaky(Neuron):
         BpgenError: alpha outside (0, 1], or an unknown activation or leak.
     """
 
-    def __init__(self, alpha: float = 0.5, activation: ActivationName = "relu", leak: Leak = "potential") -> None:
-        super().__init__()
-        require(
-            0 < alpha <= 1,
-            f"neuron.alpha must be in (0, 1] (the fraction of new input per step; 1 is memoryless), got {alpha}.",
-        )
+    def __init__(
+        self,
+        alpha: float | tuple[float, float] = 0.5,
+        activation: ActivationName = "relu",
+        leak: Leak = "potential",
+    ) -> None:
+        super().__init__(alpha)
         if activation not in ACTIVATIONS:
             raise unknown("activation", activation, ACTIVATIONS)
         if leak not in _LEAKS:
             raise unknown("leak", leak, _LEAKS)
-        self.alpha, self.activation, self.leak = float(alpha), activation, leak
+        self.activation, self.leak = activation, leak
         self._phi = ACTIVATIONS[activation]
 
     @classmethod
     def from_tau(
-        cls, tau: float, dt: float = 1.0, discretisation: Literal["exp", "euler"] = "exp", **options: Any
+        cls,
+        tau: float | Sequence[float] | Tensor,
+        dt: float = 1.0,
+        discretisation: Literal["exp", "euler"] = "exp",
+        **options: Any,
     ) -> Leaky:
         """A leaky neuron from its time constant, for people who think in milliseconds.
 
         Args:
-            tau: membrane time constant, in the unit of `dt` (ms).
+            tau: membrane time constant, in the unit of `dt` (ms); a pair [lo, hi] or a tensor [N] as for `alpha`.
             dt: length of a time step.
             discretisation: "exp" gives α = 1 - exp(-dt/τ) (Bellec 2020, Liu 2022), "euler" gives α = dt/τ.
             **options: as for `Leaky`.
         """
-        require(tau > 0 and dt > 0, f"tau and dt must be positive, got tau={tau}, dt={dt}.")
-        return cls(-math.expm1(-dt / tau) if discretisation == "exp" else dt / tau, **options)
-
-    @property
-    def noise_scale(self) -> float:  # type: ignore[override]
-        """√(2/α): with it the noise of the leaky state has standard deviation about σ (Yang 2019; nn-brain)."""
-        return math.sqrt(2 / self.alpha)
+        return cls(leak(tau, dt, discretisation), **options)
 
     def f(self, s: Tensor, I: Tensor) -> Tensor:
         """Equations (1) to (3)."""
@@ -91,9 +92,9 @@ class Leaky(Neuron):
         """The closed forms above; see `Neuron.local`."""
         a = self.alpha
         if self.leak == "potential":
-            return Local(Scale(1 - a), Scale(a), Slope(self._phi, path.h))
+            return Local(scale(1 - a), scale(a), Slope(self._phi, path.h))
         if self.leak == "rate":
-            return Local(Scale(1 - a), Slope(self._phi, self._phi.apply(path.currents.squeeze(-2)), a), Scale(1.0))
+            return Local(scale(1 - a), Slope(self._phi, self._phi.apply(path.currents.squeeze(-2)), a), Scale(1.0))
         return Local(Slope(self._phi, path.h, 1 - a), Slope(self._phi, path.h, a), Scale(1.0))
 
     def states_live_in(self, drive: Tensor, h: Tensor) -> Tensor:
@@ -103,13 +104,14 @@ class Leaky(Neuron):
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
         """Equations (1) to (3) with one or two elementwise passes and no new memory; see `states_live_in`."""
         a, phi = self.alpha, self._phi.apply_into
+        remembers = isinstance(a, Tensor) or a < 1
         if self.leak == "potential":
-            if a < 1:
+            if remembers:
                 torch.lerp(before, I, a, out=s)
             phi(s, h)
         elif self.leak == "rate":
             phi(I, h)
-            if a < 1:
+            if remembers:
                 torch.lerp(before, h, a, out=h)
         else:
-            phi(torch.lerp(before, I, a, out=h) if a < 1 else I, h)
+            phi(torch.lerp(before, I, a, out=h) if remembers else I, h)

@@ -1,4 +1,57 @@
-"""The public API for rules: what a plugin imports, and what users call."""
+"""The public API for rules: what a plugin imports, and what users call.
+
+A rule answers `gradients(network, params, x, target, loss, draws) -> RuleGradients`. Weights are read from `params`
+only, random numbers from `draws` only, in operations that `torch.func.vmap` can batch. There are three ways to write
+one, and `bpgen new-rule my-rule --style STYLE` writes each as a complete package that trains and passes its tests:
+
+credit     `OfflineRule`: from output error ē [T,B,O] to the credit of every input current, c [T,B,K,N]. The framework
+           runs the network and makes weight gradients, Σ_t c_t h_{t-1}ᵀ. The shortest, and fast.
+
+    class SignFeedback(OfflineRule):
+        traits = Traits(signal_scope="broadcast", recurrence="diagonal", weight_transport=False)
+
+        def credit(self, trajectory, error):
+            q = error @ trajectory.params["W_out"].sign()  # learning signal [T,B,N]
+            return propagate(trajectory, q)  # along each neuron's own path; carrier=W_rec, hops=... for more
+
+online     `OnlineRule`: forward in time, with a state that does not grow and no future to look at. `Moment` has the
+           linear maps of a step: `own` A_t, `drive` C_t, `read` D_t, `hop` W_rec D_{t-1}.
+
+    class Trace(OnlineRule):
+        traits = Traits(signal_scope="broadcast", recurrence="diagonal", online=True, needs_future=False)
+
+        def start(self, network, params, batch):
+            vector = own_influence(network, params, batch).unsqueeze(2)  # of a learned initial state
+            return {"vector": vector.repeat(1, 1, network.n_rec, 1)}  # [B,d,N,X], X weights of one neuron
+
+        def step(self, state, moment):
+            direct = moment.direct.unsqueeze(2).expand(-1, -1, moment.h.shape[1], -1)
+            vector = moment.own(state["vector"]) + moment.drive(direct)  # eligibility vectors
+            if moment.error is None:  # no loss at this step
+                return {"vector": vector}, {}
+            q = moment.error @ moment.params["W_out"]  # learning signal [B,N]
+            return {"vector": vector}, moment.gradient(torch.einsum("bn,bnx->nx", q, moment.read(vector)))
+
+gradient   `Rule`: all of it, for rules that are not credit.
+
+    class WeightPerturbation(Rule):
+        traits = Traits(signal_origin="perturbation", stochastic=True, unbiased=True, exact_readout=False)
+
+        def draw(self, network, x, random):  # the only place where random numbers are drawn
+            return {n: torch.randn(p.shape, generator=random).to(x) for n, p in network.named_parameters()}
+
+        def gradients(self, network, params, x, target, loss, draws):
+            def run(step):
+                moved = {n: w + step * draws[n] for n, w in params.items()}
+                outputs = network.run(moved, x, when=loss.when).outputs
+                return loss.total(outputs, target, moved), outputs
+
+            (value, outputs), (up, _), (down, _) = run(0.0), run(1e-3), run(-1e-3)
+            grads = {n: (up - down) / 2e-3 * draws[n] for n in params}
+            return RuleGradients(value, outputs, grads, {})
+
+`Traits` say in data what a rule needs and claims; `bpgen.conformance` (`bpgen check NAME`) holds it to them.
+"""
 
 from bpgen.rules.api import gradients, list_rules, load_rule
 from bpgen.rules.base import OfflineRule, Rule, RuleGradients

@@ -39,9 +39,15 @@ class RuleGradients(NamedTuple):
 
 
 class Rule(nn.Module):
-    """Base of all rules. Hyper-parameters go to the constructor; what survives a batch is a buffer or parameter."""
+    """Base of all rules. Hyper-parameters go to the constructor; what survives a batch is a buffer or parameter.
+
+    Attributes:
+        traits: what the rule needs and costs; the conformance suite holds it to them.
+        conformance_exceptions: checks of that suite (by name) that the rule fails for a reason, which it gives.
+    """
 
     traits: ClassVar[Traits] = Traits()
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {}
 
     def bind(self, network: Network, seed: int = 0) -> Rule:
         """Fit the rule to a network: draw what is fixed for life (feedback weights). Returns itself.

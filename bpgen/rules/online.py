@@ -77,7 +77,7 @@ class OnlineRule(Rule):
         self, network: Network, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None = None
     ) -> Carry:
         """Network and rule before the first step; arguments as for `start`, with s_0 [B,d,N] or None."""
-        if getattr(network, "W_fb", None) is not None:
+        if network.W_fb is not None:
             raise BpgenError(f"{type(self).__name__} is not defined for networks with output feedback.")
         s = network.start(params, batch, initial_state)
         h = network.neuron.g(s)
@@ -181,8 +181,7 @@ def gradients_of_chunk(
         BpgenError: the rule needs whole sequences.
     """
     check_chunks(rule, network)
-    if getattr(loss, "activity", None) is not None:
-        raise BpgenError("an activity regulariser needs whole sequences: leave out trainer.chunk or loss.activity.")
+    refuse_activity(rule, loss)
     if isinstance(rule, OnlineRule):
         masked = network.masked(params)
         if carry is None:
@@ -190,7 +189,6 @@ def gradients_of_chunk(
         carry, result = rule.advance(network, masked, carry, x, target, loss, draws, ends)
         return carry, _regularised(result, params, loss, share)
     assert isinstance(rule, OfflineRule)
-    refuse_activity(rule, loss)
     if carry is not None:
         draws = {**draws, "initial_state": carry.s}
     result = rule.gradients(network, params, x, target, loss.without_regulariser(), draws)
@@ -209,6 +207,11 @@ def check_chunks(rule: Rule, network: Network) -> None:
     name = type(rule).__name__
     if not isinstance(rule, (OnlineRule, OfflineRule)):
         raise BpgenError(f"{name} needs whole sequences: leave out trainer.chunk, or choose an online rule.")
+    if isinstance(rule, OfflineRule) and network.W_fb is not None:
+        raise BpgenError(
+            f"{name} is an offline rule: in chunks it would lose the output y that network.output_feedback hands on to "
+            f"the next step. Use whole sequences."
+        )
     if isinstance(rule, OfflineRule) and network.kappa > 0:
         raise BpgenError(
             f"{name} is an offline rule: in chunks it would cut the readout's filter (network.kappa {network.kappa:g}) "

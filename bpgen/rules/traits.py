@@ -30,7 +30,6 @@ class Traits:
         "T = 1" and "linear neurons", each also "with symmetric feedback"; other limits only through `exact_with`.
     exact_with: constructor options under which that limit is reached, e.g. {"window": 1000}.
     exact_readout: whether W_out and b_out get their exact gradient.
-    keeps_state: whether buffers of the rule change from batch to batch (a baseline, a synthesiser).
     vmappable: whether `torch.func.vmap` can batch it over seeds; if not, seeds are looped over.
     update: "gradient" for the optimizer, or "step" for a finished weight change.
     """
@@ -49,6 +48,5 @@ class Traits:
     exact_when: str = "never"
     exact_with: Mapping[str, Any] = field(default_factory=dict)
     exact_readout: bool = True
-    keeps_state: bool = False
     vmappable: bool = True
     update: Literal["gradient", "step"] = "gradient"

@@ -14,7 +14,7 @@ with that seed would train with. Where g = 0, ρ is 0 and no control divides by 
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,10 @@ class Control(Rule):
         reference_options: its options.
         over: the parameters that ĝ and g are taken over: "all", or the "recurrent" ones, all but the readout's.
     """
+
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {
+        "split batches add up": "ρ and norms are taken over the whole batch"
+    }
 
     def __init__(self, reference: str | None, reference_options: Mapping[str, Any] | None, over: Over) -> None:
         super().__init__()

@@ -4,6 +4,7 @@
     (2) ∂L/∂W_rec = Σ_t c_t h_{t-1}ᵀ
 and, in a network with output feedback, along (1), (2) of `bpgen.rules.output_feedback`.
 Source: Rumelhart, Hinton and Williams 1986; Werbos 1990, Proc. IEEE 78, eq. 5.
+Shapes: ē [T,B,O], q [T,B,N], λ [T,B,d,N], c [T,B,K,N].
 Cost: N² per step and sample; memory T·N. Exact: always; the oracle of every other rule. Neurons: all.
 """
 

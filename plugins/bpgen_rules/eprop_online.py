@@ -4,7 +4,7 @@
     (2) ē_t = κ ē_{t-1} + (1-κ) D_t ε_t           eligibility trace, filtered as the readout filters
     (3) ∂L/∂w ≈ Σ_t q_t ē_t,   q_t = e_t B        learning signal of the instantaneous error; B = W_out by default
 Source: Bellec et al. 2020, Nat. Commun. 11:3625, eq. 1, 3, 4 and 13 and, for (2), its methods.
-For ALIF, (1) is their eq. 24 and 25 (`bpgen.neurons.lif`). The sum over a sequence is that of `eprop`, which filters
+For ALIF, (1) is their trace (`bpgen.neurons.lif`, 5). The sum over a sequence is that of `eprop`, which filters
 the learning signal backwards instead; a learned initial state is a parameter with ε_0 = 1.
 Deviation: the readout has its exact gradient.
 Shapes: ε [B,d,N,X], ē [B,N,X], X = K(N+I+1) weights of one neuron.
@@ -33,6 +33,7 @@ class EPropOnline(OnlineRule):
 
     traits = Traits(
         signal_scope="broadcast",
+        recurrence="diagonal",
         needs_future=False,
         online=True,
         time_per_step="N²",

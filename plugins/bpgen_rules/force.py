@@ -37,6 +37,7 @@ class FORCE(Rule):
     traits = Traits(
         signal_origin="symmetric",
         signal_scope="none",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,

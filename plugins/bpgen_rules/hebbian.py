@@ -36,6 +36,7 @@ class Hebbian(Rule):
     traits = Traits(
         signal_origin="none",
         signal_scope="none",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,

@@ -32,6 +32,7 @@ class KFRTRL(OnlineRule):
         time_per_step="N³",
         memory="N²",
         stochastic=True,
+        unbiased=True,
         exact_when="on average over its draws, at fixed weights",
     )
 

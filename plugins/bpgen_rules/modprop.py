@@ -28,7 +28,7 @@ from torch import Tensor
 from bpgen.errors import BpgenError, UnstableRuleWarning, require, unknown
 from bpgen.network import Network
 from bpgen.neurons import Leaky
-from bpgen.neurons.gain import Gain, Scale
+from bpgen.neurons.gain import Gain, Scale, scale
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, hop, propagate, type_average
 from bpgen.trajectory import Trajectory
 
@@ -50,7 +50,11 @@ class ModProp(OfflineRule):
     """
 
     traits = Traits(
-        needs_future=False, online=True, neurons=("Leaky",), exact_when="linear φ, μ = 1, true weights; W_rec = 0"
+        needs_future=False,
+        online=True,
+        neurons=("Leaky",),
+        exact_when="linear neurons with μ = 1 and true weights; W_rec = 0",
+        exact_with={"mu": 1.0, "weights": "true"},
     )
 
     def __init__(
@@ -94,7 +98,7 @@ class ModProp(OfflineRule):
         assert isinstance(neuron, Leaky)
         gain: tuple[Gain, Gain] = local.C, Scale(self.mu)
         if neuron.leak == "rate":
-            gain = Scale(neuron.alpha * self.mu), local.D
+            gain = scale(neuron.alpha * self.mu), local.D
         if taps is None and trajectory.in_place:  # elsewhere it may be traced, and cannot be looked at
             self._look(W, neuron.alpha)
         if self.local_psi == "mu" or taps == 0:
@@ -102,14 +106,15 @@ class ModProp(OfflineRule):
         sent = propagate(trajectory, q, carrier=W, hops=None if taps is None else taps - 1, gain=gain)
         return propagate(trajectory, hop(sent.currents, W, q))
 
-    def _look(self, W: Tensor, alpha: float) -> None:
+    def _look(self, W: Tensor, alpha: float | Tensor) -> None:
         """Warn, once, where the filter (1) grows; a norm that is small enough saves the eigenvalues."""
         self._calls += 1
         if self._warned or (self._calls - 1) % _LOOK_EVERY:
             return
-        if 1 - alpha + alpha * self.mu * torch.linalg.matrix_norm(W, torch.inf) < 1:
+        a = W.new_zeros(len(W)) + alpha  # one for each neuron
+        if (1 - a + a * self.mu * W.abs().sum(1)).max() < 1:
             return
-        radius = (1 - alpha + alpha * self.mu * torch.linalg.eigvals(W)).abs().max().item()
+        radius = torch.linalg.eigvals((1 - a).diag() + a.unsqueeze(1) * self.mu * W).abs().max().item()
         if radius >= 1:
             self._warned = True
             warnings.warn(

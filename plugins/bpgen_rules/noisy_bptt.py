@@ -38,7 +38,9 @@ class NoisyBPTT(Control):
         over: the parameters that get noise: "all", or "recurrent" (the readout stays exact).
     """
 
-    traits = Traits(stochastic=True, exact_when="scale = 0")
+    traits = Traits(
+        stochastic=True, unbiased=True, exact_when="scale = 0", exact_with={"scale": 0.0}, exact_readout=False
+    )
 
     def __init__(
         self,

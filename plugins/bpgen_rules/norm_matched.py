@@ -28,7 +28,7 @@ class NormMatched(Control):
         over: the parameters the norms are taken over: "all", or "recurrent" (the readout stays exact).
     """
 
-    traits = Traits(exact_when="‖ĝ‖ = ‖g‖")
+    traits = Traits(exact_when="‖ĝ‖ = ‖g‖", exact_with={"reference": "bptt"}, exact_readout=False)
 
     def __init__(
         self, reference: str = "three_factor", reference_options: dict[str, Any] | None = None, over: Over = "all"

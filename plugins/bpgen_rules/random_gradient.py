@@ -25,7 +25,7 @@ class RandomGradient(Control):
         over: the parameters with a random gradient: "all", or "recurrent" (the readout's stays exact).
     """
 
-    traits = Traits(signal_origin="none", signal_scope="none", stochastic=True)
+    traits = Traits(signal_origin="none", signal_scope="none", stochastic=True, exact_readout=False)
 
     def __init__(self, over: Over = "all") -> None:
         super().__init__(None, None, over)

@@ -2,6 +2,7 @@
 
     (1) ∂L/∂W_rec ≈ 0, ∂L/∂W_in ≈ 0;   ∂L/∂W_out = Σ_t e_t r_tᵀ, exact
 Source: Jaeger 2001 (echo state networks); Maass, Natschläger and Markram 2002 (liquid state machines).
+Shapes: e [T,B,O], r [T,B,N], credit [0,B,K,N].
 Cost: nothing per step beyond the forward pass; memory T·N. Exact: never. Neurons: all. The local null of every study.
 """
 

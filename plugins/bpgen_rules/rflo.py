@@ -9,6 +9,8 @@ Source: Murray 2019, eLife 8:e43299, eq. 5 and 6, for the rate leak s_t = (1-α)
         on the potential leak, where φ' of the step of the error would stand outside the filter.
 Computed as a backward filter, q_t first: Σ_t q_t p_t = Σ_t α φ'(u_t) (Σ_{k>=t} (1-α)^{k-t} q_k) h_{t-1}ᵀ.
 Deviation: weights change after the sequence, not within; the readout has its exact gradient, as in the paper.
+A leaky readout and a cost of the activity enter q as in `three_factor`, (5) and (6).
+Shapes: B [O,N], q and ε [T,B,N] and [T,B,O], p_t [B,N,N] (never in memory), c [T,B,K,N].
 Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: W_rec = 0 with symmetric feedback.
 Neurons: all with trace="own"; Leaky with trace="murray".
 """

@@ -3,7 +3,7 @@
     (1) S_t = J_t S_{t-1} + C_t ∂I_t/∂θ,    J_t = A_t + C_t W_rec D_{t-1}      influence ∂s_t/∂θ of all recurrent θ
     (2) G_t = κ G_{t-1} + (1-κ) D_t S_t                                        influence on what the readout sees
     (3) ∂L/∂θ = Σ_t (e_t W_out) G_t
-Source: Williams and Zipser 1989, Neural Computation 1, eq. 6 and 8; the leaky readout (2) is bpgen's.
+Source: Williams and Zipser 1989, Neural Computation 1; the leaky readout (2) is bpgen's.
 A learned initial state is part of θ: its influence starts as the identity. ∂I_t/∂θ is not stored (`Moment.direct`).
 Deviation: none for a weight change after the sequence; with changes within it (chunks) S_t holds sensitivities at
 the weights of earlier steps, as in the paper.

@@ -32,7 +32,7 @@ class ScaledBPTT(Control):
         over: the parameters that ρ is taken over and applied to: "all", or "recurrent" (the readout stays exact).
     """
 
-    traits = Traits(exact_when="ρ = 1")
+    traits = Traits(exact_when="ρ = 1", exact_with={"reference": "bptt"}, exact_readout=False)
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ Source: Williams and Peng 1990, Neural Computation 2, 490: BPTT(h; h') with h = 
 With a loss at the last step alone, (2) credits the last k steps and (1) the last block, counted from t = 1.
 Output feedback (y_{t-1} -> I_t, its readout filter included) is among the paths that (1) cuts; (2) refuses it.
 A leaky readout (κ > 0) is not cut: its filter carries a loss back to all activities before the truncation begins.
+Shapes: as `bptt`.
 Cost: (1) N² per step, memory k·N if run block by block (T·N here); (2) k·N² per step, memory T·N.
 Exact: k >= T, except for the initial state under (2), which lies one step further back. Neurons: all.
 """

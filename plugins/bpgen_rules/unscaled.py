@@ -36,7 +36,9 @@ class Unscaled(Control):
         over: the parameters that ρ is taken over and that are divided: "all", or "recurrent" (the readout stays exact).
     """
 
-    traits = Traits(exact_when="the reference is parallel to BPTT")
+    traits = Traits(
+        exact_when="the reference is parallel to BPTT", exact_with={"reference": "bptt"}, exact_readout=False
+    )
 
     def __init__(
         self,

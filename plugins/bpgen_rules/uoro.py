@@ -30,6 +30,7 @@ class UORO(OnlineRule):
         time_per_step="N²",
         memory="N²",
         stochastic=True,
+        unbiased=True,
         exact_when="on average over its draws, at fixed weights",
     )
 

@@ -1,4 +1,4 @@
-"""Two good rules as strangers write them, and deliberately wrong ones: each has one mistake, made on one line."""
+"""Three good rules as strangers write them, and deliberately wrong ones: each has one mistake, made on one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from dataclasses import replace
 import torch
 
 from bpgen.errors import BpgenError
-from bpgen.rules import Feedback, OfflineRule, Rule, RuleGradients, Traits, propagate
+from bpgen.rules import (
+    Feedback,
+    OfflineRule,
+    OnlineRule,
+    Rule,
+    RuleGradients,
+    Traits,
+    own_influence,
+    propagate,
+)
 
 
 class Local(OfflineRule):
@@ -265,3 +274,67 @@ class Perturbation(Rule):
 
 class BiasedPerturbation(Perturbation):
     factor = 1.3
+
+
+class Trace(OnlineRule):
+    """Eligibility trace times symmetric feedback, forward in time: right."""
+
+    traits = Traits(
+        signal_scope="broadcast", recurrence="diagonal", needs_future=False, online=True, exact_when="W_rec = 0"
+    )
+
+    def start(self, network, params, batch):
+        vector = own_influence(network, params, batch).unsqueeze(2).repeat(1, 1, network.n_rec, 1)
+        return {"vector": vector, "trace": torch.zeros_like(vector[:, 0])}
+
+    def step(self, state, moment):
+        before = self.before(state)
+        direct = moment.direct.unsqueeze(2).expand(-1, -1, before.shape[2], -1)
+        vector = moment.own(before) + moment.drive(direct)
+        trace = moment.kappa * state["trace"] + (1 - moment.kappa) * moment.read(vector)
+        state = self.after(state, vector, trace)
+        if moment.error is None:
+            return state, {}
+        q = moment.error @ moment.params["W_out"]
+        return state, moment.gradient(torch.einsum("bn,bnx->nx", q, trace))
+
+    def before(self, state):
+        return state["vector"]
+
+    def after(self, state, vector, trace):
+        return {"vector": vector, "trace": trace}
+
+
+class TraceInAnAttribute(Trace):
+    """Reset at the start of a sequence, but lost when another one comes in between."""
+
+    def start(self, network, params, batch):
+        state = super().start(network, params, batch)
+        self.vector = state["vector"]
+        return state
+
+    def before(self, state):
+        return self.vector
+
+    def after(self, state, vector, trace):
+        self.vector = vector
+        return super().after(state, vector, trace)
+
+
+class RemembersEverything(Trace):
+    def after(self, state, vector, trace):
+        past = [state["past"]] if "past" in state else []
+        return {"vector": vector, "trace": trace, "past": torch.cat([*past, trace.unsqueeze(0)])}
+
+
+class ForgetsTheActivity(OfflineRule):
+    """BPTT that adds the cost of the activity to the loss and not to the learning signal."""
+
+    traits = Traits(exact_when="always")
+
+    def gradients(self, network, params, x, target, loss, draws):
+        result = super().gradients(network, params, x, target, replace(loss, activity=None), draws)
+        return result if loss.activity is None else result._replace(loss=result.loss + 1)
+
+    def credit(self, trajectory, error):
+        return propagate(trajectory, error @ trajectory.params["W_out"], carrier=trajectory.params["W_rec"])

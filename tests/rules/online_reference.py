@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.rules.reference import Model, Run, _unpack, forward
+from tests.rules.reference import PHI, Model, Run, _unpack, forward
 
 
 def pieces(m: Model, run: Run, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,3 +68,71 @@ def snap(m: Model, n: int) -> dict[str, np.ndarray]:
                 Pbar[k] = m.kappa * Pbar[k] + (1 - m.kappa) * out[k] * P[k]
                 total += q[k] * Pbar[k]
     return _unpack(total / m.x.shape[1], N, I)
+
+
+def kernl(m: Model, A: np.ndarray, gamma: np.ndarray, kicks: np.ndarray, sigma: float):
+    """KeRNL (Roth et al. 2019): M_kpq ~ A_kp B_pq, and what A and γ learn from a run that is kicked at every step.
+
+    kicks [T,B,N]. Returns the gradients, and those of A and γ by the normalised squared error of the prediction.
+    """
+    N, I = m.U.shape
+    W, phi = m.W - np.diag(np.diag(m.W)), PHI[m.phi][0]
+    total, by_A, by_gamma = np.zeros((N, N + I + 1)), np.zeros((N, N)), np.zeros(N)
+    for sample in range(m.x.shape[1]):
+        run, B = forward(m, sample), np.zeros((N, N + I + 1))
+        s, kicked = m.s0[sample].copy(), m.s0[sample].copy()
+        omega, slope = np.zeros(N), np.zeros(N)
+
+        def advance(s, t, sample=sample):
+            z = phi(s) if m.leak == "potential" else s
+            u = W @ z + m.U @ m.x[t - 1, sample] + m.b
+            return (1 - m.alpha) * s + m.alpha * (u if m.leak == "potential" else phi(u))
+
+        for t in range(1, len(m.x) + 1):
+            _, immediate, out = pieces(m, run, t)
+            pre, q = sources(m, run, t, sample), m.R.T @ run.error[t]
+            for p in range(N):
+                for j in range(N + I + 1):
+                    B[p, j] = (1 - gamma[p]) * B[p, j] + immediate[p] * pre[j]
+                    for k in range(N):
+                        total[p, j] += q[k] * out[k] * A[k, p] * B[p, j]
+            s, kicked = advance(s, t), advance(kicked, t) + sigma * kicks[t - 1, sample]
+            slope = (1 - gamma) * slope - omega
+            omega = (1 - gamma) * omega + kicks[t - 1, sample]
+            size = 1 + omega @ omega
+            for k in range(N):
+                wrong = (A[k] @ omega - (kicked[k] - s[k]) / sigma) / size
+                for p in range(N):
+                    by_A[k, p] += wrong * omega[p]
+                    by_gamma[p] += wrong * A[k, p] * slope[p]
+    n = m.x.shape[1]
+    return _unpack(total / n, N, I), by_A / n, by_gamma / n
+
+
+def dni(m: Model, Z: np.ndarray):
+    """DNI in time (Jaderberg et al. 2017): credit = present error + guess Z (s; e; 1), 0 at the end; bootstrapped.
+
+    Returns the gradients, and that of Z by the normalised squared error of the guess.
+    """
+    N, I = m.U.shape
+    total, by_Z = np.zeros((N, N + I + 1)), np.zeros_like(Z)
+    for sample in range(m.x.shape[1]):
+        run, s, z_before = forward(m, sample), m.s0[sample], None
+        for t in range(1, len(m.x) + 1):
+            J, immediate, out = pieces(m, run, t)
+            if m.leak == "potential":
+                pre = sources(m, run, t, sample)
+                W = m.W - np.diag(np.diag(m.W))
+                s = (1 - m.alpha) * s + m.alpha * (W @ pre[:N] + m.U @ pre[N:-1] + m.b)
+            else:
+                s = run.z[t]
+            z = np.concatenate([s, run.error[t], [1.0]])
+            credit = out * (m.R.T @ run.error[t]) + (Z @ z if t < len(m.x) else 0)
+            pre = sources(m, run, t, sample)
+            for p in range(N):
+                total[p] += credit[p] * immediate[p] * pre
+            if z_before is not None:
+                by_Z += np.outer(Z @ z_before - J.T @ credit, z_before) / (1 + z_before @ z_before)
+            z_before = z
+    n = m.x.shape[1]
+    return _unpack(total / n, N, I), by_Z / n

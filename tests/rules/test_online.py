@@ -58,7 +58,7 @@ TWINS = {
         {"seed": 4, "feedback": "sparse", "density": 0.5},
     ),
 }
-ONLINE = ("rtrl", "snap", "uoro", "kf_rtrl", "eprop_online", "rflo_online")
+ONLINE = ("rtrl", "snap", "uoro", "kf_rtrl", "kernl", "dni", "eprop_online", "rflo_online")
 every_rule = pytest.mark.parametrize("rule", ONLINE)
 
 
@@ -69,6 +69,21 @@ def on_ring(p: Problem) -> Problem:
     mask[0, 2] = 1
     network.rec_mask = mask.repeat(network.neuron.n_currents, 1)
     return p
+
+
+def lively(rule: Rule | str, p: Problem, seed: int = 0) -> Rule:
+    """The rule bound to a network, with something in what it learns."""
+    rule = (bpgen.load_rule(rule) if isinstance(rule, str) else rule).bind(p.network, seed)
+    for i, name in enumerate(("kernel", "synthesiser")):
+        if getattr(rule, name, None) is not None:
+            value = getattr(rule, name)
+            setattr(rule, name, value + 0.1 * randn(80 + i + 10 * seed, *value.shape))
+    return rule
+
+
+def kappa_for(rule: str) -> float:
+    """A filtered readout, where the rule is defined for one."""
+    return 0.0 if rule in ("kernl", "dni") else 0.5
 
 
 def mutant(rule: str, old: str, new: str) -> type[Rule]:
@@ -225,6 +240,110 @@ def test_stochastic_rule_is_unbiased(rule, kappa):
         assert_differ(p.rule(rule).grads, p.rule("bptt").grads, RECURRENT, by=0.05)  # one draw alone is far off
 
 
+# Rules that learn something themselves.
+
+
+def learner(name, leak, **options):
+    """A problem, the arrays for a reference, the rule with a generic learned part, and a gradient of it."""
+    p, model = both(leak)
+    rule = lively(bpgen.load_rule(name, **options), p)
+    return p, model, rule
+
+
+def check_kernl(rule, p, model):
+    kicks = rule.draw(p.network, p.x, bpgen.streams.generator(0, "draws"))["kicks"]
+    arrays = (rule.kernel.numpy(), rule.decay.numpy(), kicks.numpy(), rule.sigma)
+    expected, by_kernel, by_decay = online_reference.kernl(model, *arrays)
+    result = p.rule(rule)
+    assert_equal(result.grads, tensors(expected))
+    assert_equal(result.aux, tensors({"kernel": by_kernel, "decay": by_decay}), tol=1e-9)  # divides by σ
+
+
+@pytest.mark.parametrize("leak", ["potential", "rate"])
+def test_kernl_equals_the_published_equations(leak):
+    p, model, rule = learner("kernl", leak)
+    rule.decay = rule.decay + 0.1 * randn(90, 5).abs()
+    check_kernl(rule, p, model)
+    assert_differ(p.rule("kernl").grads, p.rule(rule).grads, RECURRENT)
+
+
+def test_kernl_that_learns_nothing_is_rflo_on_the_rate_leak():
+    options = {"feedback": "random", "seed": 3, "scale": 2.0}
+    for leak, same in (("rate", ("rflo", options)), ("potential", ("eprop", options))):
+        p = problem(Leaky(0.4, "tanh", leak))
+        assert_equal(p.rule("kernl", lr=0, **options).grads, p.rule(same[0], **same[1]).grads, WEIGHTS)
+    p, model = both("rate")
+    rule = bpgen.load_rule("kernl", lr=0, **options).bind(p.network)
+    signal = reference.learning_signal(model, rule.feedback.weight.numpy())
+    assert_equal(p.rule(rule).grads, tensors(reference.rflo(model, signal)))
+    assert_differ(p.rule(lively("kernl", p)).grads, p.rule("kernl").grads, RECURRENT)
+
+
+def check_dni(rule, p, model):
+    expected, by_Z = online_reference.dni(model, rule.synthesiser.numpy())
+    result = p.rule(rule)
+    assert_equal(result.grads, tensors(expected))
+    assert_equal(result.aux, {"synthesiser": torch.from_numpy(by_Z)})
+
+
+@every_leak
+def test_dni_equals_the_published_equations(leak):
+    p, model, rule = learner("dni", leak)
+    check_dni(rule, p, model)
+    assert_differ(p.rule("dni").grads, p.rule(rule).grads, RECURRENT)
+
+
+@every_neuron
+def test_dni_with_a_perfect_synthesiser_is_bptt(neuron):
+    """The perfect guess is the credit of the state that only later losses give it: autograd's, without the present."""
+    p = problem(NEURONS[neuron], learned=True)
+    masked = p.network.masked({n: w.detach().requires_grad_() for n, w in p.network.named_parameters()})
+    s = p.network.start(masked, 3, None)
+    h, states, losses = p.network.neuron.g(s), [], []
+    for x, target in zip(p.x, p.target, strict=True):
+        _, s, h = p.network.advance(masked, s, h, x)
+        y = torch.nn.functional.linear(h, masked["W_out"], masked["b_out"])
+        states.append(s)
+        losses.append(0.5 * (y - target).square().sum() / 3)
+    total = torch.autograd.grad(sum(losses), states, retain_graph=True)
+    present = [torch.autograd.grad(l, s, retain_graph=True)[0] for l, s in zip(losses, states, strict=True)]
+    perfect = [3 * (a - b).flatten(1) for a, b in zip(total, present, strict=True)]
+    rule = bpgen.load_rule("dni").bind(p.network)
+    guesses = iter(perfect)
+    rule.synthesise = lambda z: next(guesses)
+    result = p.rule(rule)
+    assert_equal(result.grads, p.rule("bptt").grads)
+    assert result.aux["synthesiser"].abs().max() < 1e-12  # what is perfect has nothing to learn
+    assert_differ(p.rule("dni").grads, p.rule("bptt").grads, RECURRENT)
+
+
+@pytest.mark.parametrize("rule", ["kernl", "dni"])
+def test_what_a_rule_learns_comes_through_the_hook_alone_and_brings_it_nearer_to_the_true_gradient(rule):
+    p = problem(Leaky(0.4, "tanh", "rate"), B=30, T=10)
+    bound = bpgen.load_rule(rule).bind(p.network)
+    true, cosines = p.rule("bptt").grads["W_rec"].flatten(), []
+    for i in range(60):
+        before = {n: b.clone() for n, b in bound.named_buffers()}
+        result = bpgen.gradients(bound, p.network, p.x, p.target, "mse", "all", None, p.s_0, seed=i)
+        assert all(torch.equal(b, before[n]) for n, b in bound.named_buffers())
+        bound.learn(result.aux)
+        assert not all(torch.equal(b, before[n]) for n, b in bound.named_buffers())
+        cosines.append(float(torch.cosine_similarity(result.grads["W_rec"].flatten(), true, dim=0)))
+    assert 1 - cosines[-1] < 0.5 * (1 - cosines[0])
+
+
+def test_rules_without_a_filtered_readout_say_so():
+    for rule, neuron, kappa in (
+        ("kernl", Leaky(0.4), 0.5),
+        ("kernl", Leaky(0.4, leak="inside"), 0),
+        ("dni", GRU(), 0.5),
+    ):
+        with pytest.raises(bpgen.errors.BpgenError, match="defined for"):
+            problem(neuron, kappa=kappa).rule(rule)
+    with pytest.raises(bpgen.errors.BpgenError, match="not for GRU"):
+        problem(GRU()).rule("kernl")
+
+
 # What holds for every online rule.
 
 
@@ -248,17 +367,18 @@ def chunked(rule: Rule, p: Problem, k: int, seed: int = 0):
             {name: draw[part] for name, draw in draws.items()},
             ends=first + k >= T,
         )
-        for name, g in result.grads.items():
+        for name, g in {**result.grads, **result.aux}.items():
             total[name] = total.get(name, 0) + g
     return total, carry
 
 
 @every_rule
 def test_chunks_at_fixed_weights_add_up_to_the_whole_sequence(rule):
-    for neuron in (Leaky(0.4, "tanh"), LSTM()):
-        p = problem(neuron, kappa=0.5, learned=True, loss="cross_entropy")
-        bound = bpgen.load_rule(rule).bind(p.network)
-        whole = p.rule(bound).grads
+    for neuron in (Leaky(0.4, "tanh"), Leaky(0.4, "tanh", "rate") if rule == "kernl" else LSTM()):
+        p = problem(neuron, kappa=kappa_for(rule), learned=True, loss="cross_entropy")
+        bound = lively(rule, p)
+        result = p.rule(bound)
+        whole = {**result.grads, **result.aux}
         alive = [n for n in whole if whole[n].any()]
         assert set(WEIGHTS) <= set(alive)
         for k in (1, 3, 7):
@@ -269,8 +389,8 @@ def test_chunks_at_fixed_weights_add_up_to_the_whole_sequence(rule):
 def test_what_is_carried_does_not_grow_with_time(rule):
     sizes = []
     for T in (5, 50):
-        p = problem(T=T, kappa=0.5)
-        carry = chunked(bpgen.load_rule(rule).bind(p.network), p, 5)[1]
+        p = problem(T=T, kappa=kappa_for(rule))
+        carry = chunked(lively(rule, p), p, 5)[1]
         assert carry.t == T
         sizes.append({n: v.shape for n, v in carry.state.items()})
     assert sizes[0] == sizes[1]
@@ -279,7 +399,7 @@ def test_what_is_carried_does_not_grow_with_time(rule):
 @every_rule
 def test_the_future_changes_no_increment_that_is_already_made(rule):
     p = problem(T=8)
-    bound, seen = bpgen.load_rule(rule).bind(p.network), []
+    bound, seen = lively(rule, p), []
     step = bound.step
     bound.step = lambda state, moment: seen.append(step(state, moment)) or seen[-1]
     p.rule(bound)
@@ -308,7 +428,7 @@ def test_locality_the_trace_of_e_prop_reads_no_recurrent_weight():
 @every_rule
 def test_split_batches_add_up_and_float32_agrees(rule):
     p = problem()
-    bound = bpgen.load_rule(rule).bind(p.network)
+    bound = lively(rule, p)
     loss, draws = Loss("mse", "all"), bound.draw(p.network, p.x, bpgen.streams.generator(0, "draws"))
 
     def grads(samples, bound=bound, network=p.network, dtype=torch.float64):
@@ -328,8 +448,10 @@ def test_split_batches_add_up_and_float32_agrees(rule):
 @pytest.mark.parametrize("neuron", ["rate", "lstm", "a stranger's"])
 @every_rule
 def test_two_stacked_seeds_are_two_runs_alone(rule, neuron):
-    problems = [problem(NEURONS[neuron], learned=True, kappa=0.4, seed=s) for s in (0, 1)]
-    rules = [bpgen.load_rule(rule).bind(p.network, seed=s) for s, p in enumerate(problems)]
+    if rule == "kernl" and neuron != "rate":
+        pytest.skip("kernl is defined for leaky neurons")
+    problems = [problem(NEURONS[neuron], learned=True, kappa=kappa_for(rule), seed=s) for s in (0, 1)]
+    rules = [lively(rule, p, s) for s, p in enumerate(problems)]
     draws = [
         r.draw(p.network, p.x, bpgen.streams.generator(s, "d"))
         for s, (r, p) in enumerate(zip(rules, problems, strict=True))
@@ -385,6 +507,18 @@ MUTANTS = {
     "uoro draws its signs once": ("uoro", 'nu = moment.draws["signs"]', 'nu = torch.ones_like(moment.draws["signs"])'),
     "kf_rtrl forgets a sign": ("kf_rtrl", "scaled(two / p_2, C)", "scaled(1 / p_2, C)"),
     "kf_rtrl keeps the sign from the filter": ("kf_rtrl", "kappa * one / p_1", "kappa / p_1"),
+    "kernl turns its kernel round": (
+        "kernl",
+        'torch.einsum("bn,bnx->nx", q @ A, trace)',
+        'torch.einsum("bn,bnx->nx", q @ A.mT, trace)',
+    ),
+    "kernl learns from the kicked activity": ("kernl", " - moment.h_before) @", ") @"),
+    "dni guesses beyond the end": ("dni", "torch.zeros_like(s) if moment.ends else ", ""),
+    "dni's target forgets the present error": (
+        "dni",
+        "moment.A * credit.unsqueeze(2)",
+        "moment.A * guess.unsqueeze(2)",
+    ),
     "eprop_online drops the readout's filter": ("eprop_online", "if moment.kappa:", "if False:"),
     "eprop_online has no memory": ("eprop_online", "moment.own(vector) + moment.drive", "moment.drive"),
     "rflo_online puts φ' outside the filter": (
@@ -405,6 +539,12 @@ def check(name: str, rule: Rule) -> None:
         expected = online_reference.snap(model, 2)
         expected["W_rec"] = expected["W_rec"] * p.network.rec_mask.numpy()
         assert_equal(p.rule(rule).grads, tensors(expected))
+    elif name == "kernl":
+        p, model = both("rate")
+        check_kernl(lively(rule, p), p, model)
+    elif name == "dni":
+        p, model = both("rate")
+        check_dni(lively(rule, p), p, model)
     elif name == "eprop_online":
         assert_twins(rule, bpgen.load_rule("eprop"))
     elif name == "rflo_online":

@@ -23,8 +23,9 @@ from typing import Any
 from bpgen.registry import find
 from bpgen.rules.api import load_rule
 from bpgen.rules.base import Rule
-from bpgen.rules.conformance import answers, limits, paths, purity  # noqa: F401  (they register their checks)
-from bpgen.rules.conformance.check import Case, Check, Outcome, make_plan
+from bpgen.rules.conformance import answers, claims, limits, paths, purity  # noqa: F401  (they register their checks)
+from bpgen.rules.conformance.case import Case
+from bpgen.rules.conformance.check import Check, Outcome, make_plan
 
 __all__ = ["Check", "Outcome", "checks", "plan"]
 
@@ -47,7 +48,7 @@ def plan(rule: str | type[Rule], **options: Any) -> list[Check]:
     else:
         first, name, make = rule(**options), rule.__name__, rule
     case = Case(name, make, first.traits, options)
-    return make_plan(case, getattr(first, "conformance_exceptions", {}))
+    return make_plan(case, first.conformance_exceptions)
 
 
 def checks(rule: str | type[Rule], **options: Any) -> list[Check]:

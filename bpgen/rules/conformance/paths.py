@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import torch
 
+from bpgen.rules.conformance.case import Case, Inapplicable
 from bpgen.rules.conformance.check import (
-    Case,
-    Inapplicable,
     assert_apart,
     assert_same,
     only,
@@ -21,6 +20,7 @@ from bpgen.rules.conformance.check import (
     steps_are_no_gradients,
 )
 from bpgen.rules.conformance.problem import RECURRENT, Problem, randn
+from bpgen.rules.online import OnlineRule, gradients_of_chunk
 from bpgen.rules.traits import Traits
 
 
@@ -114,6 +114,54 @@ def _future(case: Case) -> None:
     assert_apart(whole, expected, ["W_out"], f"the error of steps {cut + 1} to {T}")
     assert_same(changed.ask(case.bound(p)).grads, expected, f"inputs after step {cut}, the last with an error, matter")
     assert_same(tail.steps(cut).ask(case.bound(p)).grads, expected, "masking the tail does not equal truncating")
+
+
+def _in_chunks(case: Case, *lengths: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[int]]:
+    """Gradients of a sequence, whole and added up over chunks at fixed weights, and the state's size after each."""
+    p = case.problem(learned=True)
+    rule = case.bound(p)
+    if not isinstance(rule, OnlineRule):
+        raise Inapplicable("it is not written step by step (bpgen.rules.OnlineRule)")
+    if p.loss.when != "all":
+        raise Inapplicable("it refuses a loss at all steps")
+    draws, carry, first, sizes = p.draws(rule), None, 0, []
+    added = {name: torch.zeros_like(w) for name, w in p.params.items()}
+    mask = p.loss.mask
+    assert mask is not None
+    other = replace(p, x=randn(74, *p.x.shape))
+    for length in lengths:
+        part = slice(first, first + length)
+        loss, drawn = p.loss.with_mask(mask[part]), {name: value[part] for name, value in draws.items()}
+        with torch.no_grad():
+            carry, result = gradients_of_chunk(
+                rule, p.network, p.params, carry, p.x[part], p.target[part], loss, drawn, ends=part.stop == len(p.x)
+            )
+        first = part.stop
+        other.ask(rule)  # a measurement between chunks
+        sizes.append(sum(value.numel() for value in carry.state.values()))
+        added = {name: total + result.grads[name] for name, total in added.items()}
+    return p.ask(case.bound(p), draws).grads, added, sizes
+
+
+@prop(
+    "chunks carried across equal the whole sequence",
+    "an online rule keeps all that it needs of the past in its state: cut anywhere, at fixed weights and with a "
+    "measurement in between, nothing is lost.",
+    lambda t: steps_are_no_gradients(t) or ("" if t.online else "its traits say that it is not online"),
+)
+def _chunks(case: Case) -> None:
+    whole, added, _ = _in_chunks(case, 3, 1, 3)
+    assert_same(added, whole, "the gradients of three chunks do not add up to that of the sequence")
+
+
+@prop(
+    "its memory does not grow with the sequence",
+    "an online rule that keeps the past itself is offline in disguise, and a stream would fill the memory.",
+    lambda t: "" if t.online else "its traits say that it is not online",
+)
+def _memory(case: Case) -> None:
+    _, _, sizes = _in_chunks(case, 1, 2, 4)
+    assert len(set(sizes)) == 1, f"after 1, 3 and 7 steps its state holds {', '.join(map(str, sizes))} numbers."
 
 
 @prop(

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpgen.rules.conformance.check import Case, alive, assert_apart, assert_same, prop
+from bpgen.rules.conformance.case import Case
+from bpgen.rules.conformance.check import alive, assert_apart, assert_same, prop
 from bpgen.rules.conformance.problem import Problem, clone, randn
 
 
@@ -83,8 +84,8 @@ def _draws(case: Case) -> None:
     assert names, "its traits say stochastic, but `draw` returns nothing."
     again = p.draws(case.bound(p), 0)
     assert all(torch.equal(again[n], one[n]) for n in names), "`draw` does not follow the generator it is given."
-    first, second = (p.ask(case.bound(p), draws).grads for draws in (one, other))
-    assert any(not torch.equal(first[n], second[n]) for n in first), "other draws give the same gradient."
+    first, second = ({**result.grads, **result.aux} for result in (p.ask(case.bound(p), d) for d in (one, other)))
+    assert any(not torch.equal(first[n], second[n]) for n in first), "other draws change neither gradients nor aux."
 
 
 @prop(
@@ -122,13 +123,9 @@ def _carried(case: Case) -> None:
     assert_apart(other, expected, ["W_out"] if other["W_out"].any() else alive(other), "another batch")
     after = _kept(rule)
     changed = [name for name in after if not torch.equal(after[name], before[name])]
-    if case.traits.keeps_state:
-        rule.load_state_dict(before)
-        hint = "although its state_dict is back to what it was: something is kept outside buffers and parameters"
-    else:
-        assert not changed, f"its {', '.join(changed)} changed; say `keeps_state=True` in the traits if it learns."
-        hint = "something of the last sequence is kept"
-    assert_same(p.ask(rule, draws).grads, expected, f"the gradient depends on the batch before; {hint}")
+    found = ", ".join(changed)
+    assert not changed, f"`gradients` changed its {found}: hand new values out in aux and take them over in `learn`."
+    assert_same(p.ask(rule, draws).grads, expected, "the gradient depends on the batch before: something is kept")
 
 
 @prop(
@@ -139,6 +136,6 @@ def _restored(case: Case) -> None:
     p = case.problem()
     rule, restored = case.bound(p, seed=5), case.bound(p, seed=9)
     draws = p.draws(rule)
-    _other_batch(p).ask(rule)  # whatever it learns from batch to batch, it has learned something
+    rule.learn(_other_batch(p).ask(rule).aux)  # what it learns from batch to batch has to be in there, too
     restored.load_state_dict(_kept(rule))
     assert_same(p.ask(restored, draws).grads, p.ask(rule, draws).grads, "a rule restored from its state_dict differs")

@@ -1,0 +1,49 @@
+"""`bpgen compare`: learning rules over several seeds on the embedded digits, without a plan."""
+
+from __future__ import annotations
+
+from bpgen.cli.listing import Parser
+from bpgen.cli.study import add_options, carry_out, command, exit_code
+from bpgen.errors import require
+
+_SAYS = """\
+Train the same networks on the same batches with several rules and seeds, and compare generalization gap and sharpness
+at matched training loss, with intervals over seeds and figures. Embedded digits, shortened: 20 epochs, sharpness on 256
+samples, an evaluation every second epoch; `bpgen study` takes any plan."""
+
+SHORT = {
+    "trainer.max_epochs": 20,
+    "evaluation.every": 150,  # steps; two epochs
+    "sharpness.samples": 256,
+    "sharpness.tol": 1e-3,
+    "alignment.samples": 128,
+}
+
+
+def run(argv: list[str]) -> int:
+    """Run the command."""
+    parser = Parser(prog="bpgen compare", description=_SAYS)
+    parser.add_argument("--rules", default="bptt,three_factor,rflo", help="rules, the reference first, with commas")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... of every rule (default: 5)")
+    add_options(parser)
+    options = parser.parse_args(argv)
+    rules = [rule.strip().replace("-", "_") for rule in options.rules.split(",") if rule.strip()]
+    require(bool(rules), "--rules needs names of rules, e.g. --rules bptt,rflo.")
+    require(len(set(rules)) == len(rules), f"--rules names a rule twice: {options.rules}.")
+    require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
+    from bpgen.study.plan import Plan
+
+    plan = Plan(
+        name=f"compare-{'-'.join(rules)}",
+        base=["digits"],
+        axes={"rule": list(rules)},
+        seeds=list(range(options.seeds)),
+        overrides=dict(SHORT),
+    )
+    done = carry_out(plan, options)
+    if done is None:
+        return 0
+    from bpgen.study.report import report_study
+
+    print(report_study(done, command("compare", argv)))
+    return exit_code(done)

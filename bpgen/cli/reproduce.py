@@ -1,0 +1,68 @@
+"""`bpgen reproduce`: the claims of a paper as checks, each with its figure and a verdict from the data."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from bpgen.cli.listing import Parser
+from bpgen.cli.study import add_options, carry_out, exit_code, shipped_plans
+from bpgen.errors import require, unknown
+
+_SAYS = """\
+Run the experiment of a paper and judge its claims from the data: supported, not supported, or undecided at this number
+of seeds, each with effect size, interval over seeds and n. The verdict rule is in `bpgen.study.verdicts`. The same
+command continues where it was stopped, and with more --seeds keeps the runs it has."""
+
+PAPERS = {
+    "liu2022": {
+        "quick": ["liu2022_quick"],
+        "default": ["liu2022"],
+        "full": ["liu2022", "liu2022_leaky", "liu2022_pattern_generation", "liu2022_delayed_match_to_sample"],
+    }
+}
+
+
+def run(argv: list[str]) -> int:
+    """Run the command."""
+    parser = Parser(prog="bpgen reproduce", description=_SAYS)
+    parser.add_argument("paper", help=f"which paper: {', '.join(PAPERS)}")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--quick", action="store_true", help="embedded digits, alpha 1 and 0.5: about 5 minutes on 2 cores"
+    )
+    size.add_argument(
+        "--full", action="store_true", help="also leaky neurons, pattern generation, delayed match to sample"
+    )
+    parser.add_argument("--data-dir", help="folder with the MNIST files; without it MNIST is downloaded once")
+    parser.add_argument("--seeds", type=int, help="seeds of every condition, instead of the plan's")
+    add_options(parser)
+    options = parser.parse_args(argv)
+    if options.paper not in PAPERS:
+        raise unknown("paper", options.paper, PAPERS)
+    require(options.seeds is None or options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
+    if options.seeds is not None:
+        options.set.append(f"seeds={options.seeds}")
+    mode = "quick" if options.quick else "full" if options.full else "default"
+    return _reproduce(PAPERS[options.paper][mode], options, shlex.join(["bpgen", "reproduce", *argv]))
+
+
+def _reproduce(names: list[str], options: Any, command: str) -> int:
+    from bpgen.study.plan import read_plan
+    from bpgen.study.report import report_study
+    from bpgen.training.run_folder import read_config
+
+    shipped = shipped_plans()
+    plans = [read_plan(read_config(shipped[name]), name) for name in names]
+    out, settings, code = options.out, list(options.set), 3
+    for plan in plans:
+        options.set = list(settings)
+        if options.data_dir is not None and "liu2022_bptt" in plan.base:
+            options.set.append(f"task.data_dir={Path(options.data_dir).expanduser().resolve()}")
+        options.out = out if out is None or len(plans) == 1 else str(Path(out) / plan.name)
+        done = carry_out(plan, options)
+        if done is not None:
+            print(report_study(done, command, claims=True), flush=True)
+        code = 0 if done is None else min(code, exit_code(done))
+    return code

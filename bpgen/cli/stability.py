@@ -1,0 +1,164 @@
+"""`bpgen stability`: how stable a run's rule was around the networks that the run saved."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from bpgen.cli.listing import Parser
+from bpgen.errors import require
+
+EXAMPLES = """\
+examples:
+  bpgen stability runs/digits-rflo-seed0                       around its last network
+  bpgen stability runs/digits-rflo-seed0 --step all --out stability
+  bpgen stability runs/digits-rflo-seed0/weights/step00000150.pt --lr 0.1 --json
+
+A fixed point of the rule is stable if |1 - η μ| < 1 for every eigenvalue μ of its Jacobian Dĝ; for BPTT that is
+λ_1 < 2/η, in the setting of the theorem of Liu et al. 2022 λ_1 < 2/(η ρ). See `bpgen.stability`.
+exit codes: 0 done, 2 bad input.
+"""
+_SHOWN = {
+    "lambda_max": "λ_1",
+    "mu_abs": "|μ_1|",
+    "bound": "2/η",
+    "bound_rho": "2/(ηρ_1)",
+    "rho": "ρ",
+    "rho_directional": "ρ_1",
+    "cosine": "cosine",
+    "edge": "edge",
+    "edge_rho": "edge·ρ_1",
+    "max_multiplier": "max |1-ημ|",
+    "asymmetry_fraction": "asymmetry",
+}
+
+
+def parser() -> Parser:
+    """The command's options."""
+    options = Parser(
+        prog="bpgen stability",
+        description="Eigenvalues of a rule's own update around saved networks, against the bounds 2/η and 2/(ηρ).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = options.add_argument
+    add("run", metavar="RUN|CHECKPOINT", help="a run's folder, or one file of its weights/")
+    add("--step", default="last", metavar="N|all", help="which evaluation (default: the last one)")
+    add("--lr", type=float, metavar="η", help="learning rate (default: the run's, at that step)")
+    add("--momentum", type=float, metavar="β", help="momentum (default: the run's)")
+    add("--samples", type=int, metavar="N", help="size of the training subset (default: as in the run, or 512)")
+    add("--top", type=int, default=6, metavar="K", help="how many eigenvalues μ (default: 6)")
+    add("--tol", type=float, default=1e-4, help="accepted residuals, relative to the largest (default: 1e-4)")
+    add("--max_products", type=int, default=300, metavar="N", help="budget of products (default: 300)")
+    add("--probes", type=int, default=10, metavar="N", help="random vectors for the asymmetry (default: 10)")
+    add("--no_regulariser", action="store_true", help="leave the regularisers out of the loss")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    add("--out", metavar="FOLDER", help="write stability.json and figures there")
+    return options
+
+
+def run(argv: list[str]) -> int:
+    """Measure, then print and write what was asked for."""
+    o = parser().parse_args(argv)
+    require(o.samples is None or o.samples >= 1, f"--samples must be positive, got {o.samples}.")
+    require(o.lr is None or o.lr > 0, f"--lr must be > 0, got {o.lr}.")
+    from bpgen.cli.sharpness import as_json, folder, subset
+    from bpgen.saved import find, moments
+    from bpgen.stability import RuleJacobian, measure
+
+    saved, out = find(o.run, o.step), folder(o.out)
+    config = saved.folder.config()
+    plain = config.get("optimizer", {})
+    require(
+        o.lr is not None or (plain.get("name", "sgd") == "sgd" and not plain.get("lr_scale")),
+        "the run was not trained by sgd with one learning rate, whose stability this is: ask for one with --lr.",
+    )
+    samples = (
+        o.samples or config.get("stability", {}).get("samples") or config.get("sharpness", {}).get("samples") or 512
+    )
+    results: list[dict[str, Any]] = []
+    for moment in moments(saved):
+        module, split = moment.module, subset(moment, samples)
+        loss = module.loss.without_regulariser() if o.no_regulariser else module.loss
+        what = (module.network, module.network.params(), split.x, split.target, loss.with_mask(split.mask))
+        found = measure(
+            RuleJacobian(module.rule, *what, module.draws(split.x, "stability", moment.step)),
+            lr=moment.lr if o.lr is None else o.lr,
+            momentum=module.optimizer.momentum if o.momentum is None else o.momentum,
+            top=o.top,
+            tol=o.tol,
+            max_products=o.max_products,
+            probes=o.probes,
+            seed=module.seed,
+        )
+        row = {**dataclasses.asdict(found), "mu_abs": float(found.mu[0].abs())}
+        row["mu"] = [[mu.real, mu.imag] for mu in found.mu.tolist()]
+        row["mu_residuals"] = found.mu_residuals.tolist()
+        results.append({"step": moment.step, **row})
+        if not o.json and len(saved.steps) > 1:
+            print(f"step {moment.step} done", file=sys.stderr)
+    head = {"run": str(saved.folder.path), "task": config["task"]["name"], "rule": config["rule"]["name"]}
+    head |= {"seed": config["seed"], "block": "all"}
+    text = as_json({**head, "evaluations": results})
+    if o.json:
+        print(text)
+    else:
+        _print(head, results)
+    if out is not None:
+        (out / "stability.json").write_text(text + "\n", encoding="utf-8")
+        _draw(out, head, results)
+        if not o.json:
+            print(f"written   {out / 'stability.json'} and figures")
+    return 0
+
+
+def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = results[0]
+    of = f"{first['samples']} train samples, all {first['parameters']} weights that act"
+    if first["surrogate"]:
+        of += ", surrogate network"
+    table = Table(title=f"{head['run']}: stability of {head['rule']}, {of}", title_justify="left")
+    if len(results) == 1:
+        table.add_column("")
+        table.add_column(f"step {first['step']}", justify="right")
+        for key, name in _SHOWN.items():
+            table.add_row(name, f"{first[key]:.5g}")
+        for i, (real, imaginary) in enumerate(first["mu"]):
+            table.add_row(f"μ_{i + 1}", f"{real:.5g}" if imaginary == 0 else f"{real:.5g}{imaginary:+.5g}i")
+        table.add_row("found to the tolerance", "yes" if first["converged"] else "NO")
+    else:
+        few = [key for key in _SHOWN if key not in ("rho", "cosine", "edge", "edge_rho")]
+        for column in ("step", *(_SHOWN[key] for key in few)):
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in results:
+            table.add_row(str(row["step"]), *(f"{row[key]:.4g}" for key in few))
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, 100)  # a cut number is worse than a wrapped line
+    console.print(table)
+
+
+def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    """The edge of stability along training, and the eigenvalues μ of the last network in the complex plane."""
+    import pandas as pd
+
+    from bpgen import curvature_figures, figures
+
+    title, last = f"{head['rule']} on {head['task']}, seed {head['seed']} (n = 1 run)", results[-1]
+    if len(results) > 1:
+        keys = {"lambda_max": "lambda_max", "lambda_residual": "residual"}
+        keys |= {key: key for key in ("mu_abs", "bound", "bound_rho")}
+        table = pd.DataFrame(
+            {"step": r["step"], **{f"stability/{new}": r[k] for k, new in keys.items()}} for r in results
+        )
+        figure, (ax,) = curvature_figures.sheet(1, title)
+        figures.stability(ax, table)
+        figure.savefig(out / "stability.png")
+    figure, (ax,) = curvature_figures.sheet(1, f"{title}, step {last['step']}")
+    curvature_figures.multipliers(ax, last["mu"], last["lr"], n=last["samples"])
+    figure.savefig(out / f"multipliers-step{last['step']:08d}.png")

@@ -1,0 +1,62 @@
+"""The tidy tables of a study: one row per run and evaluation, and one row per run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpgen.study.runs import Run
+
+KEYS = ("condition", "rule", "alpha", "task", "seed")  # what figures and statistics group by
+
+
+def table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
+    """One row per run and evaluation: what the run was (KEYS, axes, tuned values, status, folder), then its metrics.
+
+    A diverged run is there with its rows up to the divergence and status "diverged".
+    """
+    parts = []
+    for run in runs:
+        if run.folder is None or not run.folder.metrics_file.is_file():
+            continue
+        rows = pd.read_csv(run.folder.metrics_file)
+        facts = {**_facts(run), "status": run.status, "run": _place(run, study)}
+        parts.append(pd.concat([pd.DataFrame([facts] * len(rows)), rows], axis=1))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "status", "run"])
+
+
+def run_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
+    """One row per run: what it was, how it ended and why, how long it took, where it is."""
+    return pd.DataFrame(
+        [
+            {
+                **_facts(run),
+                "status": run.status,
+                "reason": run.message,
+                "seconds": run.seconds,
+                "config_hash": run.hash,
+                "run": _place(run, study),
+            }
+            for run in runs
+        ]
+    )
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    config, factors = run.config, run.condition.factors
+    known = {
+        "condition": run.condition.label,
+        "rule": str(factors.get("rule", config["rule"]["name"])),
+        "alpha": config["neuron"].get("alpha"),
+        "task": config["task"]["name"],
+        "seed": run.seed,
+    }
+    others = {axis: value for axis, value in factors.items() if axis not in ("rule", "task", "neuron.alpha")}
+    return {**known, **others, **run.tuned}
+
+
+def _place(run: Run, study: Path) -> str:
+    return "" if run.folder is None else str(run.folder.path.relative_to(study))

@@ -1,0 +1,285 @@
+"""Figures of a study as functions of its tidy table: no files are read, no folders known.
+
+Every panel is one setting (task and alpha), says its n, and has the same colour and marker for a rule everywhere. The
+colours are Okabe and Ito's, told apart by colour-blind readers; conditions without a fixed one get what is left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from bpgen.study import statistics as st
+
+SHARPNESS = "sharpness/lambda_max"
+_FIXED = {
+    "bptt": ("#000000", "o"),
+    "three_factor": ("#D55E00", "s"),
+    "eprop": ("#D55E00", "s"),
+    "rflo": ("#E69F00", "^"),
+    "scaled_bptt": ("#0072B2", "D"),
+    "noisy_bptt": ("#56B4E9", "v"),
+    "mdgl": ("#009E73", "P"),
+    "modprop": ("#CC79A7", "X"),
+    "three_factor, early lr": ("#8B4513", "*"),
+    "norm_matched": ("#7F7F7F", "<"),
+}
+_SPARE = (("#332288", ">"), ("#999933", "h"), ("#882255", "p"), ("#44AA99", "d"), ("#666666", "8"))
+_REFERENCE, _BASE = "bptt", "three_factor"
+Panel = Callable[[Axes, pd.DataFrame, dict[str, tuple[str, str]]], None]
+
+
+def styles(rules: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of every rule; the same for a rule in every figure of every study."""
+    spare = iter(_SPARE * (1 + len(rules)))
+    return {rule: _FIXED[rule] if rule in _FIXED else next(spare) for rule in dict.fromkeys(rules)}
+
+
+def study_figures(table: pd.DataFrame) -> dict[str, Figure]:
+    """All figures of a study by name; one with nothing to show is left out."""
+    table = st.finished(table)
+    if table.empty:
+        return {}
+    return {name: sheet(table, panel) for name, panel in PANELS.items()}
+
+
+def sheet(table: pd.DataFrame, panel: Panel) -> Figure:
+    """One panel per setting, side by side, with one legend of the rules."""
+    settings = list(table.groupby(["task", "alpha"], sort=False, dropna=False))
+    style = styles(list(dict.fromkeys(table["rule"])))
+    figure = Figure(figsize=(4.6 * len(settings), 4.5), layout="constrained", dpi=130)
+    axes: Any = figure.subplots(1, len(settings), squeeze=False)[0]
+    for ax, ((task, alpha), part) in zip(axes, settings, strict=True):
+        panel(ax, part.assign(condition=part["rule"]), style)
+        name = task if pd.isna(alpha) else rf"{task}, $\alpha$ = {alpha:g}"
+        ax.set_title(f"{name} ({_n(part)})", fontsize="medium")
+        ax.spines[["top", "right"]].set_visible(False)
+    handles = [Line2D([], [], color=c, marker=m, ls="", label=rule) for rule, (c, m) in style.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+    return figure
+
+
+def gap_by_rule(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
+    """Gap on noisy and clean test inputs at the lowest training loss all rules reach: runs, mean, 95 % interval."""
+    values, measure, level = _matched(table)
+    scale = 100 if measure == "accuracy" else 1
+    rules = list(dict.fromkeys(table["condition"]))
+    for place, rule in enumerate(rules):
+        own = values[values["condition"] == rule]
+        for shift, gap, filled in ((-0.17, "gap_noisy", True), (0.17, "gap", False)):
+            x = own[f"{gap}/{measure}"].dropna().to_numpy(float) * scale
+            _dots(ax, place + shift, x, style[rule], filled)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    ax.set_xticks(range(len(rules)), [_short(r) for r in rules], fontsize="small")
+    ax.set_xlabel(f"learning rule (at training loss {level:.3g})")
+    ax.set_ylabel("train - test accuracy (points)" if measure == "accuracy" else "test - train loss (½·error²)")
+    shapes = [
+        Line2D([], [], color="0.3", marker="o", ls="", label="noisy test inputs"),
+        Line2D([], [], color="0.3", marker="o", ls="", mfc="none", label="clean test inputs"),
+    ]
+    ax.margins(y=0.2)
+    ax.legend(handles=shapes, frameon=False, fontsize="small", loc="upper left", ncols=2, columnspacing=1)
+
+
+def gap_against_sharpness(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
+    """Gap under noisy test inputs against sharpness at matched training loss, a dot per run, with both correlations."""
+    values, measure, level = _matched(table)
+    scale = 100 if measure == "accuracy" else 1
+    gap = f"gap_noisy/{measure}"
+    for rule, own in values.groupby("condition", sort=False):
+        colour, marker = style[rule]
+        ax.plot(own[SHARPNESS], own[gap] * scale, ls="", color=colour, marker=marker, ms=5, alpha=0.8)
+    _log(ax, "x")
+    data = values.assign(logs=np.log(values[SHARPNESS].where(values[SHARPNESS] > 0)))
+    texts = []
+    for within, name in ((False, "pooled"), (True, "within rule")):
+        effect = st.correlation(data, "logs", gap, within)
+        if math.isfinite(effect.estimate):
+            low, high = (math.tanh(v) for v in effect.interval())
+            texts.append(f"r {name} {math.tanh(effect.estimate):.2f} [{low:.2f}, {high:.2f}]")
+    ax.margins(y=0.2)
+    ax.text(0.02, 0.99, "\n".join(texts), transform=ax.transAxes, va="top", fontsize="small")
+    ax.set_xlabel(rf"sharpness $\lambda_{{\max}}$ (loss per weight²), at training loss {level:.3g}")
+    ax.set_ylabel(_gap_label(measure))
+
+
+def sharpness_against_loss(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
+    """Sharpness at matched training losses: median over seeds, and the range of the middle half."""
+    least = table.groupby(["condition", "seed"])[st.LOSS].min()
+    start = table.sort_values("step").groupby(["condition", "seed"])[st.LOSS].first().min()
+    for rule, own in table.groupby("condition", sort=False):
+        lowest = float(least[rule].median())
+        if not lowest < start:
+            continue
+        levels = np.geomspace(start, lowest, 25)[1:]
+        at = np.array([st.at_loss(own, float(v), [SHARPNESS])[SHARPNESS].to_numpy(float) for v in levels])
+        _band(ax, levels, at, style[rule])
+    _log(ax, "x")
+    _log(ax, "y")
+    ax.invert_xaxis()
+    ax.set_xlabel("training loss (nats or ½·error²), falling →")
+    ax.set_ylabel(r"sharpness $\lambda_{\max}$ (loss per weight²)")
+
+
+def sharpness_against_steps(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
+    """Sharpness along training with the bounds 2/η and, for rules other than BPTT, 2/(ηρ): medians over seeds."""
+    for rule, own in table.groupby("condition", sort=False):
+        colour = style[rule][0]
+        _band(ax, *_by_step(own, own[SHARPNESS]), style[rule])
+        if rule == _BASE:
+            rho = own["alignment/rho"].where(own["alignment/rho"] > 0)
+            steps, bound = _by_step(own, 2 / (own["lr"] * rho))
+            ax.plot(steps, _median(bound), color=colour, ls=":", lw=1.4)
+    steps, bound = _by_step(table, 2 / table["lr"])
+    ax.plot(steps, np.nanmax(bound, axis=1), color="0.3", ls="--", lw=1.2)
+    _log(ax, "y")
+    lines = [Line2D([], [], color="0.3", ls="--", label=r"bound $2/\eta$")]
+    if _BASE in set(table["condition"]):
+        lines.append(Line2D([], [], color=style[_BASE][0], ls=":", label=r"bound $2/(\eta\rho)$, three_factor"))
+    ax.legend(handles=lines, frameon=False, fontsize="small")
+    ax.set_xlabel("training step (updates)")
+    ax.set_ylabel(r"sharpness $\lambda_{\max}$ (loss per weight²)")
+
+
+def alignment(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
+    """Cosine (lines) and ρ (dashed) of the rule's gradient with the true one along training: medians over seeds."""
+    for rule, own in table.groupby("condition", sort=False):
+        steps, cosine = _by_step(own, own["alignment/cosine"])
+        _band(ax, steps, cosine, style[rule])
+        steps, rho = _by_step(own, own["alignment/rho"])
+        ax.plot(steps, _median(rho), color=style[rule][0], ls="--", lw=1)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    lines = [Line2D([], [], color="0.3", ls=ls, label=label) for ls, label in (("-", "cosine"), ("--", r"$\rho$"))]
+    ax.legend(handles=lines, frameon=False, fontsize="small")
+    ax.set_ylim(min(-0.05, ax.get_ylim()[0]), max(1.05, min(1.5, ax.get_ylim()[1])))
+    ax.set_xlabel("training step (updates)")
+    ax.set_ylabel("alignment with BPTT (dimensionless)")
+
+
+def remedies(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
+    """Change of gap and sharpness from the three-factor rule (or else the first), within seeds, at matched loss."""
+    values, measure, level = _matched(table)
+    scale = 100 if measure == "accuracy" else 1
+    rules = list(dict.fromkeys(table["condition"]))
+    base = _BASE if _BASE in rules else rules[0]
+    for rule in (r for r in rules if r != base):
+        colour, marker = style[rule]
+        gap = st.paired(values, f"gap_noisy/{measure}", rule, base)
+        curve = st.paired(values, SHARPNESS, rule, base, log=True)
+        seeds = sorted(set(gap.values) & set(curve.values))
+        ax.plot(
+            [math.exp(curve.values[s]) for s in seeds],
+            [scale * gap.values[s] for s in seeds],
+            ls="",
+            color=colour,
+            marker=marker,
+            ms=4,
+            alpha=0.45,
+        )
+        if seeds:
+            (a, b), (low, high) = gap.interval(), curve.interval()
+            x, y = math.exp(curve.estimate), scale * gap.estimate
+            bars: dict[str, Any] = {
+                "xerr": [[x - math.exp(low)], [math.exp(high) - x]],
+                "yerr": [[y - scale * a], [scale * b - y]],
+            }
+            finite = math.isfinite(a) and math.isfinite(low) and math.exp(high) < 50 * x
+            ax.errorbar(x, y, **(bars if finite else {}), color=colour, marker=marker, ms=8, capsize=3)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    ax.axvline(1, color="0.8", lw=0.8, zorder=0)
+    _log(ax, "x")
+    ax.set_xlabel(rf"$\lambda_{{\max}}$ relative to {base} (ratio), at loss {level:.3g}")
+    ax.set_ylabel(f"gap - gap of {base} ({'points' if measure == 'accuracy' else '½·error²'})")
+
+
+PANELS: dict[str, Panel] = {
+    f.__name__: f
+    for f in (
+        gap_by_rule,
+        gap_against_sharpness,
+        sharpness_against_loss,
+        sharpness_against_steps,
+        alignment,
+        remedies,
+    )
+}
+
+
+def _gap_label(measure: str) -> str:
+    if measure == "accuracy":
+        return "train - noisy test accuracy (points)"
+    return "noisy test - train loss (½·error²)"
+
+
+def _matched(table: pd.DataFrame) -> tuple[pd.DataFrame, str, float]:
+    """Values at the lowest loss all rules of a panel reach, the kind of gap, and that loss."""
+    accurate = table["gap_noisy/accuracy"].notna().any()
+    measure = "accuracy" if accurate else "loss"
+    level = st.common_loss(table)
+    return st.at_loss(table, level, [SHARPNESS, f"gap/{measure}", f"gap_noisy/{measure}"]), measure, level
+
+
+def _dots(ax: Axes, at: float, x: Any, style: tuple[str, str], filled: bool) -> None:
+    colour, marker = style
+    spread = (np.arange(len(x)) - (len(x) - 1) / 2) * 0.16 / max(1, len(x) - 1)
+    face: Any = colour if filled else "none"
+    ax.plot(at + spread, x, ls="", marker=marker, ms=3.5, color=colour, mfc=face, alpha=0.5)
+    effect = st.from_values(dict(enumerate(x.tolist())), len(x))
+    if effect.n >= 3:
+        low, high = effect.interval()
+        bar = [[effect.estimate - low], [high - effect.estimate]]
+        ax.errorbar(at, effect.estimate, yerr=bar, color=colour, capsize=4, marker="_", ms=14, lw=1.5)
+
+
+def _by_step(table: pd.DataFrame, values: pd.Series) -> tuple[Any, Any]:
+    """Steps, and values of shape [steps, seeds]; nan where a run was not measured."""
+    wide = table.assign(_v=values).pivot_table(index="step", columns=["condition", "seed"], values="_v", dropna=False)
+    return wide.index.to_numpy(float), wide.to_numpy(float)
+
+
+def _band(ax: Axes, x: Any, values: Any, style: tuple[str, str]) -> None:
+    """Median over seeds, and the middle half of them; points that most runs have."""
+    kept = np.isfinite(values).mean(axis=1) >= 0.5
+    if not kept.any():
+        return
+    x, values = x[kept], values[kept]
+    low, middle, high = np.nanpercentile(values, [25, 50, 75], axis=1)
+    ax.plot(x, middle, color=style[0], marker=style[1], ms=4, markevery=max(1, len(x) // 8), lw=1.5)
+    ax.fill_between(x, low, high, color=style[0], alpha=0.15, lw=0)
+
+
+def _median(values: Any) -> Any:
+    seen = np.isfinite(values).any(axis=1)
+    result = np.full(len(values), np.nan)
+    result[seen] = np.nanmedian(values[seen], axis=1)
+    return result
+
+
+def _log(ax: Axes, which: str) -> None:
+    """A logarithmic axis with plain numbers, few of them."""
+    axis: Any = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    plain = FuncFormatter(lambda v, _: f"{v:g}")
+    axis.set_major_formatter(plain)
+    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
+    decades = abs(math.log10(high / low)) if low > 0 and high > 0 else 2
+    few = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in ("2", "5") else "")
+    axis.set_minor_formatter(few if decades < 2 else FuncFormatter(lambda *_: ""))
+
+
+def _n(table: pd.DataFrame) -> str:
+    seeds = table.groupby("condition")["seed"].nunique()
+    low, high = int(seeds.min()), int(seeds.max())
+    return f"n = {low} seeds a rule" if low == high else f"n = {low} to {high} seeds a rule"
+
+
+def _short(rule: str) -> str:
+    return rule.replace(", ", ",\n").replace("_", "_\n", 1) if len(rule) > 6 else rule

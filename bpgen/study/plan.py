@@ -1,0 +1,216 @@
+"""A plan: what to compare, what to re-tune for each condition, which seeds; read from a small YAML file.
+
+    name: leak                      folder and title
+    question: one sentence          stands above the report
+    base: digits                    a shipped config, a file, or a list of them; later ones win
+    set: {trainer: {max_epochs: 5}} overrides of the base, nested or dotted (trainer.max_epochs: 5)
+    axes:                           SCIENTIFIC: every combination of values is one condition
+      rule: [bptt, {name: rflo, scale: 0.5, label: rflo weak, set: {schedule.early_factor: 3}}]
+      neuron.alpha: [1.0, 0.5]
+    tune:                           NUISANCE: chosen anew for every condition, on validation data only
+      axes: {optimizer.lr: [0.01, 0.03], rule.scale: [0.5, 1]}
+      seeds: [1000, 1001]           its own seeds, none of the study's
+      metric: val/loss              smaller is better; taken at the last evaluation, mean over seeds
+      set: {trainer.max_epochs: 3}  what tuning runs do differently
+    seeds: 5                        0 ... 4, or a list
+    measure: {evaluation: {every: epoch}, sharpness: {samples: 512}, gap: {}, alignment: {}}
+
+Whatever is not an axis is fixed. The same seed means the same initial weights and batches in every condition.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bpgen.errors import BpgenError, require, unknown
+
+Overrides = dict[str, Any]  # dotted option -> value
+Resolver = Callable[[list[str]], dict[str, Any]]  # the arguments of `bpgen fit` -> its resolved config
+MEASURING = ("evaluation", "gap", "sharpness", "alignment")
+_KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "measure")
+_TUNE_KEYS = ("axes", "seeds", "metric", "set")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The nuisance parameters of a study and how they are chosen; see the module's docstring."""
+
+    axes: dict[str, list[Any]]
+    seeds: list[int]
+    metric: str = "val/loss"
+    overrides: Overrides = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One cell of the scientific axes.
+
+    Attributes:
+        label: what figures and tables call it.
+        factors: its value on every axis, for the table.
+        overrides: its options on top of the plan's.
+        config: the resolved config, with the seed of no run in particular.
+    """
+
+    label: str
+    factors: dict[str, Any]
+    overrides: Overrides
+    config: dict[str, Any]
+
+    def seeded(self, seed: int) -> dict[str, Any]:
+        """The config of one run."""
+        return {**self.config, "seed": seed}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study as its author wrote it."""
+
+    name: str
+    base: list[str]
+    axes: dict[str, list[Any]]
+    seeds: list[int]
+    overrides: Overrides = field(default_factory=dict)
+    tune: Tuning | None = None
+    question: str = ""
+
+    def with_options(self, overrides: Overrides, seeds: list[int] | None = None) -> Plan:
+        """The plan with further overrides, as `--set` gives them.
+
+        Raises:
+            BpgenError: an override of something the plan varies.
+        """
+        varied = [*self.axes, *(self.tune.axes if self.tune else ())]
+        for key in overrides:
+            require(key not in varied, f"{key} is an axis of the plan {self.name}: change it there.")
+        return replace(self, overrides={**self.overrides, **overrides}, seeds=seeds or self.seeds)
+
+    def content(self) -> dict[str, Any]:
+        """The plan as a YAML file would hold it."""
+        tune = self.tune and {
+            "axes": self.tune.axes,
+            "seeds": self.tune.seeds,
+            "metric": self.tune.metric,
+            "set": self.tune.overrides,
+        }
+        whole = {"name": self.name, "question": self.question, "base": self.base, "set": self.overrides}
+        return {**whole, "axes": self.axes, **({"tune": tune} if tune else {}), "seeds": self.seeds}
+
+    def conditions(self, resolve: Resolver) -> list[Condition]:
+        """All combinations of the scientific axes, resolved.
+
+        Raises:
+            BpgenError: an option no run has, or two conditions of the same name.
+        """
+        several = {axis for axis, values in self.axes.items() if len(values) > 1}
+        conditions: list[Condition] = []
+        for values in itertools.product(*self.axes.values()):
+            factors, parts, overrides = {}, [], dict(self.overrides)
+            for axis, value in zip(self.axes, values, strict=True):
+                shown, changes = _axis_value(axis, value)
+                overrides.update(changes)
+                factors[axis] = shown
+                if axis == "rule" or axis in several:
+                    parts.append(str(shown) if axis == "rule" else f"{axis.split('.')[-1]}={shown}")
+            label = ", ".join(parts) or self.name
+            require(
+                label not in [c.label for c in conditions],
+                f"plan {self.name} has two conditions called {label!r}: give one of them a label.",
+            )
+            conditions.append(Condition(label, factors, overrides, self.resolved(resolve, overrides)))
+        return conditions
+
+    def resolved(self, resolve: Resolver, overrides: Overrides) -> dict[str, Any]:
+        """The resolved config of the base with these overrides: one thread, no tracking service."""
+        argv = [part for config in self.base for part in ("--config", config)]
+        fixed = {"threads": 1, "wandb": "off"}
+        return resolve([*argv, *(f"--{key}={as_text(value)}" for key, value in {**fixed, **overrides}.items())])
+
+
+def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
+    """A plan from the content of its YAML file.
+
+    Raises:
+        BpgenError: unknown keys, no axes, or seeds used twice.
+    """
+    for key in content:
+        if key not in _KEYS:
+            raise unknown("key in a plan", str(key), _KEYS)
+    axes = _axes(content.get("axes"), "axes")
+    measure = flatten(content.get("measure") or {}, "measure")
+    for key in measure:
+        require(key.split(".")[0] in MEASURING, f"measure.{key} is not a measurement: expected {', '.join(MEASURING)}.")
+    seeds = _seeds(content.get("seeds", 5), "seeds")
+    tune = content.get("tune")
+    base = content.get("base", "digits")
+    return Plan(
+        name=str(content.get("name", default_name)),
+        question=str(content.get("question", "")),
+        base=[base] if isinstance(base, str) else list(base),
+        axes=axes,
+        seeds=seeds,
+        overrides={**flatten(content.get("set") or {}, "set"), **measure},
+        tune=None if tune is None else _tuning(tune, seeds),
+    )
+
+
+def _tuning(content: Any, seeds: Sequence[int]) -> Tuning:
+    require(isinstance(content, dict), "tune must be a mapping with axes and seeds.")
+    for key in content:
+        if key not in _TUNE_KEYS:
+            raise unknown("key in tune", str(key), _TUNE_KEYS)
+    own = _seeds(content.get("seeds", [1000]), "tune.seeds")
+    both = sorted(set(own) & set(seeds))
+    require(not both, f"tune.seeds and seeds share {both}: what was tuned on a seed must not be tested on it.")
+    metric = str(content.get("metric", "val/loss"))
+    require(metric.startswith("val/"), f"tune.metric must be measured on validation data (val/...), got {metric}.")
+    return Tuning(_axes(content.get("axes"), "tune.axes"), own, metric, flatten(content.get("set") or {}, "tune.set"))
+
+
+def _axes(content: Any, where: str) -> dict[str, list[Any]]:
+    require(isinstance(content, dict) and bool(content), f"{where} must be a mapping of options to lists of values.")
+    for axis, values in content.items():
+        require(isinstance(values, list) and bool(values), f"{where}.{axis} must be a list of values, got {values!r}.")
+    return dict(content)
+
+
+def _seeds(content: Any, where: str) -> list[int]:
+    seeds = list(range(content)) if isinstance(content, int) else content
+    valid = isinstance(seeds, list) and bool(seeds) and all(isinstance(s, int) for s in seeds)
+    require(valid, f"{where} must be a positive number of seeds or a list of them, got {content!r}.")
+    require(len(set(seeds)) == len(seeds), f"{where} names a seed twice: {seeds}.")
+    return list(seeds)
+
+
+def _axis_value(axis: str, value: Any) -> tuple[Any, Overrides]:
+    """How a value of an axis is called, and what it changes."""
+    if not isinstance(value, dict) or axis not in ("rule", "neuron", "task"):
+        return value, {axis: value}
+    require("name" in value, f"a value of the axis {axis} needs a name, got {value}.")
+    options = {k: v for k, v in value.items() if k not in ("label", "set")}
+    changes = {f"{axis}.{k}" if k != "name" else axis: v for k, v in options.items()}
+    given = ", ".join(f"{k}={v}" for k, v in options.items() if k != "name")
+    label = value.get("label") or (f"{value['name']} ({given})" if given else value["name"])
+    return str(label), {**changes, **flatten(value.get("set") or {}, "set")}
+
+
+def flatten(content: Any, where: str) -> Overrides:
+    """`{trainer: {max_epochs: 5}}` -> `{"trainer.max_epochs": 5}`; dotted keys stay."""
+    if not isinstance(content, dict):
+        raise BpgenError(f"{where} must be a mapping of options, e.g. {{optimizer.lr: 0.1}}, got {content!r}.")
+    flat: Overrides = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and "." not in key:
+            flat.update({f"{key}.{option}": v for option, v in value.items()})
+        else:
+            flat[str(key)] = value
+    return flat
+
+
+def as_text(value: Any) -> str:
+    """A value as it is written on a command line."""
+    return value if isinstance(value, str) else json.dumps(value)

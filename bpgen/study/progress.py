@@ -1,0 +1,109 @@
+"""What a user sees while a study runs: a live table on a terminal, one line per run in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from statistics import mean
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bpgen.study.runs import ENDED, Run
+
+
+class Clock:
+    """How long a stage still takes, from the runs that have ended; of the same condition where there are any."""
+
+    def __init__(self, runs: Sequence[Run], processes: int) -> None:
+        self.runs, self.processes, self.started = runs, max(1, processes), time.monotonic()
+
+    def seconds_left(self) -> float | None:
+        """None before the first run has ended."""
+        took: dict[str, list[float]] = {}
+        for run in self.runs:
+            seconds = run.seconds
+            if seconds is not None:
+                took.setdefault(run.kind, []).append(seconds)
+        if not took:
+            return None
+        everywhere = mean(s for seconds in took.values() for s in seconds)
+        waiting = [run for run in self.runs if run.status not in (*ENDED, "failed")]
+        work = [mean(took.get(run.kind, [everywhere])) for run in waiting]
+        return max(sum(work) / self.processes, max(work, default=0.0))
+
+
+class Lines:
+    """For output that is not a terminal."""
+
+    def stage(self, title: str, runs: Sequence[Run], processes: int) -> None:
+        """Say what there is to do."""
+        self._clock, self._runs = Clock(runs, processes), runs
+        done = sum(run.skipped for run in runs)
+        print(f"{title}: {len(runs)} runs, {done} done before, {processes} at once", flush=True)
+
+    def ended(self, run: Run) -> None:
+        """A line per run."""
+        count = sum(r.status in (*ENDED, "failed") for r in self._runs)
+        left = self._clock.seconds_left()
+        reason = f" ({run.message.splitlines()[0]})" if run.message else ""
+        took = f" in {run.seconds:.0f} s" if run.seconds is not None else ""
+        rest = f"; {duration(left)} left" if left else ""
+        print(f"[{count}/{len(self._runs)}] {run.name}: {run.status}{took}{reason}{rest}", flush=True)
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+class Board:
+    """For a terminal: conditions with their runs, and the time left; gone when the stage is over."""
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+
+    def stage(self, title: str, runs: Sequence[Run], processes: int) -> None:
+        """Show the table."""
+        self._clock, self._runs, self._title, self._last = Clock(runs, processes), runs, title, ""
+        self._live = Live(get_renderable=self._draw, console=Console(stderr=True), refresh_per_second=2, transient=True)
+        self._live.start()
+
+    def ended(self, run: Run) -> None:
+        """Remember the last run, and let those that failed stand."""
+        self._last = f"{run.name}: {run.status}"
+        if run.status != "finished" and self._live is not None:
+            self._live.console.print(f"{run.name}: {run.status}. {run.message}", highlight=False)
+
+    def close(self) -> None:
+        """Take the table away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _draw(self) -> Group:
+        table = Table(title=self._title, title_justify="left")
+        for column in ("condition", "finished", "diverged", "failed", "to do"):
+            table.add_column(column, justify="left" if column == "condition" else "right")
+        for label in dict.fromkeys(run.condition.label for run in self._runs):
+            count = Counter(run.status for run in self._runs if run.condition.label == label)
+            rest = count.total() - count["finished"] - count["diverged"] - count["failed"]
+            table.add_row(label, *(str(n) if n else "" for n in (*(count[s] for s in (*ENDED, "failed")), rest)))
+        left = self._clock.seconds_left()
+        spent = duration(time.monotonic() - self._clock.started)
+        return Group(table, Text(f"{spent} gone, {'?' if left is None else duration(left)} left   {self._last}"))
+
+
+def progress() -> Lines | Board:
+    """The one that fits where the user is."""
+    return Board() if sys.stderr.isatty() else Lines()
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

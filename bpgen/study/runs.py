@@ -1,0 +1,108 @@
+"""The runs of a study and where they stand on disk. A run is known by its config's hash, not by its folder's name."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bpgen.study.launch import Job
+from bpgen.study.plan import Condition
+from bpgen.training.run_folder import RunFolder, config_hash
+
+ENDED = ("finished", "diverged")  # both are data: neither is run again
+
+
+@dataclass
+class Run:
+    """One run of a study.
+
+    Attributes:
+        condition: the cell of the scientific axes it belongs to.
+        seed: its seed.
+        config: its resolved config; `out` is its place in the study's folder.
+        tuned: nuisance parameters it was given.
+        stage: "tuning", or empty for the study proper.
+        folder: its folder, once there is one.
+        status: waiting, interrupted, finished, diverged or failed.
+        message: why it did not finish.
+        skipped: whether an earlier call of the study had done it.
+    """
+
+    condition: Condition
+    seed: int
+    config: dict[str, Any]
+    tuned: dict[str, Any] = field(default_factory=dict)
+    stage: str = ""
+    folder: RunFolder | None = None
+    status: str = "waiting"
+    message: str = ""
+    skipped: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Runs of one kind differ in seed and tuned values only, so they take about as long."""
+        return f"{self.stage} {self.condition.label}".strip()
+
+    @property
+    def hash(self) -> str:
+        """The name of everything that decides its numbers."""
+        return config_hash(self.config)
+
+    @property
+    def name(self) -> str:
+        """What logs and messages call it."""
+        tuned = "".join(f", {key.split('.')[-1]}={value}" for key, value in self.tuned.items())
+        return f"{self.condition.label}{tuned}, seed {self.seed}"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, if it has ended."""
+        if self.folder is None or self.status not in ENDED:
+            return None
+        return float(self.folder.summary()["seconds"]["total"])
+
+    def job(self, study: Path) -> Job:
+        """What a launcher needs to do it; a folder that cannot be continued makes room."""
+        resume = None
+        if self.folder is not None:
+            if self.folder.checkpoint.is_file():
+                resume = str(self.folder.path)
+            else:  # killed before its first evaluation was complete
+                shutil.rmtree(self.folder.path)
+        logs = study / "logs"
+        logs.mkdir(exist_ok=True)
+        log = logs / f"{slug(self.name)}-{self.hash}.log"
+        return Job(self.hash, self.config, resume, str(log), str(study / ".runs.lock"), os.getpid())
+
+
+def look(runs: Iterable[Run], study: Path) -> None:
+    """Find out where every run stands."""
+    there = _folders(study)
+    for run in runs:
+        run.folder = there.get(run.hash)
+        summary = {} if run.folder is None else run.folder.summary()
+        run.status = summary.get("status", "waiting" if run.folder is None else "interrupted")
+        run.message = summary.get("message", "")
+        run.skipped = run.status in ENDED
+
+
+def _folders(study: Path) -> dict[str, RunFolder]:
+    """All run folders of a study by the hash of their config."""
+    there: dict[str, RunFolder] = {}
+    for file in sorted((study / "runs").glob("**/config.yaml")):
+        folder = RunFolder(file.parent)
+        summary = folder.summary()
+        name = summary.get("config_hash") or config_hash(folder.config())
+        if name not in there or summary.get("status") in ENDED:
+            there[name] = folder
+    return there
+
+
+def slug(text: str) -> str:
+    """A text as a file name."""
+    return re.sub(r"[^A-Za-z0-9.=]+", "_", text).strip("_")

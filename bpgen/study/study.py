@@ -1,0 +1,214 @@
+"""From a plan to a folder of results: tune, run, collect. The same call continues where an earlier one was stopped.
+
+STUDY/plan.yaml     the plan as it was run        STUDY/table.csv    a row per run and evaluation
+STUDY/runs/         a folder per run              STUDY/runs.csv     a row per run: status, reason, seconds
+STUDY/tuning.csv    what was tried on validation  STUDY/logs/        what runs printed
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import yaml
+
+from bpgen.errors import BpgenError, require
+from bpgen.experiment import filled
+from bpgen.study import collect
+from bpgen.study.launch import Launcher, alone
+from bpgen.study.plan import Condition, Plan, Resolver
+from bpgen.study.runs import ENDED, Run, look, slug
+from bpgen.training.build import make_task
+from bpgen.training.run_folder import RunFolder, config_hash
+
+
+class Progress(Protocol):
+    """Who is told how a stage goes."""
+
+    def stage(self, title: str, runs: Sequence[Run], processes: int) -> None:
+        """A stage begins."""
+
+    def ended(self, run: Run) -> None:
+        """A run has ended."""
+
+    def close(self) -> None:
+        """The stage is over."""
+
+
+@dataclass
+class Done:
+    """What a study has after its runs: all runs with their fate, and the tidy table."""
+
+    plan: Plan
+    folder: Path
+    runs: list[Run]
+    tuning: list[Run]
+    table: pd.DataFrame
+
+
+@dataclass
+class Study:
+    """A plan in its folder.
+
+    Args:
+        plan: what to run.
+        folder: where; made if it is not there.
+        resolve: from the arguments of `bpgen fit` to its config.
+    """
+
+    plan: Plan
+    folder: Path
+    resolve: Resolver
+
+    def __post_init__(self) -> None:
+        self.conditions = self.plan.conditions(self.resolve)
+        same: dict[str, str] = {}
+        for condition in self.conditions:
+            label = same.setdefault(config_hash(condition.config), condition.label)
+            require(
+                label == condition.label,
+                f"conditions {label!r} and {condition.label!r} are the same run: drop one, or make them differ.",
+            )
+
+    def run(self, launcher: Launcher, progress: Progress, processes: int) -> Done:
+        """Do everything that has not been done, and write the tables.
+
+        Raises:
+            BpgenError: another study is at work in the folder.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BpgenError(
+                f"cannot write the study to {self.folder}: {error.strerror}. Choose another --out."
+            ) from None
+        with alone(self.folder):
+            self._load_data()
+            (self.folder / "plan.yaml").write_text(
+                yaml.safe_dump(self.plan.content(), sort_keys=False), encoding="utf-8"
+            )
+            tuning = self.tuning_runs()
+            self._do("tuning", tuning, launcher, progress, processes)
+            runs = self.main_runs(tuning)
+            self._do("runs", [run for run in runs if run.status != "failed"], launcher, progress, processes)
+            table = collect.table(runs, self.folder)
+            table.to_csv(self.folder / "table.csv", index=False)
+            collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)
+            return Done(self.plan, self.folder, runs, tuning, table)
+
+    def _load_data(self) -> None:
+        """Load the data of every task once: what is missing is said before any run, and fetched only once."""
+        tasks = {
+            json.dumps(condition.config["task"], sort_keys=True): condition.config for condition in self.conditions
+        }
+        for config in tasks.values():
+            make_task(config).split("train")
+
+    def tuning_runs(self) -> list[Run]:
+        """All runs of the tuning stage: conditions x candidates x tuning seeds."""
+        tune = self.plan.tune
+        if tune is None:
+            return []
+        runs: list[Run] = []
+        for condition, values in itertools.product(self.conditions, _combinations(tune.axes)):
+            own = {key: value for key, value in values.items() if _has(condition, key)}
+            if own != values and any(r.condition is condition and r.tuned == own for r in runs):
+                continue  # a rule without this option is tried once for all its values
+            overrides = {**condition.overrides, **tune.overrides, **own}
+            config = self.plan.resolved(self.resolve, overrides)
+            runs += [self._run(condition, seed, config, own, "tuning") for seed in tune.seeds]
+        look(runs, self.folder)
+        return runs
+
+    def main_runs(self, tuning: Sequence[Run]) -> list[Run]:
+        """All runs of the study proper, each with what was chosen for its condition."""
+        chosen, table = self.choose(tuning)
+        if self.plan.tune is not None and self.folder.is_dir() and all(r.status in (*ENDED, "failed") for r in tuning):
+            table.to_csv(self.folder / "tuning.csv", index=False)
+        runs = []
+        for condition in self.conditions:
+            values = chosen.get(condition.label)
+            overrides = {**condition.overrides, **(values or {})}
+            config = self.plan.resolved(self.resolve, overrides) if values else condition.config
+            runs += [self._run(condition, seed, config, values or {}, "") for seed in self.plan.seeds]
+        look(runs, self.folder)
+        for run in runs:
+            if self.plan.tune is not None and run.condition.label not in chosen:
+                run.status, run.message = "failed", "no candidate of the tuning stage finished (see tuning.csv)"
+        return runs
+
+    def choose(self, tuning: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
+        """The best candidate of each condition, by the mean of the metric over seeds; and the table of all of them.
+
+        A candidate of which any run did not finish is out. `edge` marks a choice at the end of its axis: the best
+        value may lie beyond.
+        """
+        tune = self.plan.tune
+        chosen: dict[str, dict[str, Any]] = {}
+        rows: list[dict[str, Any]] = []
+        if tune is None:
+            return chosen, pd.DataFrame()
+        for condition in self.conditions:
+            own = [r for r in tuning if r.condition.label == condition.label]
+            scores: dict[str, list[float]] = {}
+            for run in own:
+                score = _last(run, tune.metric)
+                scores.setdefault(json.dumps(run.tuned), []).append(score)
+            means = {key: sum(values) / len(values) for key, values in scores.items()}
+            finite = {key: mean for key, mean in means.items() if mean < float("inf")}
+            best = min(finite, key=lambda key: finite[key]) if finite else None
+            if best is not None:
+                chosen[condition.label] = json.loads(best)
+            for key, mean in means.items():
+                values = json.loads(key)
+                edge = [
+                    a for a, v in values.items() if len(tune.axes[a]) > 1 and v in (tune.axes[a][0], tune.axes[a][-1])
+                ]
+                row = {"condition": condition.label, **values, "seeds": len(scores[key]), tune.metric: mean}
+                rows.append({**row, "chosen": key == best, "edge": ", ".join(edge) if key == best else ""})
+        return chosen, pd.DataFrame(rows)
+
+    def _run(self, condition: Condition, seed: int, config: dict[str, Any], tuned: dict[str, Any], stage: str) -> Run:
+        place = self.folder / "runs" / stage / slug(condition.label)
+        if stage:
+            place = place / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
+        return Run(condition, seed, filled({**config, "seed": seed, "out": str(place)}), tuned, stage)
+
+    def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress, processes: int) -> None:
+        if not runs:
+            return
+        by_hash = {run.hash: run for run in runs if run.status not in ENDED}
+        progress.stage(stage, runs, processes)
+        try:
+            for result in launcher.launch([run.job(self.folder) for run in by_hash.values()]):
+                run = by_hash[result.name]
+                run.status, run.message = result.status, result.message
+                run.folder = run.folder if result.folder is None else RunFolder(result.folder)
+                progress.ended(run)
+                if result.status == "interrupted":
+                    raise KeyboardInterrupt
+        finally:
+            progress.close()
+
+
+def _combinations(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _has(condition: Condition, option: str) -> bool:
+    """Whether the condition's rule has a tuned option; other options exist for all."""
+    group, _, name = option.partition(".")
+    return group != "rule" or name in condition.config["rule"]
+
+
+def _last(run: Run, metric: str) -> float:
+    """A metric at the last evaluation of a finished run; infinite for any other."""
+    if run.status != "finished" or run.folder is None:
+        return float("inf")
+    value = run.folder.rows()[-1].get(metric, float("nan"))
+    return value if value == value else float("inf")

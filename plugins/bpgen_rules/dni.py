@@ -1,0 +1,93 @@
+"""Decoupled neural interfaces in time: a learned guess of the credit that the future will send back.
+
+    (1) λ_t = D_tᵀ q_t + F̂_t,   c_t = C_tᵀ λ_t,   q_t = e_t W_out          ∂L/∂W_rec ≈ Σ_t c_t h_{t-1}ᵀ
+    (2) F̂_t = Z z_t / B,   z_t = (s_t, B e_t, 1)           synthetic gradient: guess of ∂L_{>t}/∂s_t; 0 at the last step
+    (3) F*_{t-1} = J_tᵀ λ_t,   J_t = A_t + C_t W_rec D_{t-1}                bootstrapped target, known one step later
+    (4) ∂Z = Σ_t <(Z z_{t-1} - B F*_{t-1}) z_{t-1}ᵀ / (1+‖z_{t-1}‖²)>,   Z -= lr ∂Z,   Z = 0 at the start
+Source: Jaderberg et al. 2017, ICML (arXiv 1608.05343), section 2.1 and its application to recurrent networks;
+one-step bootstrap and linear synthesiser as in Marschall, Cho and Savin 2020, JMLR 21 (DNI).
+A learned initial state earns F*_0.
+Deviation: the synthesiser sees the error e_t in place of the label; it guesses the credit of later steps alone, the
+present error is exact; the steps of (4) are normalised (NLMS) and averaged over the batch <>; (4) comes with each
+weight change, through `Rule.learn`; weights change after the sequence or chunk.
+Shapes: Z [d·N,d·N+O+1] is the buffer "synthesiser"; z [B,d·N+O+1]; F̂ [B,d,N].
+Cost: N² per step and sample (J_tᵀ is a product with W_recᵀ); memory N², flat in T.
+Exact: with a perfect synthesiser; T = 1. Neurons: all, readouts without a filter (κ = 0).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bpgen.errors import BpgenError, require
+from bpgen.network import Network
+from bpgen.rules import Increments, Moment, OnlineRule, State, Traits
+
+
+class DNI(OnlineRule):
+    """Decoupled neural interfaces (Jaderberg 2017): a synthetic gradient stands for the future.
+
+    Args:
+        lr: step of the synthesiser, as a fraction of its error.
+    """
+
+    synthesiser: Tensor | None
+    traits = Traits(
+        signal_origin="bootstrapped",
+        needs_future=False,
+        online=True,
+        time_per_step="N²",
+        memory="N²",
+        exact_when="its synthesiser is perfect; T = 1",
+    )
+
+    def __init__(self, lr: float = 0.1) -> None:
+        super().__init__()
+        require(lr >= 0, f"rule.lr must be >= 0, got {lr}.")
+        self.lr = lr
+        self.register_buffer("synthesiser", None)
+
+    def bind(self, network: Network, seed: int = 0) -> "DNI":
+        """Start from Z = 0, once."""
+        super().bind(network, seed)
+        if network.kappa > 0:
+            raise BpgenError("dni is defined for readouts without a filter: use --network.kappa 0.")
+        if self.synthesiser is None:
+            states = network.neuron.n_states * network.n_rec
+            self.synthesiser = network.W_rec.new_zeros(states, states + network.n_out + 1)
+        return self
+
+    def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
+        """Nothing to compare at the first step: z_0 is zero."""
+        d, N = network.neuron.n_states, network.n_rec
+        like = params["W_rec"]
+        return {"z": like.new_zeros(batch, d * N + network.n_out + 1), "guess": like.new_zeros(batch, d, N)}
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """Z z [B,d·N]: the guess for each sample, in units of its own loss."""
+        assert self.synthesiser is not None, "bind(network) makes the synthesiser first"
+        return z @ self.synthesiser.mT
+
+    def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
+        """Equations (1) to (4)."""
+        s, B, W_out, error = moment.s, len(moment.s), moment.params["W_out"], moment.error
+        told = torch.zeros_like(s[:, 0, :1]).expand(-1, W_out.shape[0]) if error is None else B * error
+        z = torch.cat([s.flatten(1), told, torch.ones_like(s[:, 0, :1])], dim=1)
+        guess = torch.zeros_like(s) if moment.ends else self.synthesise(z).view_as(s) / B
+        credit = guess if error is None else guess + moment.D * (error @ W_out).unsqueeze(1)  # λ_t
+        c = (moment.C * credit.unsqueeze(2)).sum(1)  # [B,K,N]
+        hop = c.flatten(1) @ moment.params["W_rec"]
+        before = (moment.A * credit.unsqueeze(2)).sum(1) + moment.D_before * hop.unsqueeze(1)  # F*_{t-1} [B,d,N]
+        grads = moment.synapses(c.flatten(1).mT @ moment.pre)
+        if moment.t == 1 and "initial_state" in moment.params:
+            grads["initial_state"] = before.sum(0)
+        seen = state["z"]
+        wrong = (B * (state["guess"] - before)).flatten(1) / (1 + seen.square().sum(-1, keepdim=True))
+        grads["synthesiser"] = wrong.mT @ seen / B
+        return {"z": z, "guess": guess}, grads
+
+    def learn(self, aux: Mapping[str, Tensor]) -> None:
+        """Equation (4)."""
+        assert self.synthesiser is not None
+        self.synthesiser = self.synthesiser - self.lr * aux["synthesiser"]

@@ -38,7 +38,7 @@ def parser() -> Parser:
     add(
         "--block",
         metavar="NAME",
-        help="weights: W_rec, all, another, or several as W_in,W_rec (default: as in the run)",
+        help="weights: W_rec, all, or names such as W_in,W_rec (default: as in the run)",
     )
     add("--top", type=int, default=3, metavar="K", help="how many eigenvalues (default: 3)")
     add("--samples", type=int, metavar="N", help="size of the training subset (default: as in the run, or 512)")
@@ -153,6 +153,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
 
     of = "surrogate loss" if head["surrogate"] else "true loss"
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, 60 + 12 * len(results[0]["eigenvalues"]))  # no number is ever cut
     table = Table(
         title=f"{head['run']}: Hessian of the {of}, block {head['block']}, {head['samples']} train samples, "
         f"regularisers {'inside' if head['regularised'] else 'absent'}",

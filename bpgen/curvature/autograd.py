@@ -7,13 +7,11 @@ and no network, only a scalar that autograd can follow twice.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bpgen.curvature.block import Block, FreeEntries
 from bpgen.curvature.roperator import Part
 from bpgen.losses import Loss
 from bpgen.network import Network
@@ -69,45 +67,6 @@ class GaussNewton:
             de = torch.autograd.grad(self._error, self._free, dy, **keep)[0]
             rows.append(torch.autograd.grad(self._y, self._weights, de, **keep))
         return {name: torch.stack(columns) for name, columns in zip(self._names, zip(*rows, strict=True), strict=True)}
-
-
-class ModuleProducts:
-    """H v for any module and any scalar of it that autograd can follow twice.
-
-    The module is copied: its parameters, .grad, mode and buffers stay as they are, and later training does not change
-    the operator. What the loss draws at random (dropout) is drawn once, and the global random state is put back.
-
-    Args:
-        module: the model, in the mode in which it is to be measured.
-        loss: the scalar loss of a module, for instance lambda m: F.cross_entropy(m(x), y).
-        block: "all" parameters that require a gradient, or the names of some.
-
-    Attributes:
-        size: P, the number of entries.
-        precision: machine epsilon of the parameters' dtype.
-
-    Raises:
-        BpgenError: an unknown name.
-    """
-
-    by = "autograd"
-
-    def __init__(self, module: nn.Module, loss: Callable[[nn.Module], Tensor], block: Block = "all") -> None:
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            module = copy.deepcopy(module)
-            params = {name: p for name, p in module.named_parameters() if p.requires_grad}
-            self._free = FreeEntries(nn.Module(), params, block)
-            self._block = {name: params[name] for name in self._free.names}
-            self._operator = DoubleBackward(loss(module), self._block)
-        self.size = self._free.size
-        self.precision = max(torch.finfo(p.dtype).eps for p in self._block.values())
-
-    def __call__(self, v: Tensor) -> Tensor:
-        """H v, float64, of v [P] or of several [V,P]."""
-        with torch.inference_mode(False), torch.enable_grad():
-            rows = v.reshape(-1, self.size)
-            got = self._free.vectors(self._operator(self._free.directions(rows, self._block)))
-            return got.to(v.device).double().view(v.shape)
 
 
 class NetworkByAutograd:

@@ -4,22 +4,22 @@ From k = top starting vectors an orthonormal basis Q [m,P] of the Krylov space i
 H is replaced by its projection on it:
     (1) T = Q H Qᵀ [m,m],   T y = θ y,   θ ≈ λ,   u = Qᵀ y                      (Ritz pairs)
     (2) ‖H u - θ u‖ = ‖R y_last‖, with R what the last k products had outside Q   (known without a product)
-The iteration ends when (2), or a bound of the eigenvalue's own error that follows from it, is small for all asked pairs:
+The iteration ends when (2), or a bound of the eigenvalue's own error that follows from it, is small:
     (3) |λ - θ| <= ‖r‖     and, with a gap δ to the rest of the spectrum,     |λ - θ| <= ‖r‖²/δ     (Kato-Temple)
-with δ taken from the other Ritz values and their residuals. Vectors are float64 and orthogonalised twice against the
-whole basis: without it, rounding returns ghost copies of converged eigenvalues (Paige 1971), and (2) would not be the
-residual. One starting vector is blind to a repeated eigenvalue; a block of k sees k copies, so the k largest come with
-their multiplicities.
+with δ half the distance to the other Ritz values less their residuals, as these are known only so well. Vectors are
+float64 and orthogonalised twice against the whole basis: without it, rounding returns ghost copies of converged
+eigenvalues (Paige 1971), and (2) would not be the residual. One starting vector is blind to a repeated eigenvalue; a
+block of k sees k copies, so the k largest come with their multiplicities.
 
 What a residual certifies is that SOME eigenvalue is there, never that it is the largest. As long as u_1 is taken
 for the largest and a larger λ_2 is overlooked, every root of the Krylov polynomial lies below λ_1 < λ_2, so that
     (4) |<u,u_2>| / |<u,u_1>| >= c_2/c_1,   hence   λ_2 - λ_1 <= residual · c_1/c_2       (one starting vector)
-with c the overlaps of the starting vector. For a random start c_1/c_2 is of order 1 (above 10 once in 16 times),
-and an overlooked eigenvalue is larger by little more than the residual: stopping at a small residual (stop="residual")
-excludes it down to the tolerance, stopping at a small error (stop="value") down to the larger residual left. A warm start makes c_1/c_2 arbitrarily
-large: from an exact eigenvector the residual is 0 at once, and after two eigenvalues crossed, the wrong one is
-returned. Here a warm start is mixed with a random vector of the same norm, which leaves c_1/c_2 about √P, and the
-iteration goes on until (2) is smaller than usual by that factor. By (4) it then overlooks no more than a cold
+with c the overlaps of the starting vector. For a random start c_1/c_2 is of order 1 (above 10 once in 16 times), and an
+overlooked eigenvalue is larger by little more than the residual. Stopping at a small residual (stop="residual") makes
+that the tolerance; stopping at a small error (stop="value") leaves the larger residual it stops at. A warm start makes
+c_1/c_2 arbitrarily large: from an exact eigenvector the residual is 0 at once, and after two eigenvalues crossed, the
+wrong one is returned. Here a warm start is mixed with a random vector of the same norm, which leaves c_1/c_2 about √P,
+and the iteration goes on until (2) is smaller than usual by that factor. By (4) it then overlooks no more than a cold
 start does; it also takes about as many products as one, since what the overlap saves the certificate costs.
 
 References: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950) 255-282; G. H. Golub and C. F. Van Loan, Matrix
@@ -153,7 +153,7 @@ def _errors(theta: Tensor, residuals: Tensor) -> Tensor:
         return residuals
     apart = (theta.unsqueeze(1) - theta).abs() - residuals  # of each from each other one's eigenvalue
     gap = apart.fill_diagonal_(math.inf).min(dim=1).values.clamp_min(1e-300)
-    return torch.minimum(residuals, residuals.square() / gap)
+    return torch.minimum(residuals, residuals.square() / (0.5 * gap))
 
 
 def _settled(theta: Tensor, bounds: Tensor, accepted: Tensor, wanted: Tensor, which: Which) -> bool:

@@ -2,6 +2,8 @@
 
 Definitions, by name:
     largest    λ_max, the largest algebraic eigenvalue with its sign.
+    smallest   λ_min, with its sign.
+    both       the `top` largest, then the `top` smallest.
     magnitude  the eigenvalue of largest magnitude, with its sign.
     released   its absolute value |λ| = ‖H v‖: what the released code of Liu et al. 2022 reports. Its power
                iteration loses the sign (a spectrum {-5, 3, 1} gives 5). There the block is W_rec, the data one
@@ -21,20 +23,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from bpgen.curvature.block import Block, label
-from bpgen.curvature.lanczos import Which, lanczos
-from bpgen.curvature.products import HessianProducts
+from bpgen.curvature.lanczos import Eigenpairs, Stop, Which, lanczos
+from bpgen.curvature.products import HessianProducts, Products
 from bpgen.curvature.pyhessian import pyhessian
-from bpgen.errors import unknown
+from bpgen.errors import require, unknown
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.shapes import check_shapes
 
-Definition = Literal["largest", "magnitude", "released"]
+Definition = Literal["largest", "smallest", "both", "magnitude", "released"]
 Backend = Literal["lanczos", "pyhessian"]
 
 
@@ -42,16 +44,19 @@ Backend = Literal["lanczos", "pyhessian"]
 class SharpnessResult:
     """Eigenvalues of a Hessian, how good they are, and what was measured.
 
-    eigenvalues: λ [top] float64, descending (by absolute value for "magnitude").
+    eigenvalues: λ [top] float64, the wanted end first: descending, ascending for "smallest", by absolute value for
+        "magnitude"; [2·top], descending, for "both".
     residuals: ‖H v - λ v‖ [top] float64, absolute, of the signed eigenvalue.
     vectors: v [top,P] float64, unit length, over the free entries of the block.
     products: Hessian-vector products taken.
-    converged: whether every residual is at most tol·|λ|.
-    block, definition, backend, tol: as asked for.
+    converged: whether every residual (error, with stop="value") is at most tol·|λ|.
+    block, definition, backend, tol, stop: as asked for.
     samples: B, the sequences the loss was averaged over.
     regularised: whether the loss contained a regulariser.
     seconds: how long it took.
     products_by: "roperator" or "autograd": how products were taken.
+    errors: bounds of |λ - true eigenvalue| [top] float64; see `bpgen.curvature.lanczos`.
+    free: P, how many weights the block has that can act.
     surrogate: whether neurons spike, so that this is the curvature of the surrogate network.
     """
 
@@ -67,8 +72,11 @@ class SharpnessResult:
     backend: str
     tol: float
     seconds: float
-    products_by: str = "autograd"
-    surrogate: bool = False
+    products_by: str
+    errors: Tensor
+    free: int
+    stop: str
+    surrogate: bool
 
 
 def sharpness(
@@ -91,6 +99,7 @@ def sharpness(
     backend: Backend = "lanczos",
     chunk_size: int | None = None,
     activity: Activity | float | None = None,
+    stop: Stop = "residual",
 ) -> SharpnessResult:
     """The largest eigenvalues of the loss's Hessian at the network's present weights.
 
@@ -103,16 +112,18 @@ def sharpness(
         mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ.
         initial_state: s_0 [B,d,N], or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
-        block: "W_rec" (its entries that may act), or "all" parameters.
+        block: "W_rec" (its entries that may act), "all" parameters, another one's name, or several names.
         top: how many eigenvalues.
         tol: accepted residual relative to |λ| (for PyHessian: relative change between two iterations).
         seed: of the random starting vectors.
-        definition: "largest", "magnitude" or "released"; see the module.
+        definition: "largest", "smallest", "both", "magnitude" or "released"; see the module.
         start: vectors [·,P] of an earlier measurement. They guide the search and never decide it, and for that
             reason save next to nothing: see `bpgen.curvature.lanczos`. Lanczos only.
         max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
         backend: "lanczos", or "pyhessian" as an independent check.
-        chunk_size: samples per pass, to bound the memory; None takes all at once.
+        chunk_size: samples per pass, to bound the memory; None chooses. The answer does not depend on it.
+        stop: what `tol` is asked of: the "residual", or the "value" (the bound of the eigenvalue's own error), which
+            takes fewer products; see `bpgen.curvature.lanczos`. Lanczos only.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
 
     Raises:
@@ -136,6 +147,7 @@ def sharpness(
         backend=backend,
         initial_state=initial_state,
         chunk_size=chunk_size,
+        stop=stop,
     )
 
 
@@ -156,6 +168,7 @@ def measure(
     backend: Backend = "lanczos",
     initial_state: Tensor | None = None,
     chunk_size: int | None = None,
+    stop: Stop = "residual",
 ) -> SharpnessResult:
     """`sharpness` at given weights and for a `Loss`, unchecked: what callbacks call.
 
@@ -168,16 +181,13 @@ def measure(
         BpgenError: an option out of its range.
     """
     began = time.perf_counter()
-    if definition not in ("largest", "magnitude", "released"):
-        raise unknown("definition", definition, ("largest", "magnitude", "released"))
-    by: str = "autograd"
-    which: Which = "largest" if definition == "largest" else "magnitude"
     if backend == "lanczos":
         products = HessianProducts(network, params, x, target, loss, block, initial_state, chunk_size)
-        pairs = lanczos(products, top, which=which, tol=tol, max_products=max_products, seed=seed, start=start)
+        found = spectrum_end(products, top, tol, seed, definition, start, max_products, stop)
         by = products.by
     elif backend == "pyhessian":
-        pairs = pyhessian(
+        require(definition not in ("smallest", "both"), f"backend 'pyhessian' has no definition {definition!r}.")
+        found = pyhessian(
             network,
             params,
             x,
@@ -186,27 +196,58 @@ def measure(
             block,
             initial_state,
             top=top,
-            which=which,
+            which="largest" if definition == "largest" else "magnitude",
             tol=tol,
             max_iterations=max_products,
             seed=seed,
         )
+        by = "autograd"
     else:
         raise unknown("backend", backend, ("lanczos", "pyhessian"))
-    values = pairs.eigenvalues
-    return SharpnessResult(
-        eigenvalues=values.abs() if definition == "released" else values,
-        residuals=pairs.residuals,
-        vectors=pairs.vectors,
-        products=pairs.products,
-        converged=pairs.converged,
+    return result_of(
+        found,
+        began,
         block=label(block),
         samples=x.shape[1],
         definition=definition,
         regularised=loss.regularised,
         backend=backend,
         tol=tol,
-        seconds=time.perf_counter() - began,
+        stop=stop,
         products_by=by,
         surrogate=network.neuron.spiking,
+    )
+
+
+def spectrum_end(
+    products: Products,
+    top: int,
+    tol: float,
+    seed: int,
+    definition: Definition,
+    start: Tensor | None,
+    max_products: int,
+    stop: Stop,
+) -> Eigenpairs:
+    """`lanczos` by the name of a definition."""
+    if definition not in get_args(Definition):
+        raise unknown("definition", definition, get_args(Definition))
+    which: Which = "magnitude" if definition == "released" else definition
+    return lanczos(products, top, which=which, tol=tol, max_products=max_products, seed=seed, start=start, stop=stop)
+
+
+def result_of(found: Eigenpairs, began: float, *, definition: str, **measured: Any) -> SharpnessResult:
+    """The eigenpairs found since `began`, with what was measured."""
+    values = found.eigenvalues
+    return SharpnessResult(
+        eigenvalues=values.abs() if definition == "released" else values,
+        residuals=found.residuals,
+        vectors=found.vectors,
+        products=found.products,
+        converged=found.converged,
+        errors=found.errors,
+        free=found.vectors.shape[1],
+        definition=definition,
+        seconds=time.perf_counter() - began,
+        **measured,
     )

@@ -34,6 +34,7 @@ class DNI(OnlineRule):
 
     synthesiser: Tensor | None
     traits = Traits(
+        signal_origin="bootstrapped",
         needs_future=False,
         online=True,
         time_per_step="N²",

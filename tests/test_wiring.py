@@ -155,6 +155,16 @@ def test_rules_equal_autograd(name, neuron):
         assert not grads["W_rec"][p.network.rec_mask == 0].any()
 
 
+@pytest.mark.parametrize("rule", sorted(bpgen.list_rules()))
+def test_no_rule_gives_a_missing_synapse_a_gradient(rule):
+    p = problem(Leaky(0.4, "tanh"), N=8, density=0.5, loss="cross_entropy", when="last")
+    missing = p.network.rec_mask == 0
+    grad = p.rule(rule).grads["W_rec"]
+    assert not grad[missing].any()
+    assert 8 < missing.sum() < 64
+    assert rule == "readout_only" or grad.norm() > 1e-9
+
+
 @pytest.mark.parametrize("neuron", [GRU, LSTM])
 def test_gated_networks_can_be_sparse(neuron):
     p = problem(neuron(), N=8, density=0.5)

@@ -6,10 +6,10 @@ H is replaced by its projection on it:
     (2) ‖H u - θ u‖ = ‖R y_last‖, with R what the last k products had outside Q   (known without a product)
 The iteration ends when (2), or a bound of the eigenvalue's own error that follows from it, is small:
     (3) |λ - θ| <= ‖r‖     and, with a gap δ to the rest of the spectrum,     |λ - θ| <= ‖r‖²/δ     (Kato-Temple)
-with δ half the distance to the other Ritz values less their residuals, as these are known only so well. Vectors are float64 and orthogonalised twice against the
-whole basis: without it, rounding returns ghost copies of converged eigenvalues (Paige 1971), and (2) would not be the
-residual. One starting vector is blind to a repeated eigenvalue; a block of k sees k copies, so the k largest come with
-their multiplicities.
+with δ half the distance to the other Ritz values less their residuals, as these are known only so well. Vectors are
+float64 and orthogonalised twice against the whole basis: without it, rounding returns ghost copies of converged
+eigenvalues (Paige 1971), and (2) would not be the residual. One starting vector is blind to a repeated eigenvalue; a
+block of k sees k copies, so the k largest come with their multiplicities.
 
 What a residual certifies is that SOME eigenvalue is there, never that it is the largest. As long as u_1 is taken
 for the largest and a larger λ_2 is overlooked, every root of the Krylov polynomial lies below λ_1 < λ_2, so that

@@ -158,11 +158,11 @@ class HessianProducts:
 def knows(network: Network, loss: Loss) -> bool:
     """Whether the R-operator is known to be right: this package's own network, neurons and losses, nothing derived.
 
-    A loss may have an L2 and an `Activity`; any other term is left to autograd.
+    A loss may have an L2 and an `Activity`; any other term is left to autograd, as is a network's output feedback.
     """
     own = type(network) is Network and type(network.neuron).__module__.startswith("bpgen.neurons.")
     others = {f.name for f in dataclasses.fields(loss)} - {"kind", "when", "mask", "regulariser", "activity"}
-    plain = type(loss) is Loss and not any(getattr(loss, name) for name in others)
+    plain = network.W_fb is None and type(loss) is Loss and not any(getattr(loss, name) for name in others)
     return (
         own and plain and type(loss.regulariser) in (type(None), L2) and type(loss.activity) in (type(None), Activity)
     )

@@ -163,4 +163,4 @@ def _apply(J: Tensor, S: Tensor) -> Tensor:
     for row in J.unbind(1):
         products = [a * b for a, b in zip(row.unbind(1), S.unbind(1), strict=True)]
         rows.append(sum(products[1:], products[0]))
-    return torch.stack(rows, dim=1)
+    return torch.stack(rows, dim=1) if len(rows) > 1 else rows[0].unsqueeze(1)

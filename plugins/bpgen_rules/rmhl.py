@@ -16,7 +16,7 @@ Exact: never; not an estimate of the gradient, whose mean it is correlated with.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,12 +43,18 @@ class RewardModulatedHebbian(Rule):
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
         stochastic=True,
+        exact_readout=False,
         neurons=("Leaky",),
     )
+
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {
+        "loss and outputs are the network's own": "they are those of the noisy run, whose expected loss it descends"
+    }
 
     def __init__(
         self,

@@ -74,9 +74,8 @@ def test_spectrum_participation_and_eigenvalues_draw_their_numbers():
 
 
 def test_a_run_with_stability_has_a_panel_of_it_and_others_do_not():
-    table = pd.DataFrame(
-        {"step": [0, 1], "lr": [0.1, 0.1], "train/loss": [1.0, 0.5], "sharpness/lambda_max": [None, None]}
-    )
+    columns = ("train/loss", "train/accuracy", "gap/accuracy", "gap/loss", "alignment/rho", "alignment/cosine")
+    table = pd.DataFrame({"step": [0, 1], "lr": 0.1, **dict.fromkeys(columns, 0.5), "sharpness/lambda_max": None})
     assert "stability" not in run_figures(table, "none")
     stable = {"lambda_max": [30.0, 35.0], "residual": 0.5, "mu_abs": 20.0, "bound": 20.0, "bound_rho": [40.0, None]}
     for prefix in ("stability", "stability/surrogate"):

@@ -40,7 +40,6 @@ class DNI(OnlineRule):
         time_per_step="N²",
         memory="N²",
         exact_when="its synthesiser is perfect; T = 1",
-        keeps_state=True,
     )
 
     def __init__(self, lr: float = 0.1) -> None:

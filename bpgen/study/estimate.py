@@ -13,7 +13,7 @@ from bpgen.study.runs import ENDED, Run
 from bpgen.training.build import make_task
 from bpgen.training.run_folder import RunFolder
 
-_STEPS = 20  # of the short timing; it evaluates at its start, in the middle and at its end
+_SHORT, _LONG = 10, 60  # steps of the two timings of a condition: what both need, such as the start, cancels
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Estimate:
 
 
 def estimates(runs: Sequence[Run], launcher: Launcher) -> dict[str, Estimate]:
-    """For every condition with runs to do: from its runs that have ended, else from a run of a few steps.
+    """For every condition with runs to do: from its runs that have ended, else from two runs of a few steps.
 
-    The short run gives seconds per step and per evaluation; both are multiplied out. It is an estimate: the cost of
-    an evaluation depends on the curvature it meets.
+    They give the seconds of a start, of a step and of an evaluation, which are multiplied out. It is an estimate: an
+    evaluation costs more where the curvature is hard to find, and everything does on a busy machine.
     """
     todo: dict[str, Run] = {}
     for run in runs:
@@ -43,25 +43,30 @@ def estimates(runs: Sequence[Run], launcher: Launcher) -> dict[str, Estimate]:
     with tempfile.TemporaryDirectory() as scratch:
         jobs = []
         for label, run in todo.items():
-            trainer = {**run.config["trainer"], "max_steps": _STEPS}
-            config = {**run.config, "trainer": trainer, "evaluation": {"every": _STEPS // 2}, "out": scratch}
-            jobs.append(Job(label, config, None, f"{scratch}/{run.hash}.log", f"{scratch}/lock", 0))
+            for steps in (_SHORT, _LONG):
+                trainer = {**run.config["trainer"], "max_steps": steps}
+                config = {**run.config, "trainer": trainer, "evaluation": {"every": steps}, "out": scratch}
+                name = f"{steps} {label}"
+                jobs.append(Job(name, config, None, f"{scratch}/{steps}-{run.hash}.log", f"{scratch}/lock", 0))
+        timed: dict[str, dict[str, float]] = {}
         for result in launcher.launch(jobs):
-            run = todo[result.name]
             if result.folder is None:
-                raise BpgenError(f"condition {result.name} cannot run: {result.message}")
-            known[result.name] = _from_short(run, result.folder)
+                raise BpgenError(f"{result.name.split(' ', 1)[1]} cannot run: {result.message}")
+            seconds = RunFolder(result.folder).summary()["seconds"]
+            measuring = sum(seconds["measuring"].values())
+            timed[result.name] = {"training": seconds["training"], "measuring": measuring / 2}  # at start and end
+        for label, run in todo.items():
+            known[label] = _from_short(run, timed[f"{_SHORT} {label}"], timed[f"{_LONG} {label}"])
     return known
 
 
-def _from_short(run: Run, folder: str) -> Estimate:
-    short = RunFolder(folder)
-    seconds, taken = short.summary()["seconds"], max(short.rows()[-1]["step"], 1)
-    per_step = seconds["training"] / taken
-    per_evaluation = sum(seconds["measuring"].values()) / len(short.rows())
+def _from_short(run: Run, short: dict[str, float], long: dict[str, float]) -> Estimate:
+    per_step = max(0.0, long["training"] - short["training"]) / (_LONG - _SHORT)
+    start = max(0.0, short["training"] - _SHORT * per_step)
+    per_evaluation = (short["measuring"] + long["measuring"]) / 2
     steps = n_steps(run)
-    total = steps * per_step + n_evaluations(run, steps) * per_evaluation
-    return Estimate(total, f"{taken:.0f} steps and {len(short.rows())} evaluations, timed and multiplied out")
+    total = start + steps * per_step + n_evaluations(run, steps) * per_evaluation
+    return Estimate(total, f"{_SHORT} and {_LONG} steps, timed")
 
 
 def n_steps(run: Run) -> int:

@@ -192,3 +192,21 @@ def test_a_worker_killed_twice_is_given_up_and_the_others_go_on(tmp_path):
     assert results["b"].status == "failed"
     assert "killed twice" in results["b"].message
     assert results["a"].status == results["c"].status == "finished"
+
+
+def test_a_dry_run_says_what_and_how_long_and_runs_nothing(tmp_path):
+    from bpgen.study.estimate import estimates, n_evaluations, n_steps
+
+    content = {"axes": {"rule": ["bptt", "rflo"]}, "seeds": 2, "set": {**BASE["set"], "trainer.max_steps": 400}}
+    plan = study(tmp_path / "s", **content)
+    runs = plan.main_runs([])
+    assert (n_steps(runs[0]), n_evaluations(runs[0], 400)) == (400, 201)
+    guess = estimates(runs, Here())
+    assert set(guess) == {"bptt", "rflo"}
+    assert all("steps, timed" in e.source and e.seconds > 0 for e in guess.values())
+    assert not (tmp_path / "s").exists()
+    done = study(tmp_path / "t", axes={"rule": ["bptt"]}, seeds=1).run(Here(), Silent(), 1)
+    longer = study(tmp_path / "t", axes={"rule": ["bptt"]}, seeds=2)
+    (known,) = estimates(longer.main_runs([]), Here()).values()
+    assert known.source == "mean of 1 ended runs"
+    assert known.seconds == done.runs[0].seconds

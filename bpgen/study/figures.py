@@ -7,7 +7,7 @@ colours are Okabe and Ito's, told apart by colour-blind readers; conditions with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,37 +15,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
+from bpgen.study import matched
 from bpgen.study import statistics as st
+from bpgen.study.correlation import correlation
+from bpgen.study.drawing import band, by_step, dots, log_axis, median, seeds_of, short, styles
 
 SHARPNESS = "sharpness/lambda_max"
-_FIXED = {
-    "bptt": ("#000000", "o"),
-    "three_factor": ("#D55E00", "s"),
-    "eprop": ("#D55E00", "s"),
-    "rflo": ("#E69F00", "^"),
-    "scaled_bptt": ("#0072B2", "D"),
-    "noisy_bptt": ("#56B4E9", "v"),
-    "mdgl": ("#009E73", "P"),
-    "modprop": ("#CC79A7", "X"),
-    "three_factor, early lr": ("#8B4513", "*"),
-    "norm_matched": ("#7F7F7F", "<"),
-}
-_SPARE = (("#332288", ">"), ("#999933", "h"), ("#882255", "p"), ("#44AA99", "d"), ("#666666", "8"))
-_REFERENCE, _BASE = "bptt", "three_factor"
+_BASE = "three_factor"
 Panel = Callable[[Axes, pd.DataFrame, dict[str, tuple[str, str]]], None]
-
-
-def styles(rules: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every rule; the same for a rule in every figure of every study."""
-    spare = iter(_SPARE * (1 + len(rules)))
-    return {rule: _FIXED[rule] if rule in _FIXED else next(spare) for rule in dict.fromkeys(rules)}
 
 
 def study_figures(table: pd.DataFrame) -> dict[str, Figure]:
     """All figures of a study by name; one with nothing to show is left out."""
-    table = st.finished(table)
+    table = matched.finished(table)
     if table.empty:
         return {}
     return {name: sheet(table, panel) for name, panel in PANELS.items()}
@@ -60,7 +43,7 @@ def sheet(table: pd.DataFrame, panel: Panel) -> Figure:
     for ax, ((task, alpha), part) in zip(axes, settings, strict=True):
         panel(ax, part.assign(condition=part["rule"]), style)
         name = task if pd.isna(alpha) else rf"{task}, $\alpha$ = {alpha:g}"
-        ax.set_title(f"{name} ({_n(part)})", fontsize="medium")
+        ax.set_title(f"{name} ({seeds_of(part)})", fontsize="medium")
         ax.spines[["top", "right"]].set_visible(False)
     handles = [Line2D([], [], color=c, marker=m, ls="", label=rule) for rule, (c, m) in style.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
@@ -76,9 +59,9 @@ def gap_by_rule(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]
         own = values[values["condition"] == rule]
         for shift, gap, filled in ((-0.17, "gap_noisy", True), (0.17, "gap", False)):
             x = own[f"{gap}/{measure}"].dropna().to_numpy(float) * scale
-            _dots(ax, place + shift, x, style[rule], filled)
+            dots(ax, place + shift, x, style[rule], filled)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-    ax.set_xticks(range(len(rules)), [_short(r) for r in rules], fontsize="small")
+    ax.set_xticks(range(len(rules)), [short(r) for r in rules], fontsize="small")
     ax.set_xlabel(f"learning rule (at training loss {level:.3g})")
     ax.set_ylabel("train - test accuracy (points)" if measure == "accuracy" else "test - train loss (½·error²)")
     shapes = [
@@ -97,11 +80,11 @@ def gap_against_sharpness(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[
     for rule, own in values.groupby("condition", sort=False):
         colour, marker = style[rule]
         ax.plot(own[SHARPNESS], own[gap] * scale, ls="", color=colour, marker=marker, ms=5, alpha=0.8)
-    _log(ax, "x")
+    log_axis(ax, "x")
     data = values.assign(logs=np.log(values[SHARPNESS].where(values[SHARPNESS] > 0)))
     texts = []
     for within, name in ((False, "pooled"), (True, "within rule")):
-        effect = st.correlation(data, "logs", gap, within)
+        effect = correlation(data, "logs", gap, within)
         if math.isfinite(effect.estimate):
             low, high = (math.tanh(v) for v in effect.interval())
             texts.append(f"r {name} {math.tanh(effect.estimate):.2f} [{low:.2f}, {high:.2f}]")
@@ -113,17 +96,17 @@ def gap_against_sharpness(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[
 
 def sharpness_against_loss(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
     """Sharpness at matched training losses: median over seeds, and the range of the middle half."""
-    least = table.groupby(["condition", "seed"])[st.LOSS].min()
-    start = table.sort_values("step").groupby(["condition", "seed"])[st.LOSS].first().min()
+    least = table.groupby(["condition", "seed"])[matched.LOSS].min()
+    start = table.sort_values("step").groupby(["condition", "seed"])[matched.LOSS].first().min()
     for rule, own in table.groupby("condition", sort=False):
         lowest = float(least[rule].median())
         if not lowest < start:
             continue
         levels = np.geomspace(start, lowest, 25)[1:]
-        at = np.array([st.at_loss(own, float(v), [SHARPNESS])[SHARPNESS].to_numpy(float) for v in levels])
-        _band(ax, levels, at, style[rule])
-    _log(ax, "x")
-    _log(ax, "y")
+        at = np.array([matched.at_loss(own, float(v), [SHARPNESS])[SHARPNESS].to_numpy(float) for v in levels])
+        band(ax, levels, at, style[rule])
+    log_axis(ax, "x")
+    log_axis(ax, "y")
     ax.invert_xaxis()
     ax.set_xlabel("training loss (nats or ½·error²), falling →")
     ax.set_ylabel(r"sharpness $\lambda_{\max}$ (loss per weight²)")
@@ -133,14 +116,14 @@ def sharpness_against_steps(ax: Axes, table: pd.DataFrame, style: dict[str, tupl
     """Sharpness along training with the bounds 2/η and, for rules other than BPTT, 2/(ηρ): medians over seeds."""
     for rule, own in table.groupby("condition", sort=False):
         colour = style[rule][0]
-        _band(ax, *_by_step(own, own[SHARPNESS]), style[rule])
+        band(ax, *by_step(own, own[SHARPNESS]), style[rule])
         if rule == _BASE:
             rho = own["alignment/rho"].where(own["alignment/rho"] > 0)
-            steps, bound = _by_step(own, 2 / (own["lr"] * rho))
-            ax.plot(steps, _median(bound), color=colour, ls=":", lw=1.4)
-    steps, bound = _by_step(table, 2 / table["lr"])
+            steps, bound = by_step(own, 2 / (own["lr"] * rho))
+            ax.plot(steps, median(bound), color=colour, ls=":", lw=1.4)
+    steps, bound = by_step(table, 2 / table["lr"])
     ax.plot(steps, np.nanmax(bound, axis=1), color="0.3", ls="--", lw=1.2)
-    _log(ax, "y")
+    log_axis(ax, "y")
     lines = [Line2D([], [], color="0.3", ls="--", label=r"bound $2/\eta$")]
     if _BASE in set(table["condition"]):
         lines.append(Line2D([], [], color=style[_BASE][0], ls=":", label=r"bound $2/(\eta\rho)$, three_factor"))
@@ -152,10 +135,10 @@ def sharpness_against_steps(ax: Axes, table: pd.DataFrame, style: dict[str, tupl
 def alignment(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
     """Cosine (lines) and ρ (dashed) of the rule's gradient with the true one along training: medians over seeds."""
     for rule, own in table.groupby("condition", sort=False):
-        steps, cosine = _by_step(own, own["alignment/cosine"])
-        _band(ax, steps, cosine, style[rule])
-        steps, rho = _by_step(own, own["alignment/rho"])
-        ax.plot(steps, _median(rho), color=style[rule][0], ls="--", lw=1)
+        steps, cosine = by_step(own, own["alignment/cosine"])
+        band(ax, steps, cosine, style[rule])
+        steps, rho = by_step(own, own["alignment/rho"])
+        ax.plot(steps, median(rho), color=style[rule][0], ls="--", lw=1)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     lines = [Line2D([], [], color="0.3", ls=ls, label=label) for ls, label in (("-", "cosine"), ("--", r"$\rho$"))]
     ax.legend(handles=lines, frameon=False, fontsize="small")
@@ -195,7 +178,7 @@ def remedies(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -
             ax.errorbar(x, y, **(bars if finite else {}), color=colour, marker=marker, ms=8, capsize=3)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.axvline(1, color="0.8", lw=0.8, zorder=0)
-    _log(ax, "x")
+    log_axis(ax, "x")
     ax.set_xlabel(rf"$\lambda_{{\max}}$ relative to {base} (ratio), at loss {level:.3g}")
     ax.set_ylabel(f"gap - gap of {base} ({'points' if measure == 'accuracy' else '½·error²'})")
 
@@ -223,63 +206,5 @@ def _matched(table: pd.DataFrame) -> tuple[pd.DataFrame, str, float]:
     """Values at the lowest loss all rules of a panel reach, the kind of gap, and that loss."""
     accurate = table["gap_noisy/accuracy"].notna().any()
     measure = "accuracy" if accurate else "loss"
-    level = st.common_loss(table)
-    return st.at_loss(table, level, [SHARPNESS, f"gap/{measure}", f"gap_noisy/{measure}"]), measure, level
-
-
-def _dots(ax: Axes, at: float, x: Any, style: tuple[str, str], filled: bool) -> None:
-    colour, marker = style
-    spread = (np.arange(len(x)) - (len(x) - 1) / 2) * 0.16 / max(1, len(x) - 1)
-    face: Any = colour if filled else "none"
-    ax.plot(at + spread, x, ls="", marker=marker, ms=3.5, color=colour, mfc=face, alpha=0.5)
-    effect = st.from_values(dict(enumerate(x.tolist())), len(x))
-    if effect.n >= 3:
-        low, high = effect.interval()
-        bar = [[effect.estimate - low], [high - effect.estimate]]
-        ax.errorbar(at, effect.estimate, yerr=bar, color=colour, capsize=4, marker="_", ms=14, lw=1.5)
-
-
-def _by_step(table: pd.DataFrame, values: pd.Series) -> tuple[Any, Any]:
-    """Steps, and values of shape [steps, seeds]; nan where a run was not measured."""
-    wide = table.assign(_v=values).pivot_table(index="step", columns=["condition", "seed"], values="_v", dropna=False)
-    return wide.index.to_numpy(float), wide.to_numpy(float)
-
-
-def _band(ax: Axes, x: Any, values: Any, style: tuple[str, str]) -> None:
-    """Median over seeds, and the middle half of them; points that most runs have."""
-    kept = np.isfinite(values).mean(axis=1) >= 0.5
-    if not kept.any():
-        return
-    x, values = x[kept], values[kept]
-    low, middle, high = np.nanpercentile(values, [25, 50, 75], axis=1)
-    ax.plot(x, middle, color=style[0], marker=style[1], ms=4, markevery=max(1, len(x) // 8), lw=1.5)
-    ax.fill_between(x, low, high, color=style[0], alpha=0.15, lw=0)
-
-
-def _median(values: Any) -> Any:
-    seen = np.isfinite(values).any(axis=1)
-    result = np.full(len(values), np.nan)
-    result[seen] = np.nanmedian(values[seen], axis=1)
-    return result
-
-
-def _log(ax: Axes, which: str) -> None:
-    """A logarithmic axis with plain numbers, few of them."""
-    axis: Any = ax.xaxis if which == "x" else ax.yaxis
-    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
-    plain = FuncFormatter(lambda v, _: f"{v:g}")
-    axis.set_major_formatter(plain)
-    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
-    decades = abs(math.log10(high / low)) if low > 0 and high > 0 else 2
-    few = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in ("2", "5") else "")
-    axis.set_minor_formatter(few if decades < 2 else FuncFormatter(lambda *_: ""))
-
-
-def _n(table: pd.DataFrame) -> str:
-    seeds = table.groupby("condition")["seed"].nunique()
-    low, high = int(seeds.min()), int(seeds.max())
-    return f"n = {low} seeds a rule" if low == high else f"n = {low} to {high} seeds a rule"
-
-
-def _short(rule: str) -> str:
-    return rule.replace(", ", ",\n").replace("_", "_\n", 1) if len(rule) > 6 else rule
+    level = matched.common_loss(table)
+    return matched.at_loss(table, level, [SHARPNESS, f"gap/{measure}", f"gap_noisy/{measure}"]), measure, level

@@ -21,7 +21,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from bpgen.study import matched
 from bpgen.study import statistics as st
+from bpgen.study.correlation import correlation
 from bpgen.study.statistics import Effect
 from bpgen.study.verdicts import Check, Kind
 
@@ -58,7 +60,7 @@ class Setting:
     """One task at one alpha: its table with one condition per rule, and the values at matched loss."""
 
     def __init__(self, name: str, table: pd.DataFrame) -> None:
-        self.name, self.table = name, st.finished(table)
+        self.name, self.table = name, matched.finished(table)
         self.planned = {c: part["seed"].nunique() for c, part in table.groupby("condition")}
         self.rules = list(dict.fromkeys(table["condition"]))
         accurate = "gap_noisy/accuracy" in table and table["gap_noisy/accuracy"].notna().any()
@@ -82,8 +84,8 @@ class Setting:
         """Values of these rules at the lowest loss that they all reach."""
         part = self.table[self.table["condition"].isin(rules)]
         columns = [SHARPNESS, *(f"{gap}/{self.measure}" for gap in ("gap", "gap_noisy"))]
-        level = st.common_loss(part)
-        return st.at_loss(part, level, columns).assign(level=level)
+        level = matched.common_loss(part)
+        return matched.at_loss(part, level, columns).assign(level=level)
 
     def _check(
         self, claim: str, text: str, effect: Effect, kind: Kind, smallest: float, unit: str, figure: str
@@ -133,21 +135,21 @@ class Setting:
         """(c): pooled over rules, within rules, and at the end of training given the loss."""
         rules = [REFERENCE, *self.local]
         gap = f"gap_noisy/{self.measure}"
-        matched = _with_logs(self.matched(*rules))
+        at_loss = _with_logs(self.matched(*rules))
         last = (
             self.table[self.table["condition"].isin(rules)].sort_values("step").groupby(["condition", "seed"]).tail(1)
         )
         last = _with_logs(last)
         kinds = (
-            ("pooled over rules, at matched training loss", matched, False, None),
-            ("within rules, at matched training loss", matched, True, None),
+            ("pooled over rules, at matched training loss", at_loss, False, None),
+            ("within rules, at matched training loss", at_loss, True, None),
             ("within rules, at the end of training, given the training loss", last, True, "log loss"),
         )
         return [
             self._check(
                 "c",
                 f"gap and log sharpness correlate {how}",
-                st.correlation(values, "log sharpness", gap, within, given),
+                correlation(values, "log sharpness", gap, within, given),
                 "larger",
                 CORRELATION,
                 "r",
@@ -161,7 +163,7 @@ class Setting:
         result = []
         for rule in self.local:
             part = self.table[self.table["condition"].isin([rule, REFERENCE])]
-            along = st.along_loss(part, st.common_loss(part), SHARPNESS)
+            along = matched.along_loss(part, matched.common_loss(part), SHARPNESS)
             effect = st.paired(along, SHARPNESS, rule, REFERENCE)
             text = f"{rule} is sharper than bptt on average over the training losses that both pass"
             result.append(self._check("d", text, effect, "larger", CURVATURE, "ratio", "sharpness_against_loss"))
@@ -219,7 +221,7 @@ class Setting:
 def _with_logs(values: pd.DataFrame) -> pd.DataFrame:
     with np.errstate(invalid="ignore", divide="ignore"):
         result = values.assign(**{"log sharpness": np.log(values[SHARPNESS])})
-        return result.assign(**{"log loss": np.log(result[st.LOSS])}) if st.LOSS in result else result
+        return result.assign(**{"log loss": np.log(result[matched.LOSS])}) if matched.LOSS in result else result
 
 
 def correlations(table: pd.DataFrame, conditions: Sequence[str] | None = None) -> pd.DataFrame:
@@ -244,7 +246,7 @@ def correlations(table: pd.DataFrame, conditions: Sequence[str] | None = None) -
                     "runs": "within" if within else "pooled",
                 }
                 for rank, name in ((False, "Pearson"), (True, "Spearman")):
-                    effect = st.correlation(values, "log sharpness", gap, within, given, rank)
+                    effect = correlation(values, "log sharpness", gap, within, given, rank)
                     low, high = effect.interval()
                     row |= {f"{name} r": math.tanh(effect.estimate), f"{name} low": math.tanh(low)}
                     row |= {f"{name} high": math.tanh(high), "n seeds": effect.n, f"{name} p": effect.p_permutation}

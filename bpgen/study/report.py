@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bpgen import __version__
-from bpgen.study import liu2022
+from bpgen.study import liu2022, matched
 from bpgen.study import statistics as st
 from bpgen.study.figures import study_figures
 from bpgen.study.runs import ENDED
@@ -29,7 +29,7 @@ def report_study(done: Done, command: str, claims: bool = False) -> str:
     """
     parts = [f"# {done.plan.name}", "", *([done.plan.question, ""] if done.plan.question else [])]
     parts += [f"`{command}` (bpgen {__version__}), seeds {', '.join(map(str, done.plan.seeds))}", "", _fate(done), ""]
-    if not st.finished(done.table).empty:
+    if not matched.finished(done.table).empty:
         verdicts = judge(liu2022.checks(done.table)) if claims else []
         if claims:
             parts += _verdicts(verdicts)
@@ -124,7 +124,7 @@ def _verdict_row(v: Verdict) -> dict[str, object]:
 
 
 _SHOWN = (
-    ("training loss", st.LOSS, "{:.3g}", 1),
+    ("training loss", matched.LOSS, "{:.3g}", 1),
     ("λ_max", "sharpness/lambda_max", "{:.3g}", 1),
     ("gap, noisy (points)", "gap_noisy/accuracy", "{:.1f}", 100),
     ("gap, clean (points)", "gap/accuracy", "{:.1f}", 100),
@@ -136,7 +136,7 @@ _SHOWN = (
 
 def _rules(table: pd.DataFrame) -> list[str]:
     """Means and standard deviations over seeds, at the end of training."""
-    last = st.finished(table).sort_values("step").groupby(["condition", "seed"], sort=False).tail(1)
+    last = matched.finished(table).sort_values("step").groupby(["condition", "seed"], sort=False).tail(1)
     shown = [s for s in _SHOWN if s[1] in last and last[s[1]].notna().any()]
     rows = []
     for condition in dict.fromkeys(table["condition"]):
@@ -153,14 +153,14 @@ def _differences(table: pd.DataFrame) -> list[str]:
     """Every rule against the first of its setting, at the lowest training loss both reach."""
     rows = []
     for _, part in table.groupby(["task", "alpha"], sort=False, dropna=False):
-        part = st.finished(part)
+        part = matched.finished(part)
         conditions = list(dict.fromkeys(part["condition"]))
         accurate = bool(conditions) and part["gap_noisy/accuracy"].notna().any()
         gap, scale, unit = ("gap_noisy/accuracy", 100, "points") if accurate else ("gap_noisy/loss", 1, "loss")
         for condition in conditions[1:]:
             pair = part[part["condition"].isin([conditions[0], condition])]
-            level = st.common_loss(pair)
-            values = st.at_loss(pair, level, [gap, "sharpness/lambda_max"])
+            level = matched.common_loss(pair)
+            values = matched.at_loss(pair, level, [gap, "sharpness/lambda_max"])
             difference = st.paired(values, gap, condition, conditions[0])
             ratio = st.paired(values, "sharpness/lambda_max", condition, conditions[0], log=True)
             low, high = (scale * v for v in difference.interval())

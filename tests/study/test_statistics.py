@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from bpgen.study import matched
 from bpgen.study import statistics as st
+from bpgen.study.correlation import correlation
 
 
 def run(loss, values, condition="a", seed=0, column="sharpness/x"):
@@ -21,24 +23,24 @@ def run(loss, values, condition="a", seed=0, column="sharpness/x"):
 
 def test_matched_values_are_interpolated_in_the_logarithm_of_the_loss():
     table = run([2.0, 1.0, 0.25], [10.0, 40.0, 90.0])
-    at = st.at_loss(table, 0.5, ["sharpness/x"]).iloc[0]
+    at = matched.at_loss(table, 0.5, ["sharpness/x"]).iloc[0]
     assert at["sharpness/x"] == pytest.approx(60.0)  # halfway in log loss: geometric mean of 40 and 90
     assert at["step"] == pytest.approx(15.0)
-    gap = st.at_loss(run([2.0, 1.0, 0.25], [10.0, 40.0, 90.0], column="gap/x"), 0.5, ["gap/x"]).iloc[0]
+    gap = matched.at_loss(run([2.0, 1.0, 0.25], [10.0, 40.0, 90.0], column="gap/x"), 0.5, ["gap/x"]).iloc[0]
     assert gap["gap/x"] == pytest.approx(65.0)  # not a sharpness: arithmetic
 
 
 def test_the_first_crossing_counts_even_when_the_loss_rises_again():
     table = run([2.0, 0.5, 3.0, 0.4], [1.0, 2.0, 50.0, 60.0])
-    assert st.at_loss(table, 0.5, ["sharpness/x"])["sharpness/x"].iloc[0] == pytest.approx(2.0)
+    assert matched.at_loss(table, 0.5, ["sharpness/x"])["sharpness/x"].iloc[0] == pytest.approx(2.0)
 
 
 def test_never_reached_is_counted_and_not_guessed():
     table = pd.concat([run([2, 1, 0.5], [1, 2, 4.0], c, s) for c in "ab" for s in range(4)])
     table = pd.concat([table, run([2, 1.9, 1.8], [1, 2, 4.0], "b", 4), run([2, 1, 0.5], [1, 2, 4.0], "a", 4)])
-    level = st.common_loss(table)
+    level = matched.common_loss(table)
     assert level == 0.5  # one of five runs that does not learn does not move it
-    values = st.at_loss(table, level, ["sharpness/x"])
+    values = matched.at_loss(table, level, ["sharpness/x"])
     assert values["reached"].sum() == 9
     effect = st.paired(values, "sharpness/x", "b", "a", log=True)
     assert (effect.n, effect.planned) == (4, 5)
@@ -54,7 +56,7 @@ def test_a_difference_that_only_stems_from_unequal_losses_is_gone_when_matched()
     assert (
         last.groupby("condition")["sharpness/x"].mean()["a"] > 2 * last.groupby("condition")["sharpness/x"].mean()["b"]
     )
-    values = st.at_loss(table, st.common_loss(table), ["sharpness/x"])
+    values = matched.at_loss(table, matched.common_loss(table), ["sharpness/x"])
     assert st.paired(values, "sharpness/x", "b", "a", log=True).estimate == pytest.approx(0, abs=1e-12)
 
 
@@ -104,8 +106,8 @@ def test_simpsons_paradox():
         pd.DataFrame({"condition": str(c), "seed": range(12), "x": 5 * c + x[c], "y": 5 * c - x[c]}) for c in range(3)
     ]
     values = pd.concat(parts)
-    assert math.tanh(st.correlation(values, "x", "y").estimate) > 0.8
-    within = st.correlation(values, "x", "y", within=True)
+    assert math.tanh(correlation(values, "x", "y").estimate) > 0.8
+    within = correlation(values, "x", "y", within=True)
     assert math.tanh(within.estimate) < -0.99
     assert within.p_permutation < 0.01
 
@@ -114,8 +116,8 @@ def test_a_correlation_that_stems_from_the_loss_is_gone_given_the_loss():
     rng = np.random.default_rng(3)
     loss, e, f = rng.normal(size=(3, 40))
     values = pd.DataFrame({"condition": "a", "seed": range(40), "x": loss + 0.3 * e, "y": loss + 0.3 * f, "loss": loss})
-    assert math.tanh(st.correlation(values, "x", "y").estimate) > 0.8
-    given = st.correlation(values, "x", "y", given="loss")
+    assert math.tanh(correlation(values, "x", "y").estimate) > 0.8
+    given = correlation(values, "x", "y", given="loss")
     residuals = [v - np.polyval(np.polyfit(loss, v, 1), loss) for v in (values["x"], values["y"])]
     assert math.tanh(given.estimate) == pytest.approx(stats.pearsonr(*residuals).statistic)
     assert abs(math.tanh(given.estimate)) < 0.3
@@ -125,7 +127,7 @@ def test_spearman_is_scipys():
     rng = np.random.default_rng(4)
     x = rng.normal(size=20)
     values = pd.DataFrame({"condition": "a", "seed": range(20), "x": x, "y": np.exp(3 * x) + rng.normal(size=20)})
-    ours = math.tanh(st.correlation(values, "x", "y", rank=True).estimate)
+    ours = math.tanh(correlation(values, "x", "y", rank=True).estimate)
     assert ours == pytest.approx(stats.spearmanr(values["x"], values["y"]).statistic)
 
 

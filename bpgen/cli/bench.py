@@ -19,12 +19,22 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--rounds", type=int, default=15, help="rounds to take the minimum of (default: 15)")
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="thread counts (default: 2 1)")
+    parser.add_argument(
+        "--curvature",
+        action="store_true",
+        help="measure curvature instead: products and eigenvalues against double backward and PyHessian, and memory "
+        "(a few minutes; the first thread count only)",
+    )
     options = parser.parse_args(argv)
     require(options.rounds >= 1 and min(options.threads) >= 1, "rounds and threads must be positive.")
     from bpgen import bench
-    from bpgen.bench import trainer
+    from bpgen.bench import curvature, trainer
 
     print("measuring ...", file=sys.stderr)
+    if options.curvature:
+        found, growth = curvature.rows(options.threads[0], options.rounds), curvature.memory_growth()
+        print(bench.to_json(found) if options.json else curvature.table(found, growth))
+        return 0
     rules = bench.run(threads=options.threads, rounds=options.rounds)
     steps = trainer.rows(threads=options.threads, rounds=options.rounds)
     print(bench.to_json([*rules, *steps]) if options.json else f"{bench.table(rules)}\n\n{trainer.table(steps)}")

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 import bpgen
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Stability
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Spectrum, Stability
 from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
@@ -126,6 +126,7 @@ def _parts(
         Sharpness(**config["sharpness"]),
         Alignment(**config["alignment"]),
         stability,
+        Spectrum(**config.get("spectrum", {})),
     ]
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
@@ -191,10 +192,14 @@ def _train(
     except DivergedError as error:
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         status = "diverged"
-        message = (
-            f"diverged: {error}, with learning rate {lr:g}. Try a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
-            f"{', a smaller --rule.scale' if 'scale' in config['rule'] else ''} or --trainer.clip 1."
-        )
+        smaller = f"a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
+        if module.rule.traits.update == "step":
+            smaller = f"smaller steps by the options of the rule (bpgen fit --rule {config['rule']['name']} --help)"
+        elif "scale" in config["rule"]:
+            smaller += ", a smaller --rule.scale or --trainer.clip 1"
+        else:
+            smaller += " or --trainer.clip 1"
+        message = f"diverged: {error}, with learning rate {lr:g}. Try {smaller}."
     except (RunInterrupted, KeyboardInterrupt) as stop:
         status, code = "interrupted", 128 + getattr(stop, "signum", 2)
         run = shlex.quote(str(folder.path))

@@ -5,11 +5,10 @@
     (2) s_t = f(s_{t-1}, I_t),  h_t = g(s_t)        per neuron (`bpgen.neurons`)                     [B,d,N], [B,N]
     (3) r_t = κ r_{t-1} + (1-κ) h_t,  y_t = W_out r_t + b_out                                        [B,O]
 
-The feedback weights W_fb [K·N,O] are fixed (Sussillo & Abbott 2009, Neuron 63:544; uniform in ±1 there, in ± the scale
-here). They give the error one more way back, y_{t-1} -> I_t, which `bptt` and `tbptt` in blocks follow (derived in
-`bpgen.rules.output_feedback`). Rules that keep credit from crossing between neurons drop it: to them y_{t-1} is one
-more input, and W_out and b_out get the gradient of y_t as the output alone. Masks, signs and W_fb are the structure of
-a network and no parameters: seeds that are stacked in one network by vmap share them.
+W_fb [K·N,O] is fixed (Sussillo & Abbott 2009, Neuron 63:544). It gives the error one more way back, y_{t-1} -> I_t,
+which `bptt` and `tbptt` in blocks follow (`bpgen.rules.output_feedback`). Offline rules that keep credit in its neuron
+drop it: to them y_{t-1} is one more input, and W_out, b_out get the gradient of y_t as the output alone. Masks, signs
+and W_fb are structure and no parameters: seeds that are stacked in one network by vmap share them.
 
 Axes: T steps, B batch, I inputs, N neurons, O outputs, d states and K currents per neuron. Time comes first,
 weights are [post, pre]. h_0 = g(s_0) always.
@@ -167,10 +166,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Set weights whose sign breaks Dale's law to zero, in place; to be called after every optimizer step.
-
-        `RuleTraining` does so. Missing synapses need no projection: what is stored there acts on nothing.
-        """
+        """Set weights whose sign breaks Dale's law to zero, in place; `RuleTraining` does so after every step."""
         if self.signs is not None:
             project_signs(self.W_rec, self.signs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -43,6 +44,7 @@ def test_rows_and_table_say_what_was_compared():
     text = curvature.table(rows, {"ours": 1.0, "PyHessian": 25.0})
     assert all(row.case in text and row.peer in text for row in rows)
     assert "PyHessian: 25.0 MiB (not < 20)" in text
+    assert len(json.loads(curvature.to_json(rows, {"ours": 1.0}))["rows"]) == 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -12,6 +12,7 @@ from bpgen.curvature.products import HessianProducts
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky
+from bpgen.rules.online import check_chunks
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
@@ -109,6 +110,7 @@ def test_bptt_equals_finite_differences():
 def test_curvature_follows_the_path():
     p, h = fed(kappa=0.4), 1e-5
     products = HessianProducts(p.network, p.network.params(), p.x, p.target, Loss("mse", "all"), "W_rec", p.s_0)
+    assert products.by == "autograd"
     v, free = randn(3, products.size), ~torch.eye(5, dtype=torch.bool)
     direction = torch.zeros(5, 5, dtype=torch.float64).masked_scatter(free, v)
 
@@ -171,6 +173,10 @@ def test_what_is_not_defined_says_so():
     p = fed()
     with pytest.raises(BpgenError, match=r"sliding.*output_feedback"):
         p.rule("tbptt", window=3, style="sliding")
+    with pytest.raises(BpgenError, match="RTRL is not defined"):
+        p.rule("rtrl")
+    with pytest.raises(BpgenError, match="offline rule: in chunks"):
+        check_chunks(bpgen.load_rule("bptt"), p.network)
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(BpgenError, match="output_feedback must be >= 0"):
             bpgen.Network(Leaky(), 4, output_feedback=bad)

@@ -14,8 +14,10 @@ Contestants take turns, minima count.
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -185,3 +187,8 @@ def table(found: list[Row], growth: dict[str, float]) -> str:
         goal = f"({'<' if MiB < MEMORY_GOAL else 'not <'} {MEMORY_GOAL:g})"
         lines.append(f"memory growth over 200 evaluations, {name}: {MiB:.1f} MiB {goal}")
     return "\n".join(lines)
+
+
+def to_json(found: list[Row], growth: dict[str, float]) -> str:
+    """Rows and memory growth in MiB by backend as one JSON object."""
+    return json.dumps({"rows": [asdict(row) for row in found], "memory_growth": growth}, indent=1, ensure_ascii=False)

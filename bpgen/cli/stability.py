@@ -133,11 +133,14 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
             table.add_row(f"μ_{i + 1}", f"{real:.5g}" if imaginary == 0 else f"{real:.5g}{imaginary:+.5g}i")
         table.add_row("found to the tolerance", "yes" if first["converged"] else "NO")
     else:
-        for column in ("step", *_SHOWN.values()):
-            table.add_column(column, justify="right")
+        few = [key for key in _SHOWN if key not in ("rho", "cosine", "edge", "edge_rho")]
+        for column in ("step", *(_SHOWN[key] for key in few)):
+            table.add_column(column, justify="right", no_wrap=True)
         for row in results:
-            table.add_row(str(row["step"]), *(f"{row[key]:.4g}" for key in _SHOWN))
-    Console(highlight=False, soft_wrap=True).print(table)
+            table.add_row(str(row["step"]), *(f"{row[key]:.4g}" for key in few))
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, 100)  # a cut number is worse than a wrapped line
+    console.print(table)
 
 
 def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]]) -> None:

@@ -117,12 +117,13 @@ class _IntegrateAndFire(LeakyState):
 
     def _next(self, s: Tensor, I: Tensor, z: Tensor, *others: Tensor) -> Tensor:
         """State [...,d,N] from s [...,d,N], I [...,1,N] and z = g(s): equation (1), `others`, equation (5)."""
-        spikes = z if self.reset == "attached" else z.detach()
+        fired = z > 0
+        spikes = z if self.reset == "attached" else fired.to(z.dtype)
         v = (1 - self.alpha) * s[..., 0, :] + self.gain * I.squeeze(-2) - self.threshold * spikes
         after = [v, *others]
         if self.n_refractory:
             left = (s[..., -1, :].detach() - 1).clamp(min=0)
-            after.append(torch.where(z.detach() > 0, self.n_refractory, left))
+            after.append(torch.where(fired, self.n_refractory, left))
         return torch.stack(after, dim=-2)
 
     def _local(

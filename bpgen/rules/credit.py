@@ -24,6 +24,20 @@ class Credit(NamedTuple):
     initial: Tensor | None = None
     outputs: Tensor | None = None
 
+    def plus(self, other: Credit) -> Credit:
+        """The sum of the currents' and of the initial state's credit."""
+        parts = [part for part in (self.initial, other.initial) if part is not None]
+        initial = parts[0] + parts[1] if len(parts) == 2 else parts[0] if parts else None
+        return self._replace(currents=add_at_end(self.currents, other.currents), initial=initial)
+
+
+def add_at_end(a: Tensor, b: Tensor) -> Tensor:
+    """a + b [max(L, L'),...], both at the last steps and zero before."""
+    if len(a) < len(b):
+        a, b = b, a
+    early = len(a) - len(b)
+    return torch.cat([a[:early], a[early:] + b]) if early else a + b
+
 
 def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> dict[str, Tensor]:
     """One matrix product per weight; zero where a weight earns no credit.
@@ -44,8 +58,7 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     for name, mask in network.masks().items():
         grads[name] = grads[name] * mask
     if credit.outputs is not None:
-        early = len(credit.outputs) - len(error)
-        error = torch.cat([credit.outputs[:early], credit.outputs[early:] + error])
+        error = add_at_end(credit.outputs, error)
     grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
     if "b_rec" in params:
         grads["b_rec"] = c.sum((0, 1))

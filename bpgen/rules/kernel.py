@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bpgen.neurons.gain import Gain, Local, Scale
-from bpgen.rules.credit import Credit
+from bpgen.rules.credit import Credit, add_at_end
 from bpgen.rules.output_feedback import OutputFeedback
 from bpgen.trajectory import Trajectory
 
@@ -40,6 +40,9 @@ def propagate(
     through_outputs: bool = False,
 ) -> Credit:
     """Equations (1) to (3), or (5).
+
+    Every call adds a regulariser of the activity to the signal: a rule that sums the credit of several calls hands
+    `dataclasses.replace(trajectory, penalty=None)` to all but one of them.
 
     Args:
         trajectory: the run to assign credit in.
@@ -69,16 +72,16 @@ def propagate(
     beyond = local if gain is None else Local(local.A, *gain)
     credit = total = _credit(trajectory, local, signal, None)
     if hops is None:
-        return _sum(total, _credit(trajectory, beyond, hop(credit.currents, carrier), carrier))
+        return total.plus(_credit(trajectory, beyond, hop(credit.currents, carrier), carrier))
     for _ in range(min(hops, trajectory.n_steps)):  # after T hops nothing is left
         credit = _credit(trajectory, beyond, hop(credit.currents, carrier), None)
-        total = _sum(total, credit)
+        total = total.plus(credit)
     return total
 
 
 def told(trajectory: Trajectory, signal: Tensor) -> Tensor:
     """The learning signal [L,B,N] with what a regulariser of the activity adds to it, as `propagate` does by itself."""
-    return signal if trajectory.penalty is None else _add(signal, trajectory.penalty)
+    return signal if trajectory.penalty is None else add_at_end(signal, trajectory.penalty)
 
 
 def hop(currents: Tensor, carrier: Tensor, signal: Tensor | None = None) -> Tensor:
@@ -94,7 +97,7 @@ def hop(currents: Tensor, carrier: Tensor, signal: Tensor | None = None) -> Tens
     """
     crossed = currents.flatten(-2) @ carrier
     crossed = torch.cat([crossed, torch.zeros_like(crossed[:1])])
-    return crossed if signal is None else _add(crossed, signal)
+    return crossed if signal is None else add_at_end(crossed, signal)
 
 
 def _first_step(trajectory: Trajectory, signal: Tensor, hops: bool, reach: int | None, blocks: int | None) -> int:
@@ -129,20 +132,7 @@ def _credit(
             credit = Credit(credit.currents)
     if at_start is None or trajectory.from_rest:
         return credit
-    return _sum(credit, Credit(credit.currents[:0], local.D.pull(at_start.unsqueeze(-2), 0)))
-
-
-def _sum(a: Credit, b: Credit) -> Credit:
-    initial = b.initial if a.initial is None else a.initial if b.initial is None else a.initial + b.initial
-    return Credit(_add(a.currents, b.currents), initial, a.outputs)
-
-
-def _add(a: Tensor, b: Tensor) -> Tensor:
-    """a + b, both at the last steps and zero before."""
-    if len(a) < len(b):
-        a, b = b, a
-    early = len(a) - len(b)
-    return torch.cat([a[:early], a[early:] + b]) if early else a + b
+    return credit.plus(Credit(credit.currents[:0], local.D.pull(at_start.unsqueeze(-2), 0)))
 
 
 def _loop(

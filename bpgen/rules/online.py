@@ -77,7 +77,7 @@ class OnlineRule(Rule):
         self, network: Network, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None = None
     ) -> Carry:
         """Network and rule before the first step; arguments as for `start`, with s_0 [B,d,N] or None."""
-        if getattr(network, "W_fb", None) is not None:
+        if network.W_fb is not None:
             raise BpgenError(f"{type(self).__name__} is not defined for networks with output feedback.")
         s = network.start(params, batch, initial_state)
         h = network.neuron.g(s)
@@ -207,6 +207,11 @@ def check_chunks(rule: Rule, network: Network) -> None:
     name = type(rule).__name__
     if not isinstance(rule, (OnlineRule, OfflineRule)):
         raise BpgenError(f"{name} needs whole sequences: leave out trainer.chunk, or choose an online rule.")
+    if isinstance(rule, OfflineRule) and network.W_fb is not None:
+        raise BpgenError(
+            f"{name} is an offline rule: in chunks it would lose the output y that network.output_feedback hands on to "
+            f"the next step. Use whole sequences."
+        )
     if isinstance(rule, OfflineRule) and network.kappa > 0:
         raise BpgenError(
             f"{name} is an offline rule: in chunks it would cut the readout's filter (network.kappa {network.kappa:g}) "

@@ -34,11 +34,12 @@ class DNI(OnlineRule):
 
     synthesiser: Tensor | None
     traits = Traits(
+        signal_origin="bootstrapped",
         needs_future=False,
         online=True,
         time_per_step="N²",
         memory="N²",
-        exact_when="its synthesiser is perfect",
+        exact_when="its synthesiser is perfect; T = 1",
     )
 
     def __init__(self, lr: float = 0.1) -> None:

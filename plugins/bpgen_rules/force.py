@@ -37,6 +37,7 @@ class FORCE(Rule):
     traits = Traits(
         signal_origin="symmetric",
         signal_scope="none",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
@@ -116,18 +117,17 @@ class _ClosedLoop:
     """The network of a run, step by step, driven by outputs that are not known beforehand."""
 
     def __init__(self, run: Trajectory) -> None:
-        self.network, self.params = run.network, run.params
-        self.drive = self.network.drive(run.params, run.x, run.current_noise)
-        self.s, self.h = run.states[0], run.h[0]
+        self.run, self.s, self.h = run, run.states[0], run.h[0]
         self.r = torch.zeros_like(self.h)
 
     def advance(self, t: int, y: Tensor | None) -> Tensor:
         """r of step t (from 0) after the output y [B,O] of the step before, None at first."""
-        network, kappa = self.network, self.network.kappa
-        I = self.drive[t] + self.h @ self.params["W_rec"].mT
+        network, noise = self.run.network, self.run.current_noise
+        terms = [] if noise is None else [noise[t]]
         if y is not None:
-            I = I + y @ network.W_fb.mT
-        self.s = network.neuron.f(self.s, I.unflatten(-1, (network.neuron.n_currents, network.n_rec)))
-        self.h = network.neuron.g(self.s)
-        self.r = kappa * self.r + (1 - kappa) * self.h
+            terms.append(y @ network.W_fb.mT)
+        _, self.s, self.h = network.advance(
+            self.run.params, self.s, self.h, self.run.x[t], sum(terms) if terms else None
+        )
+        self.r = network.kappa * self.r + (1 - network.kappa) * self.h
         return self.r

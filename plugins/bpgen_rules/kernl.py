@@ -17,6 +17,7 @@ potential leak. Neurons: Leaky with leak="potential" or "rate", readouts without
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,10 +46,12 @@ class KeRNL(OnlineRule):
         online=True,
         time_per_step="N²",
         memory="N²",
-        stochastic=True,
         neurons=("Leaky",),
         exact_when="never; RFLO at lr = 0 on the rate leak",
     )
+    conformance_exceptions: ClassVar = {
+        "stochastic if and only if it says so": "its draws teach the kernel; the gradient under a kernel has none in it"
+    }
 
     def __init__(
         self,

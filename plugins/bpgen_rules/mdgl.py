@@ -47,7 +47,7 @@ class MDGL(OfflineRule):
         density: fraction of neurons that receive any error, for sparse feedback.
     """
 
-    traits = Traits(needs_future=False, online=True, exact_when="W_rec = 0")
+    traits = Traits(recurrence="sparse", needs_future=False, online=True, exact_when="W_rec = 0")
 
     def __init__(
         self,

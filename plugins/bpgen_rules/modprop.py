@@ -20,7 +20,6 @@ weights it is `mdgl` with its leaky tail there, and for any μ at S = 1. Neurons
 """
 
 import warnings
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -29,8 +28,7 @@ from torch import Tensor
 from bpgen.errors import BpgenError, UnstableRuleWarning, require, unknown
 from bpgen.network import Network
 from bpgen.neurons import Leaky
-from bpgen.neurons.activation import ACTIVATIONS
-from bpgen.neurons.gain import Gain, Scale, Slope
+from bpgen.neurons.gain import Gain, Scale, scale
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, hop, propagate, type_average
 from bpgen.trajectory import Trajectory
 
@@ -52,7 +50,11 @@ class ModProp(OfflineRule):
     """
 
     traits = Traits(
-        needs_future=False, online=True, neurons=("Leaky",), exact_when="linear φ, μ = 1, true weights; W_rec = 0"
+        needs_future=False,
+        online=True,
+        neurons=("Leaky",),
+        exact_when="linear neurons with μ = 1 and true weights; W_rec = 0",
+        exact_with={"mu": 1.0, "weights": "true"},
     )
 
     def __init__(
@@ -96,8 +98,7 @@ class ModProp(OfflineRule):
         assert isinstance(neuron, Leaky)
         gain: tuple[Gain, Gain] = local.C, Scale(self.mu)
         if neuron.leak == "rate":
-            assert isinstance(local.C, Slope)
-            gain = replace(local.C, activation=ACTIVATIONS["linear"], factor=self.mu * local.C.factor), local.D
+            gain = scale(neuron.alpha * self.mu), local.D
         if taps is None and trajectory.in_place:  # elsewhere it may be traced, and cannot be looked at
             self._look(W, neuron.alpha)
         if self.local_psi == "mu" or taps == 0:
@@ -110,11 +111,10 @@ class ModProp(OfflineRule):
         self._calls += 1
         if self._warned or (self._calls - 1) % _LOOK_EVERY:
             return
-        alphas = torch.as_tensor(alpha).to(W).expand(len(W))
-        step = torch.diag(1 - alphas) + self.mu * alphas.unsqueeze(1) * W
-        if torch.linalg.matrix_norm(step, torch.inf) < 1:
+        a = W.new_zeros(len(W)) + alpha  # one for each neuron
+        if (1 - a + a * self.mu * W.abs().sum(1)).max() < 1:
             return
-        radius = torch.linalg.eigvals(step).abs().max().item()
+        radius = torch.linalg.eigvals((1 - a).diag() + a.unsqueeze(1) * self.mu * W).abs().max().item()
         if radius >= 1:
             self._warned = True
             warnings.warn(

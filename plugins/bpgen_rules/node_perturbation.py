@@ -36,10 +36,12 @@ class NodePerturbation(Rule):
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
         stochastic=True,
+        unbiased=True,
         exact_when="in the mean, σ → 0",
     )
 

@@ -13,7 +13,7 @@ Exact: in the mean, at every σ, for E[L]; its variance grows with T·N. Neurons
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,12 +38,18 @@ class Reinforce(Rule):
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
         stochastic=True,
+        exact_readout=False,
         exact_when="in the mean, for the expected loss",
     )
+
+    conformance_exceptions: ClassVar[Mapping[str, str]] = {
+        "loss and outputs are the network's own": "they are those of the noisy run, whose expected loss it descends"
+    }
 
     def __init__(
         self,

@@ -84,6 +84,8 @@ class RFLOOnline(EPropOnline):
         neuron = moment.network.neuron
         assert isinstance(neuron, Leaky)
         phi, alpha = ACTIVATIONS[neuron.activation], neuron.alpha
+        if isinstance(alpha, torch.Tensor):
+            alpha = alpha.unsqueeze(-1)  # one per neuron: [N,1], next to the axis of its parameters
         output = phi.apply(moment.I[:, 0]) if neuron.leak == "rate" else moment.h
         slope = phi.pull(torch.ones_like(output), output)  # φ'(u_t) [B,N]
         vector = (1 - alpha) * vector + alpha * slope[:, None, :, None] * moment.direct.unsqueeze(2)

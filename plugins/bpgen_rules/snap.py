@@ -35,9 +35,8 @@ class SnAp(OnlineRule):
         online=True,
         time_per_step="N² R², R neurons within n-1 synapses",
         memory="N² R",
-        recurrence="sparse",
-        exact_when="n > diameter of the network",
-        exact_with={"n": 5},
+        exact_when="always with n > diameter of the network",
+        exact_with={"n": 1000},
     )
 
     def __init__(self, n: int = 1) -> None:

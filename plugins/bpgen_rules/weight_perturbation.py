@@ -39,10 +39,13 @@ class WeightPerturbation(Rule):
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",
+        recurrence="none",
         weight_transport=False,
         needs_future=False,
         online=True,
         stochastic=True,
+        unbiased=True,
+        exact_readout=False,
         exact_when="in the mean, σ → 0",
     )
 

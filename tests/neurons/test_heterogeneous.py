@@ -72,6 +72,25 @@ def test_equal_numbers_are_one_number(name, rule):
     assert distance(mixed(name).rule(rule, **options).grads["W_rec"], expected.grads["W_rec"]) > 0.01
 
 
+@pytest.mark.parametrize("leak", ["potential", "rate", "inside"])
+@pytest.mark.parametrize("rule", sorted(set(bpgen.list_rules()) - {"eprop"}))
+def test_every_rule_takes_them(rule, leak):
+    """Or says that it does not; the literal traces of Murray are tested below."""
+    same, one = mixed(leak, torch.full((8,), 0.4, dtype=torch.float64)), mixed(leak)
+    one.network.neuron = MAKE[leak](0.4)
+    try:
+        expected = one.rule(rule)
+    except BpgenError:
+        with pytest.raises(BpgenError):
+            same.rule(rule)
+        return
+    got, other = same.rule(rule), mixed(leak).rule(rule)
+    alive = [name for name in WEIGHTS if expected.grads[name].any()]  # some rules leave some weights alone
+    assert alive
+    assert_equal(got.grads, expected.grads, alive, tol=1e-9)
+    assert all(distance(other.grads[name], expected.grads[name]) > 1e-3 for name in alive)
+
+
 @every_neuron
 def test_rules_equal_autograd(name):
     p = mixed(name, kappa=0.3)
@@ -107,10 +126,12 @@ def test_the_literal_trace_of_murray_takes_them_too():
     for name in ("potential", "rate", "inside"):
         same, one = mixed(name, equal), mixed(name, equal)
         one.network.neuron = MAKE[name](0.4)
-        grads = [q.rule("rflo", trace="murray").grads for q in (same, one)]
-        assert_equal(*grads, RECURRENT)
+        for rule in ("rflo", "rflo_online"):
+            grads = [q.rule(rule, trace="murray").grads for q in (same, one)]
+            assert_equal(*grads, RECURRENT)
     rate = mixed("rate")
-    assert_equal(rate.rule("rflo", trace="murray").grads, rate.rule("rflo").grads, RECURRENT)
+    for rule in ("rflo", "rflo_online"):
+        assert_equal(rate.rule(rule, trace="murray").grads, rate.rule("rflo").grads, RECURRENT)
 
 
 @every_neuron

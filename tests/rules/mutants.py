@@ -325,3 +325,16 @@ class RemembersEverything(Trace):
     def after(self, state, vector, trace):
         past = [state["past"]] if "past" in state else []
         return {"vector": vector, "trace": trace, "past": torch.cat([*past, trace.unsqueeze(0)])}
+
+
+class ForgetsTheActivity(OfflineRule):
+    """BPTT that adds the cost of the activity to the loss and not to the learning signal."""
+
+    traits = Traits(exact_when="always")
+
+    def gradients(self, network, params, x, target, loss, draws):
+        result = super().gradients(network, params, x, target, replace(loss, activity=None), draws)
+        return result if loss.activity is None else result._replace(loss=result.loss + 1)
+
+    def credit(self, trajectory, error):
+        return propagate(trajectory, error @ trajectory.params["W_out"], carrier=trajectory.params["W_rec"])

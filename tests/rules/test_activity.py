@@ -11,6 +11,7 @@ import bpgen
 from bpgen.errors import BpgenError
 from bpgen.losses import Activity, Loss
 from bpgen.neurons import ALIF, Leaky
+from bpgen.registry import plugins
 from bpgen.rules import told, weight_gradients
 from bpgen.rules.online import gradients_of_chunk
 from tests.oracles import (
@@ -152,3 +153,16 @@ def test_what_runs_forward_in_time_refuses_the_cost():
     with pytest.raises(BpgenError, match="ThreeFactor runs forward in time here"):
         gradients_of_chunk(*args, loss, {})
     assert gradients_of_chunk(*args, loss.without_regulariser(), {})[1].grads["W_rec"].any()
+
+
+@pytest.mark.parametrize("name", [n for n, p in plugins("rule").items() if p.class_path.startswith("bpgen_rules")])
+def test_every_built_in_rule_reports_the_cost_or_refuses_it(name):
+    p = problem(T=4)
+    rule = bpgen.load_rule(name)
+    args = (rule, p.network, p.x, p.target, p.loss, p.when, p.mask, p.s_0)
+    try:
+        with_cost = bpgen.gradients(*args, activity=Activity(50.0, "rate", 0.2)).loss
+    except BpgenError as error:
+        assert "cost of the activity" in str(error)  # noqa: PT017
+    else:
+        assert with_cost - bpgen.gradients(*args).loss > 1

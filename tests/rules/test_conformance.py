@@ -49,13 +49,24 @@ WRONG = {
     "SilentRecurrence": ("the gradient follows the data", "the gradient of W_rec is zero"),
     "TraceInAnAttribute": ("chunks carried across equal the whole sequence", "do not add up"),
     "RemembersEverything": ("its memory does not grow with the sequence", "after 1, 3 and 7 steps"),
+    "ForgetsTheActivity": (
+        "equals BPTT under a cost of the activity and with output feedback, or refuses them",
+        "with a cost of the activity",
+    ),
     "BiasedPerturbation": ("its mean over draws is the true gradient", "along the true gradient"),
 }
 # mistakes in what a whole limit rests on: checks before the one that names them may see them, too
 LATER = {"FutureLeak", "ChangesWeightsInPlace", "HiddenWeightTransport"}
 # checks that take the longest: in the default suite for the rules that most users meet
-LONG = ("on every neuron", "in the limit it claims", "runs on the neurons", "mean over draws")
-QUICK = ("bptt", "three_factor", "rflo", "tbptt", "readout_only")
+LONG = (
+    "on every neuron",
+    "in the limit it claims",
+    "runs on the neurons",
+    "mean over draws",
+    "stacked seeds",
+    "output",
+)
+QUICK = ("bptt", "three_factor", "rflo")
 
 
 def failures(rule) -> list[tuple[Check, str]]:

@@ -29,7 +29,10 @@ every_leak = pytest.mark.parametrize("leak", ["potential", "rate", "inside"])
 defined_leak = pytest.mark.parametrize("leak", ["potential", "rate"])
 every_readout = pytest.mark.parametrize("kappa", [0.0, 0.6])
 quiet = pytest.mark.filterwarnings("ignore::bpgen.errors.UnstableRuleWarning")
+OWN = torch.tensor([0.2, 0.4, 0.5, 0.7, 0.9])  # a leak for each neuron
 NEURONS = {
+    "potential, own leaks": lambda: Leaky(OWN, "tanh"),
+    "rate, own leaks": lambda: Leaky(OWN, "tanh", "rate"),
     **{leak: lambda leak=leak: Leaky(0.4, "tanh", leak) for leak in ("potential", "rate", "inside")},
     "LIF": lambda: LIF(0.4, dampening=0.9, width=4.0),
     "ALIF": lambda: ALIF(0.4, dampening=0.9, width=4.0, reset="attached"),
@@ -199,8 +202,9 @@ def test_without_leak_one_step_is_the_leaky_tail():
 @defined_leak
 @pytest.mark.parametrize("local_psi", ["mu", "exact"])
 @pytest.mark.parametrize("when", ["last", "all"])
-def test_modprop_of_a_linear_network_with_true_weights_is_bptt(leak, when, local_psi):
-    p = problem(Leaky(0.4, "linear", leak), T=T, when=when, kappa=0.3, learned=True)
+@pytest.mark.parametrize("alpha", [0.4, OWN], ids=["one leak", "own leaks"])
+def test_modprop_of_a_linear_network_with_true_weights_is_bptt(alpha, leak, when, local_psi):
+    p = problem(Leaky(alpha, "linear", leak), T=T, when=when, kappa=0.3, learned=True)
     names = (*WEIGHTS, "initial_state")
     expected = p.rule("bptt").grads
     options = {"mu": 1.0, "weights": "true", "local_psi": local_psi}
@@ -248,7 +252,7 @@ def test_as_many_taps_as_steps_are_no_limit():
 def test_both_are_bptt_without_recurrence_or_with_one_step(rule, neuron):
     name, _, option = rule.partition(", ")
     options = {} if not option else {"tail": option} if name == "mdgl" else {"local_psi": option}
-    if name == "modprop" and neuron not in ("potential", "rate"):
+    if name == "modprop" and not neuron.startswith(("potential", "rate")):
         return
     for steps in (T, 1):
         p = problem(NEURONS[neuron](), T=steps, kappa=0.3)
@@ -312,6 +316,16 @@ def test_a_filter_that_grows_is_warned_of_once_and_one_that_does_not_is_not(leak
     stable = bpgen.load_rule("modprop", mu=0.8 * critical, weights=weights)
     assert credit_norms(p, stable)[0] < 0.5 * credit_norms(p, stable)[40]
     credit_norms(p, bpgen.load_rule("modprop", mu=1.3 * critical, weights=weights, taps=2))  # cannot grow
+
+
+def test_stability_of_neurons_with_their_own_leaks():
+    p = problem(Leaky(OWN, "tanh"), T=4, autapses=True)
+    W, alpha = p.network.W_rec.detach(), OWN.double()
+    step = torch.diag(1 - alpha) + 3.0 * alpha.unsqueeze(1) * W
+    radius = float(torch.linalg.eigvals(step).abs().max())
+    assert radius > 1
+    with pytest.warns(UnstableRuleWarning, match=f"is {radius:.3g} >= 1"):
+        credit_norms(p, bpgen.load_rule("modprop", mu=3.0, weights="true"))
 
 
 def test_stability_is_looked_at_again_while_weights_change():
@@ -433,10 +447,10 @@ def test_float32_and_the_path_that_can_be_traced_agree(row, leak):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("neuron", ["potential", "rate", "ALIF", "stranger"])
+@pytest.mark.parametrize("neuron", ["potential", "rate, own leaks", "ALIF", "stranger"])
 @every_row
 def test_two_stacked_seeds_train_as_two_runs_alone(row, neuron):
-    if row.startswith("modprop") and neuron not in ("potential", "rate"):
+    if row.startswith("modprop") and not neuron.startswith(("potential", "rate")):
         return
     problems = [problem(NEURONS[neuron](), T=T, learned=True, kappa=0.4, seed=s) for s in (0, 1)]
     name, options = ROWS[row]

@@ -1,4 +1,4 @@
-"""What a check is, and the rule it examines."""
+"""What a check is, how it is registered, and the comparisons that all checks share."""
 
 from __future__ import annotations
 
@@ -11,23 +11,11 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError
-from bpgen.neurons import Leaky, Neuron
-from bpgen.rules.base import Rule
-from bpgen.rules.conformance.problem import Problem, gap, neurons, problem
-from bpgen.rules.feedback import Feedback
+from bpgen.rules.conformance.case import Case, Inapplicable
+from bpgen.rules.conformance.problem import gap
 from bpgen.rules.traits import Traits
 
 Status = Literal["pass", "fail", "declared", "skipped"]
-LOSSES: tuple[dict[str, Any], ...] = (
-    {"loss": "mse", "when": "all"},
-    {"loss": "cross_entropy", "when": "all"},
-    {"loss": "cross_entropy", "when": "last"},
-    {"loss": "mse", "when": "last"},
-)
-
-
-class Inapplicable(Exception):
-    """This rule cannot be put into the situation a check is about; the message says why."""
 
 
 class Outcome(NamedTuple):
@@ -38,99 +26,12 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-@dataclass
-class Case:
-    """The rule under examination: how to make a fresh one, and problems it accepts.
-
-    name: what to call it. make: the constructor, by options. options: those the user chose.
-    """
-
-    name: str
-    make: Callable[..., Rule]
-    traits: Traits
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def bound(self, p: Problem, seed: int = 0, **options: Any) -> Rule:
-        """A fresh rule bound to the network of a problem.
-
-        Raises:
-            Inapplicable: the rule refuses this network.
-        """
-        try:
-            return self.make(**{**self.options, **options}).bind(p.network, seed)
-        except BpgenError as refusal:
-            raise Inapplicable(str(refusal)) from refusal
-
-    def accepts(self, neuron: Neuron, **options: Any) -> Problem:
-        """A problem with these neurons and options of `problem`, with the first loss that the rule takes.
-
-        Raises:
-            Inapplicable: the rule refuses them all.
-        """
-        refused: Inapplicable | None = None
-        for loss in LOSSES:
-            trial = problem(neuron, **{**loss, **options})
-            try:
-                trial.ask(self.bound(trial))
-            except Inapplicable as refusal:
-                refused = refusal
-            except BpgenError as refusal:
-                refused = Inapplicable(str(refusal))
-            else:
-                return problem(neuron, **{**loss, **options})  # the rule may have overwritten the trial's weights
-        raise refused or Inapplicable("no loss fits")
-
-    def problem(self, **options: Any) -> Problem:
-        """A problem with the first neurons that the rule takes: tanh units with a leaky potential where it can.
-
-        Raises:
-            Inapplicable: it takes none.
-        """
-        refused: Inapplicable | None = None
-        for name, neuron in neurons().items():
-            if self.defined_for(name):
-                try:
-                    return self.accepts(neuron, **options)
-                except Inapplicable as refusal:
-                    refused = refused or refusal
-        raise refused or Inapplicable(f"its traits name neurons unknown here: {', '.join(self.traits.neurons)}")
-
-    def leaky(self, alpha: float, activation: Any, **options: Any) -> Problem:
-        """The same with leaky neurons of this leak and activation."""
-        if not self.defined_for("Leaky"):
-            raise Inapplicable(f"it is defined for {', '.join(self.traits.neurons)}")
-        refused: Inapplicable | None = None
-        for leak in ("potential", "rate", "inside"):
-            try:
-                return self.accepts(Leaky(alpha, activation, leak), **options)
-            except Inapplicable as refusal:
-                refused = refused or refusal
-        assert refused is not None
-        raise refused
-
-    def defined_for(self, neuron: str) -> bool:
-        """Whether the traits name the neuron; `neuron` may carry options after a comma."""
-        return not self.traits.neurons or neuron.split(",")[0] in self.traits.neurons
-
-    def in_its_limit(self, p: Problem) -> Rule:
-        """A fresh rule as its `exact_when` wants it: `exact_with` options, symmetric feedback where that is said."""
-        rule = self.bound(p, **self.traits.exact_with)
-        if "symmetric feedback" in self.traits.exact_when:
-            carriers = [m for m in rule.modules() if isinstance(m, Feedback)]
-            if not carriers:
-                raise Inapplicable("it has no bpgen.rules.Feedback whose weight could be set to W_out")
-            for carrier in carriers:
-                if carrier.kind != "symmetric":
-                    carrier.weight = p.params["W_out"].clone()
-        return rule
-
-
 @dataclass(frozen=True)
 class Check:
     """One property of one rule. Call it, or let pytest: an AssertionError says what is wrong.
 
-    name: the property. why: what it protects from. skipped: why it does not apply to this rule, or "".
-    declared: the reason the rule gives for not having the property, or "".
+    name: the property. why: what it protects from. skipped: why it does not apply to this rule, or "". declared: the
+    reason that the rule gives for not having the property, or "".
     """
 
     name: str
@@ -160,8 +61,7 @@ class Check:
         if self.skipped:
             return Outcome("skipped", self.skipped, 0.0)
         try:
-            # seeds of the problems are fixed; the user's own random stream is left as found
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]):  # the user's own random stream is left as found
                 self.examine(self.case)
         except Inapplicable as reason:
             status, message = "skipped", str(reason)
@@ -185,7 +85,7 @@ class _Property:
 
 
 PROPERTIES: list[_Property] = []
-_ORDER = ("purity", "answers", "limits", "paths")  # the modules of checks, as reported
+_ORDER = ("purity", "answers", "limits", "claims", "paths")  # the modules of checks, as reported
 
 
 def prop(name: str, why: str, unless: Callable[[Traits], str] = lambda t: "") -> Callable[[Any], Any]:

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import torch
 
+from bpgen.rules.conformance.case import Case, Inapplicable
 from bpgen.rules.conformance.check import (
-    Case,
-    Inapplicable,
     assert_apart,
     assert_same,
     only,

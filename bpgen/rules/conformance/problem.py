@@ -18,6 +18,7 @@ from bpgen.network import Network
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky, Neuron
 from bpgen.rules.base import Rule, RuleGradients
 from bpgen.streams import generator
+from bpgen.trajectory import Trajectory
 
 RECURRENT = ("W_rec", "W_in", "b_rec")
 READOUT = ("W_out", "b_out")
@@ -65,9 +66,9 @@ class Problem:
         with torch.no_grad():
             return rule.gradients(self.network, self.params, self.x, self.target, self.loss, draws)
 
-    def outputs(self, params: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The network's outputs [B,O] or [T,B,O]."""
-        run = self.network.run(
+    def run(self, params: Mapping[str, Tensor] | None = None) -> Trajectory:
+        """The network's run, as a pure function."""
+        return self.network.run(
             self.params if params is None else params,
             self.x,
             when=self.loss.when,
@@ -75,17 +76,21 @@ class Problem:
             current_noise=self.noise,
             in_place=False,
         )
-        return run.outputs
+
+    def outputs(self) -> Tensor:
+        """The network's outputs [B,O] or [T,B,O]."""
+        return self.run().outputs
 
     def activity(self) -> Tensor:
         """h [T+1,B,N]."""
-        return self.network.run(self.params, self.x, initial_state=self.s_0, current_noise=self.noise).h
+        return self.run().h
 
     def true_gradients(self) -> dict[str, Tensor]:
         """∂L/∂w of every parameter, by autograd through the whole run."""
         params = {name: w.clone().requires_grad_() for name, w in self.params.items()}
         with torch.enable_grad():
-            value = self.loss.total(self.outputs(params), self.target, params)
+            run = self.run(params)
+            value = self.loss.total(run.outputs, self.target, params, run.h)
             grads = torch.autograd.grad(value, list(params.values()), allow_unused=True, materialize_grads=True)
         return dict(zip(params, grads, strict=True))
 

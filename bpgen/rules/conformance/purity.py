@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpgen.rules.conformance.check import Case, alive, assert_apart, assert_same, prop
+from bpgen.rules.conformance.case import Case
+from bpgen.rules.conformance.check import alive, assert_apart, assert_same, prop
 from bpgen.rules.conformance.problem import Problem, clone, randn
 
 
@@ -83,8 +84,8 @@ def _draws(case: Case) -> None:
     assert names, "its traits say stochastic, but `draw` returns nothing."
     again = p.draws(case.bound(p), 0)
     assert all(torch.equal(again[n], one[n]) for n in names), "`draw` does not follow the generator it is given."
-    first, second = (p.ask(case.bound(p), draws).grads for draws in (one, other))
-    assert any(not torch.equal(first[n], second[n]) for n in first), "other draws give the same gradient."
+    first, second = ({**result.grads, **result.aux} for result in (p.ask(case.bound(p), d) for d in (one, other)))
+    assert any(not torch.equal(first[n], second[n]) for n in first), "other draws change neither gradients nor aux."
 
 
 @prop(

@@ -1,0 +1,120 @@
+"""The rule under examination: fresh copies of it, and problems that it accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bpgen.errors import BpgenError
+from bpgen.neurons import Leaky, Neuron
+from bpgen.rules.base import Rule
+from bpgen.rules.conformance.problem import Problem, neurons, problem
+from bpgen.rules.feedback import Feedback
+from bpgen.rules.traits import Traits
+
+LOSSES: tuple[dict[str, Any], ...] = (
+    {"loss": "mse", "when": "all"},
+    {"loss": "cross_entropy", "when": "all"},
+    {"loss": "cross_entropy", "when": "last"},
+    {"loss": "mse", "when": "last"},
+)
+
+
+class Inapplicable(Exception):
+    """This rule cannot be put into the situation a check is about; the message says why."""
+
+
+def claims_all(t: Traits) -> bool:
+    """Whether `exact_when` speaks of networks with recurrent weights."""
+    partly = any(limit in t.exact_when for limit in ("W_rec = 0", "T = 1"))
+    return t.exact_when.startswith("always") or "linear neurons" in t.exact_when or (bool(t.exact_with) and not partly)
+
+
+@dataclass
+class Case:
+    """The rule under examination: how to make a fresh one, and problems it accepts.
+
+    make: the constructor. options: what the user chose of its arguments.
+    """
+
+    name: str
+    make: Callable[..., Rule]
+    traits: Traits
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def bound(self, p: Problem, seed: int = 0, **options: Any) -> Rule:
+        """A fresh rule bound to the network of a problem.
+
+        Raises:
+            Inapplicable: the rule refuses this network.
+        """
+        try:
+            return self.make(**{**self.options, **options}).bind(p.network, seed)
+        except BpgenError as refusal:
+            raise Inapplicable(str(refusal)) from refusal
+
+    def accepts(self, neuron: Neuron, **options: Any) -> Problem:
+        """A problem with these neurons and options of `problem`, with the first loss that the rule takes.
+
+        Raises:
+            Inapplicable: the rule refuses them all.
+        """
+        refused: Inapplicable | None = None
+        for loss in LOSSES:
+            trial = problem(neuron, **{**loss, **options})
+            try:
+                trial.ask(self.bound(trial))
+            except Inapplicable as refusal:
+                refused = refusal
+            except BpgenError as refusal:
+                refused = Inapplicable(str(refusal))
+            else:
+                return problem(neuron, **{**loss, **options})  # the rule may have overwritten the trial's weights
+        raise refused or Inapplicable("no loss fits")
+
+    def problem(self, **options: Any) -> Problem:
+        """A problem with the first neurons that the rule takes: tanh units with a leaky potential where it can.
+
+        Raises:
+            Inapplicable: it takes none.
+        """
+        refused = []
+        for name, neuron in neurons().items():
+            if self.defined_for(name):
+                try:
+                    return self.accepts(neuron, **options)
+                except Inapplicable as refusal:
+                    refused.append(refusal)
+        raise (*refused, Inapplicable(f"its traits name neurons unknown here: {', '.join(self.traits.neurons)}"))[0]
+
+    def leaky(self, alpha: float, activation: Any, **options: Any) -> Problem:
+        """The same with leaky neurons of this leak and activation."""
+        if not self.defined_for("Leaky"):
+            raise Inapplicable(f"it is defined for {', '.join(self.traits.neurons)}")
+        refused = []
+        for leak in ("potential", "rate", "inside"):
+            try:
+                return self.accepts(Leaky(alpha, activation, leak), **options)
+            except Inapplicable as refusal:
+                refused.append(refusal)
+        raise refused[0]
+
+    def defined_for(self, neuron: str) -> bool:
+        """Whether the traits name the neuron; `neuron` may carry options after a comma."""
+        return not self.traits.neurons or neuron.split(",")[0] in self.traits.neurons
+
+    def in_its_limit(self, p: Problem, full: bool = False) -> Rule:
+        """A fresh rule as its `exact_when` wants it: `exact_with` options, symmetric feedback where that is said.
+
+        A rule that is exact in full (`full`) only with these options keeps its own in the limit of W_rec = 0.
+        """
+        rule = self.bound(p, **(self.traits.exact_with if full == claims_all(self.traits) else {}))
+        if "symmetric feedback" in self.traits.exact_when:
+            carriers = [m for m in rule.modules() if isinstance(m, Feedback)]
+            if not carriers:
+                raise Inapplicable("it has no bpgen.rules.Feedback whose weight could be set to W_out")
+            for carrier in carriers:
+                if carrier.kind != "symmetric":
+                    carrier.weight = p.params["W_out"].clone()
+        return rule

@@ -88,7 +88,6 @@ def _row(name: str, found: list[int], order: int | None, ms: list[float], expone
 
 def peaks(rule: str | Rule, times: Sequence[int] = TIMES, n_rec: int = 16) -> list[int]:
     """Peak bytes in the chunks of a stream that end at `times`."""
-    gc.collect()
     before = living()
     learner, found = _Learner(rule, n_rec, 1), []
     for t in range(CHUNK, max(times) + 1, CHUNK):
@@ -103,7 +102,6 @@ def peak_of_bptt(T: int, n_rec: int = 16) -> int:
     """Peak bytes of BPTT on one sequence of T steps, data left out."""
     network, rule = Network(Leaky(0.5, "tanh"), 4, n_rec, 4), load_rule("bptt")
     x, target = torch.randn(T, 1, 4, generator=generator(0, "bench")), torch.zeros(T, 1, dtype=torch.int64)
-    gc.collect()
     before = living()
     return peak_of(lambda: rule.gradients(network, network.params(), x, target, _LOSS, {}), before)
 
@@ -146,6 +144,7 @@ class _Learner:
 
 def living() -> int:
     """Bytes of all tensors that Python knows, each storage once."""
+    gc.collect()  # what waits in a cycle lives no longer
     storages: dict[int, int] = {}
     for thing in gc.get_objects():
         if type(thing) in (Tensor, torch.nn.Parameter):
@@ -156,7 +155,6 @@ def living() -> int:
 
 def peak_of(call: Callable[[], Any], before: int) -> int:
     """Peak bytes of living tensors during a call, less those that were there `before`."""
-    gc.collect()
     base = living() - before
     with _Allocations() as allocations:
         call()

@@ -135,7 +135,7 @@ def plane(
     ax.figure.colorbar(shapes, ax=ax, label="loss")
     ax.set(
         xlabel=rf"{_WEIGHT}, eigenvector 1 ($\lambda$ = {eigenvalues[0]:.3g})",
-        ylabel=rf"… eigenvector 2 ($\lambda$ = {eigenvalues[1]:.3g})",
+        ylabel=rf"distance, eigenvector 2 ($\lambda$ = {eigenvalues[1]:.3g})",
         title="Loss in the plane of the top two",
     )
     ax.locator_params(nbins=5)
@@ -143,22 +143,26 @@ def plane(
     text.set_bbox({"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5})
 
 
-def participation(ax: Axes, shares: ArrayLike, *, n: int | None = None) -> None:
+def participation(ax: Axes, incoming: ArrayLike, outgoing: ArrayLike, *, block: str = "", n: int | None = None) -> None:
     """Share of each neuron in the top eigenvector, largest first, against an even one.
 
     Args:
         ax: where to draw.
-        shares: [N], adding up to one.
+        incoming: shares [N] of the weights onto each neuron.
+        outgoing: shares [N] of the weights from each neuron.
+        block: which weights.
         n: sequences the loss is a mean of.
     """
-    shares = np.sort(np.asarray(shares, dtype=float))[::-1]
-    N, effective = len(shares), 1 / np.square(shares).sum()
-    ax.plot(np.arange(1, N + 1), 100 * shares, ".", color=BLUE, label="neuron")
-    ax.axhline(100 / N, color=ORANGE, ls="--", label="all alike")
+    shares = [np.sort(np.asarray(s, dtype=float))[::-1] for s in (incoming, outgoing)]
+    N, effective = len(shares[0]), [s.sum() ** 2 / np.square(s).sum() if s.any() else 0.0 for s in shares]
+    for share, mark, color, name in zip(shares, "ox", (BLUE, ORANGE), ("onto", "from"), strict=True):
+        ax.plot(np.arange(1, N + 1), 100 * share, mark, ms=4, color=color, label=f"weights {name} a neuron")
+    ax.axhline(100 / N, color=BLACK, ls="--", lw=1, label="even share")
     ax.set(xlabel="neuron, by rank", ylabel="share of eigenvector 1 (%)", title="Participation of neurons")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, loc="upper right")
-    _note(ax, f"as if {effective:.1f} of {N} neurons\n{_of('', n)}", (0.98, 0.6))
+    many = f"effective number {effective[0]:.1f} (onto), {effective[1]:.1f} (from) of {N}"
+    _note(ax, f"{many}\n{_of(block, n)}", (0.98, 0.52))
 
 
 def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | None = None) -> None:

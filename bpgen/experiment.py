@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 import bpgen
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Stability
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Spectrum, Stability
 from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
@@ -126,6 +126,7 @@ def _parts(
         Sharpness(**config["sharpness"]),
         Alignment(**config["alignment"]),
         stability,
+        Spectrum(**config.get("spectrum", {})),
     ]
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])

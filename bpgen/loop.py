@@ -24,7 +24,7 @@ def run_general(
     """For any neuron and with output feedback: autograd, jvp and vmap may trace it.
 
     Returns:
-        Activities [T+1,B,N], states [T+1,B,d,N] and currents [T,B,K·N].
+        Activities [T+1,B,N], states [T+1,B,d,N] and currents [T+1,B,K·N], whose entry 0 is zero.
     """
     W_rec, K, N = params["W_rec"].mT, network.neuron.n_currents, network.n_rec
     f, g, W_fb, kappa = network.neuron.f, network.neuron.g, network.W_fb, network.kappa
@@ -43,7 +43,8 @@ def run_general(
         currents.append(I)
         states.append(s)
         activities.append(h)
-    return torch.stack(activities), torch.stack(states), torch.stack(currents)
+    unused = torch.zeros_like(currents[0])
+    return torch.stack(activities), torch.stack(states), torch.stack([unused, *currents])
 
 
 def run_in_place(

@@ -6,9 +6,9 @@
     (3) r_t = κ r_{t-1} + (1-κ) h_t,  y_t = W_out r_t + b_out                                        [B,O]
 
 W_fb [K·N,O] is fixed (Sussillo & Abbott 2009, Neuron 63:544). It gives the error one more way back, y_{t-1} -> I_t,
-which `bptt` and `tbptt` in blocks follow (`bpgen.rules.output_feedback`). Offline rules that keep credit in its neuron drop
-it: to them y_{t-1} is one more input, and W_out, b_out get the gradient of y_t as the output alone. Masks, signs and
-W_fb are structure and no parameters: seeds that are stacked in one network by vmap share them.
+which `bptt` and `tbptt` in blocks follow (`bpgen.rules.output_feedback`). Offline rules that keep credit in its neuron
+drop it: to them y_{t-1} is one more input, and W_out, b_out get the gradient of y_t as the output alone. Masks, signs
+and W_fb are structure and no parameters: seeds that are stacked in one network by vmap share them.
 
 Axes: T steps, B batch, I inputs, N neurons, O outputs, d states and K currents per neuron. Time comes first,
 weights are [post, pre]. h_0 = g(s_0) always.

@@ -28,6 +28,7 @@ class Trajectory:
     outputs: y [B,O] at the last step, or [T,B,O].
     in_place: whether plain tensors may be overwritten by whoever owns them (not under vmap, jvp or autograd).
     from_rest: whether h_0 = 0 and nothing can change that: no product with h_0, no credit for it.
+    known_currents: `currents` with K and N in one axis, where they were kept.
     penalty: ∂E/∂h_t [T,B,N] of a regulariser of the activity, part of every learning signal; None where there is none.
     """
 
@@ -51,12 +52,11 @@ class Trajectory:
     @cached_property
     def currents(self) -> Tensor:
         """I [T+1,B,K,N]; entry 0 is unused and zero. Computed again where the forward pass overwrote them."""
-        if self.known_currents is not None:
-            I = self.known_currents
-        else:
+        I = self.known_currents
+        if I is None:
             I = self.network.drive(self.params, self.x, self.current_noise) + self.h[:-1] @ self.params["W_rec"].mT
-        I = I.unflatten(-1, (self.network.neuron.n_currents, self.network.n_rec))
-        return torch.cat([torch.zeros_like(I[:1]), I])
+            I = torch.cat([torch.zeros_like(I[:1]), I])
+        return I.unflatten(-1, (self.network.neuron.n_currents, self.network.n_rec))
 
     @cached_property
     def local(self) -> Local:

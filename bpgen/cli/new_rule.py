@@ -20,7 +20,7 @@ STYLES = {
     "online": "forward in time with a state that does not grow: `start(...)` and `step(state, moment)`, in which there "
     "is no future. The example is an eligibility trace with random feedback.",
     "gradient": "all of it by yourself: `gradients(network, params, x, target, loss, draws)`, for rules that are not "
-    "credit, such as perturbation. The example perturbs all weights.",
+    "credit, such as perturbation. The example perturbs the recurrent weights.",
 }
 _TEMPLATES = files("bpgen.cli") / "templates"
 _TAKEN = {"Credit", "Feedback", "Increments", "Loss", "Mapping", "Moment", "Network", "OfflineRule", "OnlineRule"} | {

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Sharpness, Stability
+from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Sharpness, Spectrum, Stability
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.network import Network
 from bpgen.registry import find
@@ -106,6 +106,7 @@ def make_parser(chosen: dict[str, str]) -> ArgumentParser:
         (Sharpness, "sharpness"),
         (Alignment, "alignment"),
         (Stability, "stability"),
+        (Spectrum, "spectrum"),
         (Tracking, "tracking"),
     ):
         parser.add_class_arguments(options, group)

@@ -16,7 +16,7 @@ EXAMPLES = """\
 examples:
   bpgen sharpness runs/digits-rflo-seed0                       its last network, as the run itself measured it
   bpgen sharpness runs/digits-rflo-seed0 --step all --block all --out curvature
-  bpgen sharpness runs/digits-rflo-seed0/weights/step00000150.pt --top 10 --out curvature
+  bpgen sharpness runs/digits-rflo-seed0/weights/step00000150.pt --top 10 --density --out curvature
   bpgen sharpness runs/digits-rflo-seed0 --measures --json
 
 The Hessian is that of the true loss, whatever the rule; of the surrogate network where neurons spike. Its subset of the
@@ -45,11 +45,8 @@ def parser() -> Parser:
     add("--tol", type=float, default=1e-4, help="accepted residual relative to an eigenvalue (default: 1e-4)")
     add("--max_products", type=int, default=300, metavar="N", help="budget of Hessian products (default: 300)")
     add("--no_regulariser", action="store_true", help="leave the regularisers out of the loss")
-    add(
-        "--measures",
-        action="store_true",
-        help="also flatness beyond λ_1, see `bpgen.curvature.measures`",
-    )
+    add("--density", action="store_true", help="also the spectral density, the trace and the top-k mass")
+    add("--measures", action="store_true", help="also flatness beyond λ_1, see `bpgen.curvature.measures`")
     add("--json", action="store_true", help="print JSON instead of a table")
     add("--out", metavar="FOLDER", help="write sharpness.json and figures there")
     return options
@@ -85,6 +82,7 @@ def run(argv: list[str]) -> int:
             max_products=o.max_products,
             seed=module.seed,
             measures=o.measures,
+            whole=o.density,
         )
         reports.append(measured)
         results.append({"step": moment.step, "lr": moment.lr, **measured.numbers()})
@@ -99,7 +97,7 @@ def run(argv: list[str]) -> int:
         "samples": reports[0].samples,
         "definition": "largest",
         "regularised": reports[0].regularised,
-        "surrogate": reports[0].surrogate,
+        "surrogate": reports[0].sharp.surrogate,
         "tol": o.tol,
     }
     text = as_json({**head, "evaluations": results})
@@ -169,6 +167,13 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
         quality = [f"{row['residuals'][0]:.2g}", str(row["products"]), "yes" if row["converged"] else "NO"]
         table.add_row(str(row["step"]), *values, *quality)
     console.print(table)
+    if "trace" in results[0]:
+        for row in results:
+            t = row["trace"]
+            console.print(
+                f"step {row['step']}: trace {t['value']:.5g} ({t['confidence']:.0%} interval {t['low']:.5g} to "
+                f"{t['high']:.5g}), of which the top {len(row['eigenvalues'])}: {row['top_mass']:.1%}"
+            )
     if "measures" in results[0]:
         shown = results if len(results) <= 6 else results[-1:]
         beyond = Table(title="beyond λ_1" + "; all evaluations with --json" * (shown != results), title_justify="left")
@@ -196,18 +201,17 @@ def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]], last: 
         figure, (ax,) = figures.sheet(1, title)
         figures.eigenvalues(ax, table, block=head["block"], n=head["samples"], surrogate=head["surrogate"])
         figure.savefig(out / "sharpness.png")
-    sharp = last.sharp
+    sharp, n = last.sharp, last.samples
     shown = min(2, len(sharp.eigenvalues))
-    figure, axes = figures.sheet(shown, f"{title}, step {results[-1]['step']}")
-    figures.lines(
-        axes[0],
-        [last.distances(i, 41) for i in range(shown)],
-        [last.line(i) for i in range(shown)],
-        sharp.eigenvalues[:shown],
-        last.slopes[:shown],
-        n=last.samples,
-    )
+    panels = 1 + shown + (last.density is not None)
+    figure, axes = figures.sheet(panels, f"{title}, step {results[-1]['step']}")
+    a, b = [last.distances(i, 41) for i in range(shown)], [last.line(i) for i in range(shown)]
+    figures.lines(axes[0], a, b, sharp.eigenvalues[:shown], last.slopes[:shown], n=n)
+    figures.participation(axes[1], last.neurons.incoming, last.neurons.outgoing, block=head["block"], n=n)
     if shown == 2:
         a, b = last.distances(0, 21), last.distances(1, 21)
-        figures.plane(axes[1], a, b, last.plane(), sharp.eigenvalues[:2].tolist(), n=last.samples)
-    figure.savefig(out / f"landscape-step{results[-1]['step']:08d}.png")
+        figures.plane(axes[2], a, b, last.plane(), sharp.eigenvalues[:2].tolist(), n=n)
+    if last.density is not None:
+        grid, heights, errors = last.curve
+        figures.density(axes[-1], grid, heights, errors, sharp.eigenvalues, block=head["block"], n=n)
+    figure.savefig(out / f"curvature-step{results[-1]['step']:08d}.png")

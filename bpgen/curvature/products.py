@@ -105,6 +105,10 @@ class HessianProducts:
             if value not in choices:
                 raise unknown(name, value, choices)
         self._width = max(1, _CHUNK // (sample * min(B, chunk_size)))  # vectors at once
+        require(
+            by != "roperator" or network.W_fb is None,
+            "the R-operator knows no output feedback; products='autograd' does.",
+        )
         self.by: By = by or ("roperator" if knows(network, loss) else "autograd")
         with torch.inference_mode(False), torch.no_grad():
             self._network, self._part = network, part
@@ -158,14 +162,13 @@ class HessianProducts:
 def knows(network: Network, loss: Loss) -> bool:
     """Whether the R-operator is known to be right: this package's own network, neurons and losses, nothing derived.
 
-    A loss may have an L2 and an `Activity`; any other term is left to autograd, as is a network's output feedback.
+    A loss may have an L2 and an `Activity`. Any other term, and output feedback, are left to autograd.
     """
     own = type(network) is Network and type(network.neuron).__module__.startswith("bpgen.neurons.")
     others = {f.name for f in dataclasses.fields(loss)} - {"kind", "when", "mask", "regulariser", "activity"}
-    plain = network.W_fb is None and type(loss) is Loss and not any(getattr(loss, name) for name in others)
-    return (
-        own and plain and type(loss.regulariser) in (type(None), L2) and type(loss.activity) in (type(None), Activity)
-    )
+    plain = type(loss) is Loss and not any(getattr(loss, name) for name in others)
+    costs = type(loss.regulariser) in (type(None), L2) and type(loss.activity) in (type(None), Activity)
+    return own and network.W_fb is None and plain and costs
 
 
 class Batch(NamedTuple):

@@ -70,11 +70,11 @@ def pyhessian(
     require(x.device.type == "cpu", f"backend 'pyhessian' runs on the CPU, the data is on {x.device}.")
     products = HessianProducts(network, params, x, target, loss, block, initial_state)
     require(1 <= top <= products.size, f"top must be in 1..{products.size}, got {top}.")
-    model = _Block(network, params, Batch.of(x, target, initial_state, loss), block)
+    model = BlockModel(network, params, Batch.of(x, target, initial_state, loss), block)
 
     def eigenpairs(n: int, shift: float = 0.0) -> tuple[Tensor, Tensor]:
         model.shift = shift
-        values, vectors = _power_iteration(model, n, tol, max_iterations, seed)
+        values, vectors = power_iteration(model, n, tol, max_iterations, seed)
         return values - shift, vectors
 
     if which == "magnitude":
@@ -93,7 +93,7 @@ def pyhessian(
     )
 
 
-class _Block(nn.Module):
+class BlockModel(nn.Module):
     """The block as a model of one parameter θ [P], which reads all other weights from `params`.
 
     shift: σ, of H + σ I.
@@ -132,7 +132,7 @@ class _Block(nn.Module):
         super().zero_grad(set_to_none)
 
 
-def _power_iteration(model: _Block, n: int, tol: float, max_iterations: int, seed: int) -> tuple[Tensor, Tensor]:
+def power_iteration(model: BlockModel, n: int, tol: float, max_iterations: int, seed: int) -> tuple[Tensor, Tensor]:
     """Eigenvalues [n] and vectors [n,P] in float64, with everything global put back afterwards."""
     from pyhessian import hessian
 

@@ -83,11 +83,14 @@ def scale_of(run: Trajectory) -> float | None:
     return C.factor if run.in_place and isinstance(A, Scale) and isinstance(C, Scale) else None
 
 
+def _number(gain: Gain) -> float:
+    assert isinstance(gain, Scale)
+    return gain.factor
+
+
 def forward_in_place(run: Trajectory, W: Tensor, drive: Tensor, s_0: Tensor | None, keep: bool) -> Tangent:
     """The same; W and drive are already multiplied by C. `keep` the states as well, which h' may overwrite else."""
-    gain, D = run.local.A, run.local.D
-    assert isinstance(gain, Scale), "see scale_of"
-    A = gain.factor
+    A, D = _number(run.local.A), run.local.D
     separate = A != 0 or keep
     h = torch.empty_like(drive) if separate else drive
     ss, hs, W = drive.unbind(0), h.unbind(0), W.mT.contiguous()
@@ -107,9 +110,7 @@ def forward_in_place(run: Trajectory, W: Tensor, drive: Tensor, s_0: Tensor | No
 
 def backward_in_place(run: Trajectory, W: Tensor, told: Tensor, bent_s: Tensor | None) -> Credit:
     """The same; W, told and bent_s are already multiplied by C, and so are the states λ'_0 [1,V,B,1,N] returned."""
-    gain, D = run.local.A, run.local.D
-    assert isinstance(gain, Scale), "see scale_of"
-    A = gain.factor
+    A, D = _number(run.local.A), run.local.D
     rows = told.unbind(0)
     for t in range(run.n_steps, 0 if run.from_rest else -1, -1):
         row = rows[t]

@@ -90,9 +90,10 @@ class LSTM(Neuron):
         i, f, g, o = _lstm_gates(path.currents)
         before, squashed = _before(path.states)[..., 1, :], torch.tanh(path.states[..., 1, :])
         slope, zero = o * (1 - squashed * squashed), torch.zeros_like(o)  # slope: ∂h_t/∂c_t
-        c_by_I = torch.stack([i * (1 - i) * g, f * (1 - f) * before, i * (1 - g * g), zero], dim=-2)
-        h_by_o = torch.stack([zero, zero, zero, o * (1 - o) * squashed], dim=-2)
-        C = torch.stack([slope.unsqueeze(-2) * c_by_I + h_by_o, c_by_I], dim=-3)
+        c_by_I = torch.stack([i * (1 - i) * g, f * (1 - f) * before, i * (1 - g * g)], dim=-2)  # of i, f, g
+        h_by_o = o * (1 - o) * squashed
+        h_by_I = torch.cat([slope.unsqueeze(-2) * c_by_I, h_by_o.unsqueeze(-2)], dim=-2)
+        C = torch.stack([h_by_I, torch.cat([c_by_I, zero.unsqueeze(-2)], dim=-2)], dim=-3)
         A = torch.stack([torch.stack([zero, slope * f], dim=-2), torch.stack([zero, f], dim=-2)], dim=-3)
         D = torch.stack([torch.ones_like(o), zero], dim=-2).unsqueeze(-3)
         return Local(Dense(A), Dense(C), Dense(D))

@@ -54,7 +54,7 @@ class Moment:
     def _local(self) -> Local:
         """The neuron's gains along a run of this one step, between the times 0 (before) and 1 (now)."""
         h, states = torch.stack([self.h_before, self.h]), torch.stack([self.s_before, self.s])
-        currents = self.I.flatten(-2).unsqueeze(0)
+        currents = torch.stack([torch.zeros_like(self.I), self.I]).flatten(-2)
         step = Trajectory(
             self.network, self.params, self.x.unsqueeze(0), h, states, h[1], False, known_currents=currents
         )

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -74,20 +74,17 @@ class Local:
     def __init__(self, processes: int) -> None:
         self.processes = processes
 
-    def launch(self, jobs: Sequence[Job]) -> Iterator[Result]:
-        """Run all jobs; one whose process is killed twice from outside is given up, and the others go on."""
-        left, killed, processes = (
-            {job.name: job for job in jobs},
-            dict.fromkeys((j.name for j in jobs), 0),
-            self.processes,
-        )
+    def launch(self, jobs: Sequence[Job], do: Callable[[Job], Result] | None = None) -> Iterator[Result]:
+        """Run all jobs by `do` (`execute`); one whose process is killed twice is given up, and the others go on."""
+        left, processes = {job.name: job for job in jobs}, self.processes
+        killed = dict.fromkeys(left, 0)
         while left:
             for job in left.values():
                 Path(job.log).unlink(missing_ok=True)
             pool = get_reusable_executor(processes, timeout=60, env=_ONE_THREAD)
             done = False
             try:
-                for future in as_completed([pool.submit(execute, job) for job in left.values()]):
+                for future in as_completed([pool.submit(do or execute, job) for job in left.values()]):
                     result = future.result()
                     del left[result.name]
                     yield result

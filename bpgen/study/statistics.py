@@ -18,11 +18,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 Array = NDArray[np.float64]
 LOSS = "train/loss"
@@ -38,8 +39,6 @@ class Effect:
     Attributes:
         estimate, se, df: value, its standard error, degrees of freedom of Student's distribution.
         n: seeds that have a value. `planned` of them were run.
-        bca: bootstrap interval over seeds at 95 %, or none where it cannot be had.
-        p_permutation, p_wilcoxon: two-sided, for no effect; nan where not computed.
         values: by seed, for figures.
         note: what a reader must know, e.g. how many runs never reached the matched loss.
     """
@@ -49,11 +48,31 @@ class Effect:
     df: float
     n: int
     planned: int
-    bca: tuple[float, float] | None = None
-    p_permutation: float = math.nan
-    p_wilcoxon: float = math.nan
     values: dict[int, float] = field(default_factory=dict)
     note: str = ""
+
+    @cached_property
+    def bca(self) -> tuple[float, float] | None:
+        """Bootstrap interval over seeds at 95 %, or none where it cannot be had."""
+        return bootstrap_interval(self._x) if self._varied else None
+
+    @cached_property
+    def p_permutation(self) -> float:
+        """Two-sided p-value of no effect, by flipping signs; nan where it cannot be had."""
+        return _sign_flip(self._x) if self._varied else math.nan
+
+    @cached_property
+    def p_wilcoxon(self) -> float:
+        """Two-sided p-value of no effect, by signed ranks; nan where it cannot be had."""
+        return float(stats.wilcoxon(self._x).pvalue) if self._varied else math.nan
+
+    @property
+    def _x(self) -> Array:
+        return np.array(list(self.values.values()), dtype=float)
+
+    @property
+    def _varied(self) -> bool:
+        return len(self.values) >= 3 and self.se > 0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Two-sided interval; infinite where there are too few seeds for one."""
@@ -66,7 +85,7 @@ class Effect:
             return 1.0
         if self.se == 0:
             return 0.0 if self.estimate > bound else 1.0
-        return float(stats.t.sf((self.estimate - bound) / self.se, self.df))
+        return float(special.stdtr(self.df, (bound - self.estimate) / self.se))
 
     def p_below(self, bound: float) -> float:
         """One-sided p-value of H0: effect >= bound, against the effect being smaller."""
@@ -74,12 +93,12 @@ class Effect:
             return 1.0
         if self.se == 0:
             return 0.0 if self.estimate < bound else 1.0
-        return float(stats.t.cdf((self.estimate - bound) / self.se, self.df))
+        return float(special.stdtr(self.df, (self.estimate - bound) / self.se))
 
 
 def half_width(se: float, df: float, level: float) -> float:
     """Half a Student interval; infinite without degrees of freedom."""
-    return float(stats.t.ppf(0.5 + level / 2, df)) * se if df >= 1 and math.isfinite(se) else math.inf
+    return float(special.stdtrit(df, 0.5 + level / 2)) * se if df >= 1 and math.isfinite(se) else math.inf
 
 
 # Matched training loss
@@ -91,8 +110,8 @@ def common_loss(table: pd.DataFrame, share: float = 0.8) -> float:
     One run that never learns must not move the level to where nothing has been learnt; it counts as never reached.
     """
     least = finished(table).groupby(["condition", "seed"])[LOSS].min()
-    levels = least.groupby("condition").quantile(share, interpolation="higher")
-    return float(levels.max()) if len(levels) else math.nan
+    levels = [np.sort(own.to_numpy(float))[math.ceil(share * len(own)) - 1] for _, own in least.groupby("condition")]
+    return float(max(levels)) if levels else math.nan
 
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,17 +125,17 @@ def at_loss(table: pd.DataFrame, level: float, columns: list[str]) -> pd.DataFra
     Returns:
         One row per run: its keys, the columns (nan where never reached), `step`, and `reached`.
     """
+    table = table.sort_values("step", kind="stable")
+    loss = table[LOSS].to_numpy(float)
+    numbers = {c: table[c].to_numpy(float) for c in ("step", *columns) if c in table}
     rows = []
-    for keys, run in table.groupby(["condition", "rule", "seed"], sort=False):
-        run = run.sort_values("step")
-        loss = run[LOSS].to_numpy(float)
+    for keys, index in table.groupby(["condition", "rule", "seed"], sort=False).indices.items():
         row = dict(zip(("condition", "rule", "seed"), keys, strict=True))
-        below = np.flatnonzero(loss <= level)
+        below = np.flatnonzero(loss[index] <= level)
         row["reached"] = bool(len(below))
         for column in ("step", *columns):
-            row[column] = (
-                _interpolate(loss, run[column].to_numpy(float), level, below, column) if column in run else np.nan
-            )
+            values = numbers.get(column)
+            row[column] = np.nan if values is None else _interpolate(loss[index], values[index], level, below, column)
         rows.append(row)
     return pd.DataFrame(rows, columns=["condition", "rule", "seed", "reached", "step", *columns])
 
@@ -172,20 +191,7 @@ def from_values(by_seed: dict[int, float], planned: int, note: str = "") -> Effe
     if n < 2:
         return Effect(float(x.mean()) if n else math.nan, math.nan, 0, n, planned, values=by_seed, note=note)
     se = float(x.std(ddof=1) / math.sqrt(n))
-    varied = n >= 3 and se > 0
-    bca = bootstrap_interval(x) if varied else None
-    return Effect(
-        estimate=float(x.mean()),
-        se=se,
-        df=n - 1,
-        n=n,
-        planned=planned,
-        bca=bca,
-        p_permutation=_sign_flip(x),
-        p_wilcoxon=float(stats.wilcoxon(x).pvalue) if varied else math.nan,
-        values=by_seed,
-        note=note,
-    )
+    return Effect(float(x.mean()), se, n - 1, n, planned, values=by_seed, note=note)
 
 
 def bootstrap_interval(x: Array, statistic: Callable[..., float] = np.mean) -> tuple[float, float] | None:
@@ -245,7 +251,7 @@ class Spread(Effect):
         estimate = math.log(dx / dy) if dx > 0 and dy > 0 else math.nan
         effect = cls(estimate, math.nan, len(x) + len(y) - 2, min(len(x), len(y)), planned, note=note, x=x, y=y)
         low, high = effect.interval()
-        se = (high - low) / (2 * stats.t.ppf(0.975, effect.df))
+        se = (high - low) / (2 * special.stdtrit(effect.df, 0.975))
         return cls(estimate, float(se), effect.df, effect.n, planned, note=note, x=x, y=y)
 
     def _t(self, log_ratio: float) -> float:
@@ -257,18 +263,18 @@ class Spread(Effect):
 
     def p_above(self, bound: float) -> float:
         """One-sided Brown-Forsythe p-value of H0: log ratio <= bound."""
-        return float(stats.t.sf(self._t(bound), self.df)) if math.isfinite(self.estimate) else 1.0
+        return float(special.stdtr(self.df, -self._t(bound))) if math.isfinite(self.estimate) else 1.0
 
     def p_below(self, bound: float) -> float:
         """One-sided Brown-Forsythe p-value of H0: log ratio >= bound."""
-        return float(stats.t.cdf(self._t(bound), self.df)) if math.isfinite(self.estimate) else 1.0
+        return float(special.stdtr(self.df, self._t(bound))) if math.isfinite(self.estimate) else 1.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """All log ratios that the test does not reject."""
         if not math.isfinite(self.estimate):
             return -math.inf, math.inf
         grid = self.estimate + np.linspace(-6, 6, 1201)
-        limit = stats.t.ppf(0.5 + level / 2, self.df)
+        limit = special.stdtrit(self.df, 0.5 + level / 2)
         kept = grid[[abs(self._t(float(g))) <= limit for g in grid]]
         low, high = float(kept.min()), float(kept.max())
         return (-math.inf if low == grid[0] else low), (math.inf if high == grid[-1] else high)
@@ -306,15 +312,27 @@ def correlation(
     whole = z(data)
     left_out = np.array([z(data[data["seed"] != seed]) for seed in seeds])
     pseudo = n * whole - (n - 1) * left_out
-    return Effect(
+    return Correlation(
         estimate=whole,
         se=float(pseudo.std(ddof=1) / math.sqrt(n)),
         df=n - 1,
         n=n,
         planned=planned,
-        p_permutation=_permute_seeds(data, x, y, within, given, rank),
         note=f"{len(data)} runs",
+        shuffled=lambda: _permute_seeds(data, x, y, within, given, rank),
     )
+
+
+@dataclass(frozen=True)
+class Correlation(Effect):
+    """A Fisher z with a permutation test of its own."""
+
+    shuffled: Callable[[], float] = lambda: math.nan
+
+    @cached_property
+    def p_permutation(self) -> float:
+        """Two-sided p-value with x moved between seeds; nan where that is no test."""
+        return self.shuffled()
 
 
 def _r(data: pd.DataFrame, x: str, y: str, within: bool, given: str | None, rank: bool) -> float:

@@ -21,12 +21,12 @@ differences as skewed as an exponential the tail on the long side is up to 0.11 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from scipy import stats
+from scipy import special
 
 from bpgen.study.statistics import Effect, holm
 
@@ -135,7 +135,12 @@ def more_seeds(check: Check, alpha: float = ALPHA, most: int = 10_000) -> int | 
         return None
     e = effect.estimate
     distance = max(d - abs(e), abs(e) - d) if check.kind == "same" else max(e, d - e)
-    n = np.arange(effect.n + 1, most)
-    needed = (stats.t.ppf(1 - alpha / 2, n - 1) + stats.norm.ppf(POWER)) * effect.se * np.sqrt(effect.n / n)
-    enough = np.flatnonzero(needed <= distance)
-    return int(n[enough[0]] - effect.n) if len(enough) else None
+    if distance <= 0:
+        return None
+
+    def enough(n: int) -> bool:
+        half = (special.stdtrit(n - 1, 1 - alpha / 2) + special.ndtri(POWER)) * effect.se * math.sqrt(effect.n / n)
+        return bool(half <= distance)
+
+    n = bisect_left(range(most), True, lo=effect.n + 1, key=enough)  # more seeds are never worse
+    return n - effect.n if n < most else None

@@ -31,7 +31,6 @@ class SnAp(OnlineRule):
     """
 
     traits = Traits(
-        recurrence="sparse",
         needs_future=False,
         online=True,
         time_per_step="N² R², R neurons within n-1 synapses",

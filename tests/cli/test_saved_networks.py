@@ -85,7 +85,7 @@ def test_tables_and_files(run, tmp_path, capsys):
     assert {f.name for f in (tmp_path / "new" / "a").iterdir()} >= {
         "sharpness.json",
         "sharpness.png",
-        "landscape-step00000020.png",
+        "curvature-step00000020.png",
     }
     assert main(["stability", str(run), "--step", "all", "--out", str(tmp_path)]) == 0
     assert "max |1-ημ|" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import torch
 import bpgen
 from bpgen.curvature import HessianProducts
 from bpgen.curvature.bend import Bend
+from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity, Loss
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky
 from tests.curvature.dense import dense_hessian, objective
@@ -54,7 +55,9 @@ def setting(neuron: str, loss: Loss, **options) -> Problem:
 @every_neuron
 def test_products_and_both_parts_equal_double_backward(neuron, loss):
     given = LOSSES[loss]
-    for options in ({"kappa": 0.3}, {"learned": True, "bias": "out"}):
+    for options in [{"kappa": 0.3}] + [{"learned": True, "bias": "out"}] * (
+        loss in ("mse, masked", "cross-entropy, last")
+    ):
         p, got = setting(neuron, given, **options), {}
         for part in ("hessian", "gauss_newton", "residual"):
             by = operators(p, given, part=part)
@@ -121,6 +124,29 @@ def test_strangers_get_autograd_and_say_so():
         result = bpgen.sharpness(q.network, q.x, q.target, "mse", "all")
         assert result.products_by == "autograd"
     assert bpgen.sharpness(p.network, p.x, p.target, "mse", "all").products_by == "roperator"
+
+
+@pytest.mark.parametrize(
+    "options", [{"density": 0.6}, {"autapses": True}, {"cell_types": {"E": 0.6, "I": 0.4}, "dale": True}, {"ring": 1}]
+)
+@pytest.mark.parametrize("leak", ["potential", "rate", "inside"])
+def test_networks_with_structure_and_a_leak_for_each_neuron(leak, options):
+    alpha = torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0], dtype=torch.float64)
+    p = problem(Leaky(alpha, "tanh", leak), kappa=0.3, **options)
+    by = operators(p, objective(p), "all")
+    v = randn(1, 2, by["autograd"].size)
+    assert distance(by["roperator"](v), by["autograd"](v)) < 1e-12
+
+
+def test_output_feedback_is_left_to_autograd():
+    p = problem(Leaky(0.4, "tanh"), output_feedback=0.8)
+    without = problem(Leaky(0.4, "tanh"))
+    operator = HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), "all", p.s_0)
+    assert operator.by == "autograd"
+    v = randn(1, operator.size)
+    assert distance(operator(v), operators(without, objective(without))["roperator"](v)) > 0.01
+    with pytest.raises(BpgenError, match="no output feedback"):
+        operators(p, objective(p))
 
 
 def test_piecewise_linear_neurons_keep_no_second_derivatives_and_others_do():

@@ -1,0 +1,66 @@
+"""Every figure says what it shows: axes with units, panels with their n, one colour a rule."""
+
+import re
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from bpgen.study.figures import PANELS, study_figures, styles
+from tests.study.planted import study
+from tests.study.test_verdicts import YES
+
+UNIT = re.compile(
+    r"\((points|ratio|updates|dimensionless|loss per weight²|nats or ½·error²|½·error²)\)|at training loss"
+)
+
+
+@pytest.fixture(scope="module")
+def figures():
+    settings = ((1.0, "digits"), (0.5, "digits"))
+    return study_figures(study(np.random.default_rng(0), 5, YES, settings=settings))
+
+
+def test_all_figures_are_drawn(figures):
+    assert list(figures) == list(PANELS)
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_axes_have_labels_with_units_and_panels_their_n(figures, name):
+    assert len(figures[name].axes) == 2
+    for ax in figures[name].axes:
+        assert UNIT.search(ax.get_xlabel()), ax.get_xlabel()
+        assert UNIT.search(ax.get_ylabel()), ax.get_ylabel()
+        assert "n = 5 seeds a rule" in ax.get_title()
+        assert r"$\alpha$ = " in ax.get_title()
+        assert ax.lines
+
+
+def test_a_panel_with_unequal_seeds_says_so():
+    table = study(np.random.default_rng(0), 5, YES)
+    table = table[~((table["rule"] == "mdgl") & (table["seed"] > 2))]
+    for figure in study_figures(table).values():
+        assert "n = 3 to 5 seeds a rule" in figure.axes[0].get_title()
+
+
+def test_a_rule_has_its_colour_in_whatever_company():
+    alone, together = styles(["rflo"]), styles(["bptt", "mine", "rflo", "yours"])
+    assert alone["rflo"] == together["rflo"]
+    assert len({style for style in together.values()}) == 4
+
+
+def test_colours_differ_in_lightness_or_hue_for_the_colour_blind():
+    """Deuteranopes' two axes: luminance and blue against yellow."""
+    seen = []
+    for colour, _ in styles([*YES, "rflo"]).values():
+        r, g, b = to_rgb(colour)
+        luminance, blue = 0.2126 * r + 0.7152 * g + 0.0722 * b, b - (r + g) / 2
+        seen.append((luminance, blue))
+    for i, one in enumerate(seen):
+        for other in seen[:i]:
+            assert max(abs(one[0] - other[0]), abs(one[1] - other[1])) > 0.04
+
+
+def test_diverged_runs_and_empty_tables_draw_nothing():
+    table = study(np.random.default_rng(0), 3, YES)
+    assert study_figures(table.assign(status="diverged")) == {}

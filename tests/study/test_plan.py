@@ -1,0 +1,109 @@
+"""Plans: what they expand to, and what is wrong with a wrong one."""
+
+import pytest
+import yaml
+
+from bpgen.cli import main
+from bpgen.cli.options import resolve
+from bpgen.cli.study import shipped_plans
+from bpgen.errors import BpgenError
+from bpgen.study.plan import read_plan
+from bpgen.training.run_folder import read_config
+
+PLAN = """
+name: p
+base: digits
+set: {trainer: {max_epochs: 2}, network.n_rec: 12}
+axes:
+  rule: [bptt, {name: rflo, scale: 0.5}, {name: three_factor, label: early, set: {schedule: {early_factor: 3}}}]
+  neuron.alpha: [1.0, 0.5]
+tune: {axes: {optimizer.lr: [0.1, 0.2]}, seeds: [1000]}
+seeds: [3, 4]
+measure: {sharpness: {samples: 64}}
+"""
+
+
+def plan(text=PLAN, **changes):
+    return read_plan({**yaml.safe_load(text), **changes}, "file")
+
+
+def test_conditions_are_the_product_of_the_axes():
+    conditions = {c.label: c for c in plan().conditions(resolve)}
+    assert list(conditions) == [
+        *("bptt, alpha=1.0", "bptt, alpha=0.5", "rflo (scale=0.5), alpha=1.0", "rflo (scale=0.5), alpha=0.5"),
+        *("early, alpha=1.0", "early, alpha=0.5"),
+    ]
+    for c in conditions.values():
+        assert c.config["network"]["n_rec"] == 12
+        assert c.config["trainer"]["max_epochs"] == 2
+        assert c.config["sharpness"]["samples"] == 64
+        assert c.config["threads"] == 1
+        assert c.config["schedule"]["early_factor"] == (3 if "early" in c.label else 1)
+    assert conditions["rflo (scale=0.5), alpha=0.5"].config["rule"]["scale"] == 0.5
+    assert conditions["bptt, alpha=1.0"].config["neuron"]["alpha"] == 1.0
+
+
+def test_a_written_plan_reads_back_as_itself():
+    assert read_plan(plan().content(), "other").content() == plan().content()
+
+
+@pytest.mark.parametrize("name", ["liu2022", "liu2022_quick", "liu2022_leaky"])
+def test_shipped_plans_are_plans(name):
+    content = read_plan(read_config(shipped_plans()[name]), name)
+    assert content.name == name
+    assert content.axes["rule"][0] == "bptt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"axis": 1}, "Did you mean 'axes'?"),
+        ({"axes": None}, "axes must be a mapping"),
+        ({"axes": {"rule": "bptt"}}, "axes.rule must be a list"),
+        ({"seeds": 0}, "seeds must be a positive number"),
+        ({"seeds": [1, 1]}, "names a seed twice"),
+        ({"seeds": [1000]}, "share [1000]"),
+        ({"tune": {"axes": {"optimizer.lr": [1]}, "seeds": [9], "metric": "test/loss"}}, "measured on validation data"),
+        ({"tune": {"axis": {}}}, "Did you mean 'axes'?"),
+        ({"measure": {"optimizer": {"lr": 1}}}, "is not a measurement"),
+        ({"set": [1]}, "must be a mapping of options"),
+        ({"axes": {"rule": ["bptt", "bptt"]}}, "two conditions called 'bptt'"),
+        ({"axes": {"rule": ["bpt"]}}, "Did you mean 'bptt'?"),
+        ({"axes": {"optimizer.rate": [1, 2]}}, "--optimizer.rate"),
+        ({"axes": {"rule": [{"scale": 3}]}}, "needs a name"),
+    ],
+)
+def test_bad_plans(changes, says):
+    with pytest.raises(BpgenError) as error:
+        plan(**changes).conditions(resolve)
+    assert says in str(error.value)
+
+
+def test_an_axis_cannot_be_set(tmp_path, capsys):
+    file = tmp_path / "p.yaml"
+    file.write_text(PLAN)
+    assert main(["study", str(file), "--out", str(tmp_path / "s"), "--set", "neuron.alpha=0.3"]) == 2
+    assert "neuron.alpha is an axis of the plan p" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["study", "liu2002"], "Did you mean 'liu2022'?"),
+        (["study", "none.yaml"], "there is no plan file none.yaml"),
+        (["study", "liu2022", "--jobs", "0"], "--jobs must be positive"),
+        (["study", "liu2022", "--set", "seeds"], "--set needs key=value"),
+        (["study", "liu2022", "--set", "seeds=x"], "seeds must be a number of seeds"),
+        (["compare", "--rules", "bptt,bptt"], "names a rule twice"),
+        (["compare", "--rules", "bptt,rfol"], "Did you mean 'rflo'?"),
+        (["compare", "--seeds", "0"], "--seeds must be positive"),
+        (["reproduce", "liu2020"], "Did you mean 'liu2022'?"),
+        (["reproduce", "liu2022", "--quick", "--full"], "not allowed with"),
+        (["reproduce", "liu2022", "--data-dir", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_commands(argv, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    assert says in capsys.readouterr().err

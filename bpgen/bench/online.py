@@ -7,7 +7,8 @@ was alive, plus the highest sum of what is allocated on top of it, is the peak. 
 there. Everything is in it: the rule's and the network's state, the chunk's data, scratch, results. BPTT on the whole
 sequence, with its data left out, is the contrast.
 Cost: the time of a step, the least of a few, on dense networks of 64, 128 and 256 neurons. Doubling N should multiply
-it by 2^p for a rule of cost N^p; where fixed costs per operation still count, the measured exponent is smaller.
+it by 2^p for a rule of cost N^p; where fixed costs per operation still count, the measured exponent is smaller, and
+where the state outgrows a cache between two sizes it is larger.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
 
     print("measuring ...", file=sys.stderr)
     if options.online:
-        found = online.run(rounds=min(options.rounds, 3))
+        found = online.run(rounds=min(options.rounds, 8))
         print(online.to_json(found) if options.json else online.table(found))
         return 0
     rules = bench.run(threads=options.threads, rounds=options.rounds)

@@ -40,8 +40,8 @@ def run(argv: list[str]) -> int:
         print(curvature.to_json(found, growth) if options.json else curvature.table(found, growth))
         return 0
     if options.online:
-        found = online.run(rounds=min(options.rounds, 8))
-        print(online.to_json(found) if options.json else online.table(found))
+        steps_in_n = online.run(rounds=min(options.rounds, 8))
+        print(online.to_json(steps_in_n) if options.json else online.table(steps_in_n))
         return 0
     rules = bench.run(threads=options.threads, rounds=options.rounds)
     steps = trainer.rows(threads=options.threads, rounds=options.rounds)

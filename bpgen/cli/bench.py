@@ -22,15 +22,26 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--online", action="store_true", help="measure the online rules instead: memory in time, cost of a step in N"
     )
+    parser.add_argument(
+        "--curvature",
+        action="store_true",
+        help="measure curvature instead: products and eigenvalues against double backward and PyHessian, and memory "
+        "(several minutes; the first thread count only)",
+    )
     options = parser.parse_args(argv)
     require(options.rounds >= 1 and min(options.threads) >= 1, "rounds and threads must be positive.")
     from bpgen import bench
-    from bpgen.bench import online, trainer
+    from bpgen.bench import curvature, online, trainer
 
     print("measuring ...", file=sys.stderr)
+    if options.curvature:
+        found = curvature.rows(options.threads[0], options.rounds)
+        growth = curvature.memory_growth()
+        print(curvature.to_json(found, growth) if options.json else curvature.table(found, growth))
+        return 0
     if options.online:
-        found = online.run(rounds=min(options.rounds, 3))
-        print(online.to_json(found) if options.json else online.table(found))
+        steps_in_n = online.run(rounds=min(options.rounds, 8))
+        print(online.to_json(steps_in_n) if options.json else online.table(steps_in_n))
         return 0
     rules = bench.run(threads=options.threads, rounds=options.rounds)
     steps = trainer.rows(threads=options.threads, rounds=options.rounds)

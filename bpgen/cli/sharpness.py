@@ -149,7 +149,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    of = "surrogate loss" if head["surrogate"] else "true loss"
+    of = "surrogate network" if head["surrogate"] else "true loss"
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, 60 + 12 * len(results[0]["eigenvalues"]))  # no number is ever cut
     table = Table(

@@ -12,6 +12,7 @@ For a loss L and the free weights θ [P] of a block, H its Hessian, T = diag|θ|
 With ReLU neurons, currents and readout of a neuron can be scaled by c and 1/c: the function is the same, θ and H are
 not. `adaptive`, `fisher_rao` of all weights, and the elementwise versions of the last two do not notice; λ_1, tr H,
 λ_1 ‖θ‖² and the plain ball do. (A regulariser is part of L, and does notice: measure without it.)
+For spiking neurons H and all gradients are the surrogate network's, while L in the last two is the true, jumping loss.
 
 References: L. Dinh et al., Sharp minima can generalize for deep nets, ICML 2017; J. Kwon et al., ASAM, ICML 2021;
 T. Liang et al., Fisher-Rao metric, geometry, and complexity of neural networks, AISTATS 2019; P. Foret et al.,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from bpgen.curvature.autograd import DoubleBackward
 from bpgen.curvature.block import Block, FreeEntries, label
-from bpgen.curvature.lanczos import Stop
 from bpgen.curvature.sharpness import Definition, SharpnessResult, result_of, spectrum_end
 
 
@@ -69,7 +68,6 @@ def module_sharpness(
     definition: Definition = "largest",
     start: Tensor | None = None,
     max_products: int = 300,
-    stop: Stop = "residual",
     samples: int = 0,
 ) -> SharpnessResult:
     """The extreme eigenvalues of any module's loss Hessian, by double backward.
@@ -79,14 +77,14 @@ def module_sharpness(
         loss: its scalar loss, regularisers included: lambda m: F.cross_entropy(m(x), y).
         block: "all" parameters that require a gradient, or the names of some.
         samples: how many the loss is taken over, for the record only.
-        top, tol, seed, definition, start, max_products, stop: as for `sharpness`.
+        top, tol, seed, definition, start, max_products: as for `sharpness`.
 
     Raises:
         BpgenError: an option out of its range.
     """
     began = time.perf_counter()
     products = ModuleProducts(module, loss, block)
-    found = spectrum_end(products, top, tol, seed, definition, start, max_products, stop)
+    found = spectrum_end(products, top, tol, seed, definition, start, max_products)
     return result_of(
         found,
         began,
@@ -96,7 +94,6 @@ def module_sharpness(
         regularised=False,
         backend="lanczos",
         tol=tol,
-        stop=stop,
         products_by=products.by,
         surrogate=False,
     )

@@ -9,8 +9,10 @@ further ones by deflation. What it does to its surroundings stays in here:
     it weights batches by size(0), which is T for time-major data          one batch, never a loader
     it defaults to CUDA                                                    cuda=False
     it warns of the leak above                                             silenced, that one warning only
-It is imported only when used. It stops when the eigenvalue, not the vector, changes by less than `tol`: a residual
-of about √tol·|λ| is then usual, and its default 1e-3 has left errors of 0.4 to 3 % on trained networks.
+Its trace() ends after two probes where the trace is negative, and its density() calls torch.eig, which is gone: neither
+is used; `bpgen.curvature.trace` and `bpgen.curvature.density` are our own. It is imported only when used. It stops when
+the eigenvalue, not the vector, changes by less than `tol`: a residual of about √tol·|λ| is then usual, and its default
+1e-3 has left errors of 0.4 to 3 % on trained networks.
 
 Reference: Z. Yao, A. Gholami, K. Keutzer, M. W. Mahoney, PyHessian: Neural networks through the lens of the
 Hessian, IEEE Big Data (2020).
@@ -88,9 +90,7 @@ def pyhessian(
     residuals = (Hv - values.unsqueeze(1) * vectors).norm(dim=1)
     order = (values if which == "largest" else values.abs()).argsort(descending=True)
     converged = bool((residuals <= tol * values.abs()).all())
-    return Eigenpairs(
-        values[order], vectors[order], residuals[order], model.products + top, converged, residuals[order].clone()
-    )
+    return Eigenpairs(values[order], vectors[order], residuals[order], model.products + top, converged)
 
 
 class BlockModel(nn.Module):

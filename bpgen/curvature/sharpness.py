@@ -28,7 +28,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from bpgen.curvature.block import Block, label
-from bpgen.curvature.lanczos import Eigenpairs, Stop, Which, lanczos
+from bpgen.curvature.lanczos import Eigenpairs, Which, lanczos
 from bpgen.curvature.products import HessianProducts, Products
 from bpgen.curvature.pyhessian import pyhessian
 from bpgen.errors import require, unknown
@@ -49,13 +49,12 @@ class SharpnessResult:
     residuals: ‖H v - λ v‖ [top] float64, absolute, of the signed eigenvalue.
     vectors: v [top,P] float64, unit length, over the free entries of the block.
     products: Hessian-vector products taken.
-    converged: whether every residual (error, with stop="value") is at most tol·|λ|.
-    block, definition, backend, tol, stop: as asked for.
+    converged: whether every residual is at most tol·|λ|.
+    block, definition, backend, tol: as asked for.
     samples: B, the sequences the loss was averaged over.
     regularised: whether the loss contained a regulariser.
     seconds: how long it took.
     products_by: "roperator" or "autograd": how products were taken.
-    errors: bounds of |λ - true eigenvalue| [top] float64; see `bpgen.curvature.lanczos`.
     free: P, how many weights the block has that can act.
     surrogate: whether neurons spike, so that this is the curvature of the surrogate network.
     """
@@ -73,9 +72,7 @@ class SharpnessResult:
     tol: float
     seconds: float
     products_by: str
-    errors: Tensor
     free: int
-    stop: str
     surrogate: bool
 
 
@@ -99,7 +96,6 @@ def sharpness(
     backend: Backend = "lanczos",
     chunk_size: int | None = None,
     activity: Activity | float | None = None,
-    stop: Stop = "residual",
 ) -> SharpnessResult:
     """The largest eigenvalues of the loss's Hessian at the network's present weights.
 
@@ -122,8 +118,6 @@ def sharpness(
         max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None chooses. The answer does not depend on it.
-        stop: what `tol` is asked of: the "residual", or the "value" (the bound of the eigenvalue's own error), which
-            takes fewer products; see `bpgen.curvature.lanczos`. Lanczos only.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
 
     Raises:
@@ -147,7 +141,6 @@ def sharpness(
         backend=backend,
         initial_state=initial_state,
         chunk_size=chunk_size,
-        stop=stop,
     )
 
 
@@ -168,7 +161,6 @@ def measure(
     backend: Backend = "lanczos",
     initial_state: Tensor | None = None,
     chunk_size: int | None = None,
-    stop: Stop = "residual",
 ) -> SharpnessResult:
     """`sharpness` at given weights and for a `Loss`, unchecked: what callbacks call.
 
@@ -183,7 +175,7 @@ def measure(
     began = time.perf_counter()
     if backend == "lanczos":
         products = HessianProducts(network, params, x, target, loss, block, initial_state, chunk_size)
-        found = spectrum_end(products, top, tol, seed, definition, start, max_products, stop)
+        found = spectrum_end(products, top, tol, seed, definition, start, max_products)
         by = products.by
     elif backend == "pyhessian":
         require(definition not in ("smallest", "both"), f"backend 'pyhessian' has no definition {definition!r}.")
@@ -213,7 +205,6 @@ def measure(
         regularised=loss.regularised,
         backend=backend,
         tol=tol,
-        stop=stop,
         products_by=by,
         surrogate=network.neuron.spiking,
     )
@@ -227,13 +218,12 @@ def spectrum_end(
     definition: Definition,
     start: Tensor | None,
     max_products: int,
-    stop: Stop,
 ) -> Eigenpairs:
     """`lanczos` by the name of a definition."""
     if definition not in get_args(Definition):
         raise unknown("definition", definition, get_args(Definition))
     which: Which = "magnitude" if definition == "released" else definition
-    return lanczos(products, top, which=which, tol=tol, max_products=max_products, seed=seed, start=start, stop=stop)
+    return lanczos(products, top, which=which, tol=tol, max_products=max_products, seed=seed, start=start)
 
 
 def result_of(found: Eigenpairs, began: float, *, definition: str, **measured: Any) -> SharpnessResult:
@@ -245,7 +235,6 @@ def result_of(found: Eigenpairs, began: float, *, definition: str, **measured: A
         vectors=found.vectors,
         products=found.products,
         converged=found.converged,
-        errors=found.errors,
         free=found.vectors.shape[1],
         definition=definition,
         seconds=time.perf_counter() - began,

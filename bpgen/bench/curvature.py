@@ -1,0 +1,194 @@
+"""How fast curvature is: Hessian products and λ_1 against double backward and PyHessian, in one run.
+
+The network (N = 128, ReLU, memoryless as in the released experiment) is trained here, on the embedded digits enlarged
+to 28 × 28, with the released learning rate and L2; λ_1 is that of W_rec on 512 images, at evaluations spread over the
+run. The truth is Lanczos in double precision to 1e-9. Compared are, at the same true relative error of 1e-4,
+    ours         `measure` on the R-operator, base pass included, from a cold start
+    PyHessian    as it comes, its graph included
+each at the largest of its tolerances 10^-k, k = 1..8, that attains this error; over a run one tolerance that attains it
+at every evaluation, since nobody can tell in advance which needs less.
+A warm start as safe as a cold one saves nothing (`bpgen.curvature.lanczos`), so the run is measured cold too.
+Contestants take turns, minima count.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bpgen.bench import Row
+from bpgen.curvature import HessianProducts, lanczos, measure
+from bpgen.curvature.products import Batch, By
+from bpgen.curvature.pyhessian import BlockModel, power_iteration
+from bpgen.losses import L2, Loss
+from bpgen.network import Network
+from bpgen.neurons import Leaky
+from bpgen.rules import load_rule
+from bpgen.streams import generator
+from bpgen.tasks.digits import Digits
+
+ERROR = 1e-4  # true relative error of λ_1
+GOALS = {"product": 0.85, "cold": 0.30, "run": 0.15}
+MEMORY_GOAL = 20.0  # MiB
+_TOLERANCES = [10.0**-k for k in range(1, 9)]
+LOSS = Loss(regulariser=L2.of(0.01))
+
+
+class Trained(NamedTuple):
+    """A network with its weights at the evaluations of a run, and the batch it is measured on."""
+
+    network: Network
+    weights: list[dict[str, Tensor]]
+    x: Tensor
+    target: Tensor
+
+
+def trained(alpha: float, evaluations: int, steps: int, n_rec: int = 128, samples: int = 512, T: int = 28) -> Trained:
+    """Train by BPTT and keep the weights at `evaluations` steps, the last one included."""
+    split = Digits().load()["train"]
+    images = split.x.permute(1, 0, 2).unsqueeze(1)  # [n,1,8,8]
+    x = F.interpolate(images, size=(T, T), mode="bilinear").squeeze(1).transpose(0, 1).contiguous()
+    network, rule = Network(Leaky(alpha), T, n_rec, 10), load_rule("bptt")
+    draws, weights = generator(0, "data order"), []
+    params = network.params()
+    with torch.no_grad():
+        for step in range(1, steps + 1):
+            batch = torch.randint(x.shape[1], (128,), generator=draws)
+            found = rule.gradients(network, params, x[:, batch], split.target[batch], LOSS, {})
+            penalty = L2.of(0.01).gradient(params)  # type: ignore[union-attr]
+            params = {name: p - 0.01 * (found.grads[name] + penalty.get(name, 0.0)) for name, p in params.items()}
+            if step * evaluations // steps > (step - 1) * evaluations // steps:
+                weights.append(params)
+    return Trained(network, weights, x[:, :samples].contiguous(), split.target[:samples])
+
+
+def truth(t: Trained, params: dict[str, Tensor]) -> float:
+    """λ_1 in double precision."""
+    exact = HessianProducts(t.network, {n: p.double() for n, p in params.items()}, t.x.double(), t.target, LOSS)
+    return lanczos(exact, tol=1e-9).eigenvalues.item()
+
+
+def ours(t: Trained, params: dict[str, Tensor], tol: float) -> float:
+    """λ_1 as this package finds it."""
+    return measure(t.network, params, t.x, t.target, LOSS, tol=tol).eigenvalues.item()
+
+
+def theirs(t: Trained, params: dict[str, Tensor], tol: float, max_iterations: int = 1000) -> float:
+    """λ_1 as PyHessian finds it."""
+    model = BlockModel(t.network, params, Batch.of(t.x, t.target, None, LOSS), "W_rec")
+    return power_iteration(model, 1, tol, max_iterations, 0)[0].item()
+
+
+def tolerance_for(
+    find: Callable[[Trained, dict[str, Tensor], float], float], t: Trained, n: int, exact: list[float]
+) -> float:
+    """The largest tolerance that attains the error at all of the last n weights."""
+    k = 0
+    for params, value in zip(t.weights[-n:], exact[-n:], strict=True):
+        while k < len(_TOLERANCES) - 1 and abs(find(t, params, _TOLERANCES[k]) / value - 1) > ERROR:
+            k += 1
+    return _TOLERANCES[k]
+
+
+def rows(threads: int = 2, rounds: int = 5, evaluations: int = 40, steps: int = 2000, **sizes: int) -> list[Row]:
+    """Rows for one product (α = 1 and 0.5), λ_1 at the end of a run, and λ_1 at all evaluations of it."""
+    found, before = [], torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for alpha in (0.5, 1.0):
+            t = trained(alpha, evaluations if alpha == 1 else 1, steps, **sizes)
+            found.append(_product_row(t, alpha, threads, 2 * rounds))
+        exact = [truth(t, params) for params in t.weights]
+        for goal, n in (("cold", 1), ("run", len(t.weights))):
+            tol, peer_tol = (tolerance_for(find, t, n, exact) for find in (ours, theirs))
+            calls = {"ours": partial(ours, t, tol=tol), "PyHessian": partial(theirs, t, tol=peer_tol)}
+            ms = dict.fromkeys(calls, 0.0)
+            for params in t.weights[-n:]:
+                turn = fastest({k: partial(call, params) for k, call in calls.items()}, rounds if n == 1 else 1)
+                ms = {name: ms[name] + turn[name] for name in calls}
+            case = f"λ_1 {'cold' if n == 1 else f'at {n} evaluations'}, tol {tol:.0e}"
+            found.append(
+                _row(case, threads, ms["ours"], f"PyHessian, tol {peer_tol:.0e}", ms["PyHessian"], GOALS[goal])
+            )
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+def _product_row(t: Trained, alpha: float, threads: int, rounds: int) -> Row:
+    v = torch.randn(t.network.n_rec * (t.network.n_rec - 1), generator=generator(0, "v"), dtype=torch.float64)
+    by = {
+        name: HessianProducts(t.network, t.weights[-1], t.x, t.target, LOSS, chunk_size=t.x.shape[1], by=name)
+        for name in get_args(By)
+    }
+    ms = fastest({name: partial(operator, v) for name, operator in by.items()}, rounds)
+    case = f"one product, α = {alpha:g}"
+    return _row(case, threads, ms["roperator"], "double backward, kept graph", ms["autograd"], GOALS["product"])
+
+
+def fastest(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The shortest time of each call in ms, taking turns; the first turn does not count where there are several."""
+    shortest = dict.fromkeys(calls, float("inf"))
+    for i in range(rounds + (rounds > 1)):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if i > 0 or rounds == 1:
+                shortest[name] = min(shortest[name], 1e3 * (time.perf_counter() - began))
+    return shortest
+
+
+def _row(case: str, threads: int, ms: float, peer: str, peer_ms: float, goal: float) -> Row:
+    return Row(case, threads, ms, peer, peer_ms, ms / peer_ms, goal, ms / peer_ms <= goal)
+
+
+def memory_growth(evaluations: int = 200, warm_ups: int = 20, **sizes: int) -> dict[str, float]:
+    """MiB by which resident memory grows over that many evaluations of a few products each, by backend; Linux only."""
+    t = trained(1.0, 1, 20, **sizes)
+    backends: dict[str, Callable[[], object]] = {
+        "ours": lambda: measure(t.network, t.weights[0], t.x, t.target, LOSS, max_products=3),
+        "PyHessian": lambda: theirs(t, t.weights[0], 1e-12, max_iterations=3),
+    }
+    growth = {}
+    for name, evaluate in backends.items():
+        for _ in range(warm_ups):
+            evaluate()
+        gc.collect()
+        before = _resident()
+        for _ in range(evaluations):
+            evaluate()
+        gc.collect()
+        growth[name] = _resident() - before
+    return growth
+
+
+def _resident() -> float:
+    """Resident memory in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+def table(found: list[Row], growth: dict[str, float]) -> str:
+    """One line per row, then memory."""
+    lines = [f"{'curvature':40}{'threads':>8}{'ms':>10}{'peer':>30}{'ms':>10}{'ratio':>8}"]
+    for r in found:
+        goal = f"  ({'<=' if r.met else 'not'} {r.goal:.2f})"
+        lines.append(f"{r.case:40}{r.threads:8}{r.ms:10.1f}{r.peer:>30}{r.peer_ms:10.1f}{r.ratio:8.3f}{goal}")
+    for name, MiB in growth.items():
+        goal = f"({'<' if MiB < MEMORY_GOAL else 'not <'} {MEMORY_GOAL:g})"
+        lines.append(f"memory growth over 200 evaluations, {name}: {MiB:.1f} MiB {goal}")
+    return "\n".join(lines)
+
+
+def to_json(found: list[Row], growth: dict[str, float]) -> str:
+    """Rows and memory growth in MiB by backend as one JSON object."""
+    return json.dumps({"rows": [asdict(row) for row in found], "memory_growth": growth}, indent=1, ensure_ascii=False)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import shlex
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,9 +25,10 @@ from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
 from bpgen.training.data import TaskData, fitted
-from bpgen.training.module import RuleTraining, check_steps
+from bpgen.training.module import RuleTraining
 from bpgen.training.optim import Optimizer, Schedule
 from bpgen.training.run_folder import RunFolder, config_hash, load_file
+from bpgen.training.trainer import quiet_lightning, trainer_for
 
 Say = Callable[[str], None]
 EXIT_CODES = {"finished": 0, "diverged": 3, "interrupted": 130}
@@ -131,8 +130,7 @@ def _parts(
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
-    if module.rule.traits.update == "step":
-        check_steps(options.clip, options.accumulate)
+    module.check_trainer(options.clip, options.accumulate)
     free = bool(network.masks().get("W_rec", torch.ones(1)).any())
     require(
         free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
@@ -165,7 +163,7 @@ def _train(
     draw: bool = True,
 ) -> Outcome:
     before = folder.summary()
-    if module.rule.traits.update == "step":
+    if module.finished_steps:
         say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")
     for measurement in measurements:
         if measurement.enabled:
@@ -193,7 +191,7 @@ def _train(
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         status = "diverged"
         smaller = f"a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
-        if module.rule.traits.update == "step":
+        if module.finished_steps:
             smaller = f"smaller steps by the options of the rule (bpgen fit --rule {config['rule']['name']} --help)"
         elif "scale" in config["rule"]:
             smaller += ", a smaller --rule.scale or --trainer.clip 1"
@@ -217,26 +215,6 @@ def _train(
         logger.experiment.summary["status"] = status
         logger.experiment.finish(exit_code=0 if status == "finished" else 1)
     return Outcome(folder, status, code or EXIT_CODES[status], message)
-
-
-def trainer_for(options: TrainerOptions, callbacks: list[Any], logger: Any, root: str | None) -> pl.Trainer:
-    """Lightning's trainer as every run uses it: no validation loop, no files of its own, one device."""
-    return pl.Trainer(
-        max_epochs=options.max_epochs if options.max_steps is None else -1,
-        max_steps=-1 if options.max_steps is None else options.max_steps,
-        accelerator=options.accelerator,
-        devices=1,
-        logger=logger or False,
-        callbacks=callbacks,
-        gradient_clip_val=options.clip,
-        accumulate_grad_batches=options.accumulate,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        default_root_dir=root,
-    )
 
 
 def _summary(
@@ -273,22 +251,3 @@ def _draw(config: dict[str, Any], folder: RunFolder) -> None:
     title = f"{config['rule']['name']} on {config['task']['name']}, seed {config['seed']} (n = 1 run)"
     for name, figure in run_figures(table, title).items():
         figure.savefig(folder.path / "figures" / f"{name}.png")
-
-
-class quiet_lightning:
-    """Keep Lightning's hints about hardware and data loaders from the user: bpgen's own loader needs none of them."""
-
-    def __enter__(self) -> None:
-        self._loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.WARNING)
-        self._filters = warnings.catch_warnings()
-        self._filters.__enter__()
-        warnings.filterwarnings("ignore", module="lightning.*")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="torch.*")
-
-    def __exit__(self, *exception: Any) -> None:
-        self._filters.__exit__(*exception)
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)

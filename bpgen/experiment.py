@@ -19,7 +19,6 @@ from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
 from bpgen.errors import DivergedError, require
 from bpgen.figures import run_figures
-from bpgen.losses import Loss
 from bpgen.rules import check_chunks
 from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
@@ -43,6 +42,15 @@ class Outcome(NamedTuple):
     message: str
 
 
+class Parts(NamedTuple):
+    """What a run is made of, and its config with what it left to the task filled in."""
+
+    module: RuleTraining
+    data: TaskData
+    measurements: list[Measurement]
+    config: dict[str, Any]
+
+
 def fit(config: dict[str, Any], say: Say = print, terminal: bool = False, draw: bool = True) -> Outcome:
     """Train and measure one network, in a new folder.
 
@@ -56,11 +64,12 @@ def fit(config: dict[str, Any], say: Say = print, terminal: bool = False, draw: 
         BpgenError: bad input; found before anything is written.
     """
     _set_threads(config)
-    module, data, measurements, config = _parts(config)
+    parts = _parts(config)
+    config = parts.config
     name = f"{config['task']['name']}-{config['rule']['name']}-seed{config['seed']}"
     folder = RunFolder.create(config["out"], name)
     folder.write_config(config)
-    return _train(config, folder, module, data, measurements, say, terminal, draw=draw)
+    return _train(parts, folder, say, terminal, draw=draw)
 
 
 def resume(path: str, say: Say = print, terminal: bool = False, draw: bool = True) -> Outcome:
@@ -79,14 +88,14 @@ def resume(path: str, say: Say = print, terminal: bool = False, draw: bool = Tru
     )
     config = folder.config()
     _set_threads(config)
-    module, data, measurements, config = _parts(config)
+    parts = _parts(config)
     checkpoint = load_file(folder.checkpoint, "start again with its config.yaml")
     same = [tuple(v.shape) for v in checkpoint["state_dict"].values()] == [
-        tuple(v.shape) for v in module.state_dict().values()
+        tuple(v.shape) for v in parts.module.state_dict().values()
     ]
     require(same, f"{path}/config.yaml does not fit the checkpoint: was it edited? Start a new run with it instead.")
     folder.forget_after(checkpoint["global_step"])
-    return _train(config, folder, module, data, measurements, say, terminal, resumed=True, draw=draw)
+    return _train(parts, folder, say, terminal, resumed=True, draw=draw)
 
 
 def filled(config: dict[str, Any], task: Task | None = None) -> dict[str, Any]:
@@ -104,10 +113,8 @@ def _set_threads(config: dict[str, Any]) -> None:
         torch.set_num_threads(threads)
 
 
-def _parts(
-    config: dict[str, Any],
-) -> tuple[RuleTraining, TaskData, list[Measurement], dict[str, Any]]:
-    """Everything a run needs, and the config with what it left to the task filled in."""
+def _parts(config: dict[str, Any]) -> Parts:
+    """Build everything, and find all bad input before anything is written."""
     task = make_task(config)
     config = filled(config, task)
     loss = make_loss(**config["loss"])
@@ -119,49 +126,32 @@ def _parts(
     network = make_network(config, task)
     optimizer, schedule = Optimizer(**config["optimizer"]), Schedule(**config["schedule"])
     optimizer.build(network.named_parameters())  # a wrong weight name is bad input: found here, not in training
-    stability = Stability(**config.get("stability", {}))  # runs of earlier versions have none
-    measurements = [
+    measurements: list[Measurement] = [
         GeneralizationGap(**config["gap"]),
         Sharpness(**config["sharpness"]),
         Alignment(**config["alignment"]),
-        stability,
+        Stability(**config.get("stability", {})),  # runs of earlier versions have none
         Spectrum(**config.get("spectrum", {})),
     ]
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
     module.check_trainer(options.clip, options.accumulate)
-    free = bool(network.masks().get("W_rec", torch.ones(1)).any())
-    require(
-        free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
-        "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
-    )
-    _check_data(task, loss)
-    if stability.enabled:
-        stability.check(module, task)
+    fitted(task.split("train"), loss, task.n_out)  # loads the data: if they fail or do not fit, it is found here
+    for measurement in measurements:
+        if measurement.enabled:
+            measurement.check(module, task)
     data = TaskData(task, loss, options.batch_size, config["seed"], options.chunk, options.stream)
     if options.chunk is not None:
         check_chunks(module.rule, network)
         data.train_dataloader()  # a task without a stream says so now
-    return module, data, measurements, config
-
-
-def _check_data(task: Task, loss: Loss) -> None:
-    """Load the data now, and see that their targets fit the loss: both are bad input if they fail."""
-    fitted(task.split("train"), loss, task.n_out)
+    return Parts(module, data, measurements, config)
 
 
 def _train(
-    config: dict[str, Any],
-    folder: RunFolder,
-    module: RuleTraining,
-    data: TaskData,
-    measurements: list[Measurement],
-    say: Say,
-    terminal: bool,
-    resumed: bool = False,
-    draw: bool = True,
+    parts: Parts, folder: RunFolder, say: Say, terminal: bool, resumed: bool = False, draw: bool = True
 ) -> Outcome:
+    module, data, measurements, config = parts
     before = folder.summary()
     if module.finished_steps:
         say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import shlex
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,15 +19,15 @@ from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
 from bpgen.errors import DivergedError, require
 from bpgen.figures import run_figures
-from bpgen.losses import Loss
 from bpgen.rules import check_chunks
 from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
 from bpgen.training.data import TaskData, fitted
-from bpgen.training.module import RuleTraining, check_steps
+from bpgen.training.module import RuleTraining
 from bpgen.training.optim import Optimizer, Schedule
 from bpgen.training.run_folder import RunFolder, config_hash, load_file
+from bpgen.training.trainer import quiet_lightning, trainer_for
 
 Say = Callable[[str], None]
 EXIT_CODES = {"finished": 0, "diverged": 3, "interrupted": 130}
@@ -42,6 +40,15 @@ class Outcome(NamedTuple):
     status: str
     exit_code: int
     message: str
+
+
+class Parts(NamedTuple):
+    """What a run is made of, and its config with what it left to the task filled in."""
+
+    module: RuleTraining
+    data: TaskData
+    measurements: list[Measurement]
+    config: dict[str, Any]
 
 
 def fit(config: dict[str, Any], say: Say = print, terminal: bool = False, draw: bool = True) -> Outcome:
@@ -57,11 +64,12 @@ def fit(config: dict[str, Any], say: Say = print, terminal: bool = False, draw: 
         BpgenError: bad input; found before anything is written.
     """
     _set_threads(config)
-    module, data, measurements, config = _parts(config)
+    parts = _parts(config)
+    config = parts.config
     name = f"{config['task']['name']}-{config['rule']['name']}-seed{config['seed']}"
     folder = RunFolder.create(config["out"], name)
     folder.write_config(config)
-    return _train(config, folder, module, data, measurements, say, terminal, draw=draw)
+    return _train(parts, folder, say, terminal, draw=draw)
 
 
 def resume(path: str, say: Say = print, terminal: bool = False, draw: bool = True) -> Outcome:
@@ -80,14 +88,14 @@ def resume(path: str, say: Say = print, terminal: bool = False, draw: bool = Tru
     )
     config = folder.config()
     _set_threads(config)
-    module, data, measurements, config = _parts(config)
+    parts = _parts(config)
     checkpoint = load_file(folder.checkpoint, "start again with its config.yaml")
     same = [tuple(v.shape) for v in checkpoint["state_dict"].values()] == [
-        tuple(v.shape) for v in module.state_dict().values()
+        tuple(v.shape) for v in parts.module.state_dict().values()
     ]
     require(same, f"{path}/config.yaml does not fit the checkpoint: was it edited? Start a new run with it instead.")
     folder.forget_after(checkpoint["global_step"])
-    return _train(config, folder, module, data, measurements, say, terminal, resumed=True, draw=draw)
+    return _train(parts, folder, say, terminal, resumed=True, draw=draw)
 
 
 def filled(config: dict[str, Any], task: Task | None = None) -> dict[str, Any]:
@@ -105,10 +113,8 @@ def _set_threads(config: dict[str, Any]) -> None:
         torch.set_num_threads(threads)
 
 
-def _parts(
-    config: dict[str, Any],
-) -> tuple[RuleTraining, TaskData, list[Measurement], dict[str, Any]]:
-    """Everything a run needs, and the config with what it left to the task filled in."""
+def _parts(config: dict[str, Any]) -> Parts:
+    """Build everything, and find all bad input before anything is written."""
     task = make_task(config)
     config = filled(config, task)
     loss = make_loss(**config["loss"])
@@ -120,52 +126,34 @@ def _parts(
     network = make_network(config, task)
     optimizer, schedule = Optimizer(**config["optimizer"]), Schedule(**config["schedule"])
     optimizer.build(network.named_parameters())  # a wrong weight name is bad input: found here, not in training
-    stability = Stability(**config.get("stability", {}))  # runs of earlier versions have none
-    measurements = [
+    measurements: list[Measurement] = [
         GeneralizationGap(**config["gap"]),
         Sharpness(**config["sharpness"]),
         Alignment(**config["alignment"]),
-        stability,
+        Stability(**config.get("stability", {})),  # runs of earlier versions have none
         Spectrum(**config.get("spectrum", {})),
     ]
     EvaluationClock(**config["evaluation"])
     tracking.Tracking(**config["tracking"])
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
-    if module.rule.traits.update == "step":
-        check_steps(options.clip, options.accumulate)
-    free = bool(network.masks().get("W_rec", torch.ones(1)).any())
-    require(
-        free or config["sharpness"]["samples"] == 0 or config["sharpness"]["block"] == "all",
-        "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
-    )
-    _check_data(task, loss)
-    if stability.enabled:
-        stability.check(module, task)
+    module.check_trainer(options.clip, options.accumulate)
+    fitted(task.split("train"), loss, task.n_out)  # loads the data: if they fail or do not fit, it is found here
+    for measurement in measurements:
+        if measurement.enabled:
+            measurement.check(module, task)
     data = TaskData(task, loss, options.batch_size, config["seed"], options.chunk, options.stream)
     if options.chunk is not None:
         check_chunks(module.rule, network)
         data.train_dataloader()  # a task without a stream says so now
-    return module, data, measurements, config
-
-
-def _check_data(task: Task, loss: Loss) -> None:
-    """Load the data now, and see that their targets fit the loss: both are bad input if they fail."""
-    fitted(task.split("train"), loss, task.n_out)
+    return Parts(module, data, measurements, config)
 
 
 def _train(
-    config: dict[str, Any],
-    folder: RunFolder,
-    module: RuleTraining,
-    data: TaskData,
-    measurements: list[Measurement],
-    say: Say,
-    terminal: bool,
-    resumed: bool = False,
-    draw: bool = True,
+    parts: Parts, folder: RunFolder, say: Say, terminal: bool, resumed: bool = False, draw: bool = True
 ) -> Outcome:
+    module, data, measurements, config = parts
     before = folder.summary()
-    if module.rule.traits.update == "step":
+    if module.finished_steps:
         say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")
     for measurement in measurements:
         if measurement.enabled:
@@ -193,7 +181,7 @@ def _train(
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         status = "diverged"
         smaller = f"a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
-        if module.rule.traits.update == "step":
+        if module.finished_steps:
             smaller = f"smaller steps by the options of the rule (bpgen fit --rule {config['rule']['name']} --help)"
         elif "scale" in config["rule"]:
             smaller += ", a smaller --rule.scale or --trainer.clip 1"
@@ -217,26 +205,6 @@ def _train(
         logger.experiment.summary["status"] = status
         logger.experiment.finish(exit_code=0 if status == "finished" else 1)
     return Outcome(folder, status, code or EXIT_CODES[status], message)
-
-
-def trainer_for(options: TrainerOptions, callbacks: list[Any], logger: Any, root: str | None) -> pl.Trainer:
-    """Lightning's trainer as every run uses it: no validation loop, no files of its own, one device."""
-    return pl.Trainer(
-        max_epochs=options.max_epochs if options.max_steps is None else -1,
-        max_steps=-1 if options.max_steps is None else options.max_steps,
-        accelerator=options.accelerator,
-        devices=1,
-        logger=logger or False,
-        callbacks=callbacks,
-        gradient_clip_val=options.clip,
-        accumulate_grad_batches=options.accumulate,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        default_root_dir=root,
-    )
 
 
 def _summary(
@@ -273,22 +241,3 @@ def _draw(config: dict[str, Any], folder: RunFolder) -> None:
     title = f"{config['rule']['name']} on {config['task']['name']}, seed {config['seed']} (n = 1 run)"
     for name, figure in run_figures(table, title).items():
         figure.savefig(folder.path / "figures" / f"{name}.png")
-
-
-class quiet_lightning:
-    """Keep Lightning's hints about hardware and data loaders from the user: bpgen's own loader needs none of them."""
-
-    def __enter__(self) -> None:
-        self._loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.WARNING)
-        self._filters = warnings.catch_warnings()
-        self._filters.__enter__()
-        warnings.filterwarnings("ignore", module="lightning.*")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="torch.*")
-
-    def __exit__(self, *exception: Any) -> None:
-        self._filters.__exit__(*exception)
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)

@@ -164,11 +164,11 @@ class Network(nn.Module):
         masks = {"W_rec": self.rec_mask, "W_in": self.in_mask}
         return {name: mask for name, mask in masks.items() if mask is not None}
 
-    @torch.no_grad()
     def project_(self) -> None:
         """Set weights whose sign breaks Dale's law to zero, in place; `RuleTraining` does so after every step."""
         if self.signs is not None:
-            project_signs(self.W_rec, self.signs)
+            with torch.no_grad():
+                project_signs(self.W_rec, self.signs)
 
     def masked(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same parameters, with zeros where a weight cannot act."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.func import vmap
 
 import bpgen
 from bpgen.curvature.products import HessianProducts
@@ -28,6 +27,7 @@ from tests.oracles import (
     run_slow,
     true_loss,
 )
+from tests.seeds import assert_seeds_stack
 
 NEURONS = {
     "potential": lambda: Leaky(0.4, "tanh"),
@@ -125,17 +125,7 @@ def test_curvature_follows_the_path():
 
 @pytest.mark.parametrize("rule", ["bptt", "three_factor", "tbptt"])
 def test_stacked_seeds_are_the_seeds_alone(rule):
-    p = fed(kappa=0.3)
-    rule, loss = bpgen.load_rule(rule).bind(p.network), Loss("mse", "all")
-    first = p.network.params()
-    seeds = [first, {n: w + 0.3 * randn(i, *w.shape) for i, (n, w) in enumerate(first.items())}]
-
-    def gradients(params):
-        return rule.gradients(p.network, params, p.x, p.target, loss, {"initial_state": p.s_0}).grads
-
-    stacked = vmap(gradients)({n: torch.stack([s[n] for s in seeds]) for n in WEIGHTS})
-    for i, params in enumerate(seeds):
-        assert_equal({n: g[i] for n, g in stacked.items()}, gradients(params), WEIGHTS)
+    assert_seeds_stack(fed(kappa=0.3), rule)
 
 
 def test_float32_agrees_with_float64():

@@ -17,7 +17,6 @@ import torch
 from bpgen.bench import Row
 from bpgen.callbacks import EvaluationClock
 from bpgen.callbacks.interrupt import Interrupt
-from bpgen.experiment import quiet_lightning, trainer_for
 from bpgen.losses import L2, Loss
 from bpgen.network import Network
 from bpgen.neurons import Leaky
@@ -29,6 +28,7 @@ from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
 from bpgen.training.optim import Optimizer
 from bpgen.training.run_folder import RunFolder
+from bpgen.training.trainer import quiet_lightning, trainer_for
 
 
 class _Noise(Task):

@@ -53,6 +53,13 @@ class Measurement(pl.Callback):
         """The metrics at this moment, plain numbers under stable names."""
         raise NotImplementedError
 
+    def check(self, module: RuleTraining, task: Task) -> None:
+        """Find out before training what would fail in it; nothing by default.
+
+        Raises:
+            BpgenError: it cannot be measured here, with the reason.
+        """
+
     def describe(self, task: Task) -> str:
         """One line for the log: what is measured, on which subset."""
         return self.name

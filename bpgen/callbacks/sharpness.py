@@ -13,6 +13,7 @@ from bpgen.callbacks.measurement import Measurement, Moment, size_of
 from bpgen.curvature import SharpnessResult, measure
 from bpgen.errors import require
 from bpgen.tasks import Task
+from bpgen.training.module import RuleTraining
 
 
 class Sharpness(Measurement):
@@ -50,6 +51,14 @@ class Sharpness(Measurement):
     def enabled(self) -> bool:
         """Switched off by samples = 0."""
         return self.samples > 0
+
+    def check(self, module: RuleTraining, task: Task) -> None:
+        """See that the block has a weight that acts."""
+        mask = module.network.rec_mask
+        require(
+            mask is None or bool(mask.any()) or (self.block == "all" and not self.released),
+            "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
+        )
 
     def describe(self, task: Task) -> str:
         """Block, subset, definition, and whether it is of the surrogate network."""

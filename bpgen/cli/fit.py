@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     show = "--print_config" in argv
     config = resolve([token for token in argv if token != "--print_config"])
     if show:
-        from bpgen.training.run_folder import dump_config
+        from bpgen.training.config import dump_config
 
         print(dump_config(config), end="")
         return 0

@@ -24,8 +24,8 @@ from bpgen.network import Network
 from bpgen.registry import find
 from bpgen.tracking.wandb import Tracking
 from bpgen.training.build import NEURONS, TrainerOptions, make_loss
+from bpgen.training.config import read_config
 from bpgen.training.optim import Optimizer, Schedule
-from bpgen.training.run_folder import read_config
 
 Flat = dict[str, Any]  # "group.option" or "option" -> value
 NAMED = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # parts chosen by name, with their defaults

@@ -51,7 +51,7 @@ def run(argv: list[str]) -> int:
 def _reproduce(names: list[str], options: Any, command: str) -> int:
     from bpgen.study.plan import read_plan
     from bpgen.study.report import report_study
-    from bpgen.training.run_folder import read_config
+    from bpgen.training.config import read_config
 
     shipped = shipped_plans()
     plans = [read_plan(read_config(shipped[name]), name) for name in names]

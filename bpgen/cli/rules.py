@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 import sys
 from dataclasses import asdict
 from typing import Any
 
-from bpgen.cli.listing import Parser, listing
+from bpgen.cli.described import described, module_text, options_of
+from bpgen.cli.listing import Parser, table
 from bpgen.registry import find
 
 _DESCRIPTION = (
@@ -20,8 +19,6 @@ _DESCRIPTION = (
 
 def run(argv: list[str]) -> int:
     """List the rules, print their traits, or print everything about one."""
-    if not argv:
-        return listing("rule", argv, _DESCRIPTION)
     parser = Parser(prog="bpgen rules", description=_DESCRIPTION)
     parser.add_argument("name", nargs="?", help="print this rule's equations, options and traits")
     parser.add_argument("--traits", action="store_true", help="print a table of all rules with their traits")
@@ -29,22 +26,26 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--markdown", action="store_true", help="print the traits as a Markdown table")
     options = parser.parse_args(argv)
     if options.name:
-        return _describe(options.name, options.json)
+        print(_described(options.name, options.json))
+        return 0
+    if not argv:
+        print(table("rule"))
+        return 0
     import warnings
 
     from bpgen.rules.api import list_rules
 
     with warnings.catch_warnings(record=True) as broken:
         warnings.simplefilter("always")
-        table = {name: asdict(traits) for name, traits in list_rules().items()}
+        rules = {name: asdict(traits) for name, traits in list_rules().items()}
     for warning in broken:
         print(warning.message, file=sys.stderr)
     if options.json:
-        print(json.dumps(table, indent=1, ensure_ascii=False))
+        print(json.dumps(rules, indent=1, ensure_ascii=False))
     elif options.markdown:
-        print(_table({name: _columns(t) for name, t in table.items()}, " | ", "| ", " |"))
+        print(_table({name: _columns(t) for name, t in rules.items()}, " | ", "| ", " |"))
     else:
-        print(_table({name: _columns(t) for name, t in table.items()}, "  ", "", ""))
+        print(_table({name: _columns(t) for name, t in rules.items()}, "  ", "", ""))
     return 0
 
 
@@ -70,6 +71,7 @@ def _columns(traits: dict[str, Any]) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
+    """A trait as a short text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
@@ -89,52 +91,15 @@ def _table(rows: dict[str, dict[str, str]], between: str, before: str, after: st
     return "\n".join(line.rstrip() for line in text)
 
 
-def _describe(name: str, as_json: bool) -> int:
+def _described(name: str, as_json: bool) -> str:
     """Everything about one rule: what it is and its equations, its options, its traits."""
     plugin = find("rule", name)
     cls = plugin.load()
     traits = asdict(cls.traits)  # type: ignore[attr-defined]
-    module = inspect.getdoc(sys.modules[cls.__module__]) or "(its module has no docstring)"
-    options = [
-        {
-            "name": p.name,
-            "default": None if p.default is p.empty else p.default,
-            "type": "" if p.annotation is p.empty else _spelled(p.annotation),
-            "text": _argument(cls, p.name),
-        }
-        for p in inspect.signature(cls).parameters.values()
-        if not p.kind.name.startswith("VAR_")
-    ]
     if as_json:
-        print(json.dumps({"doc": module, "options": options, "traits": traits}, indent=1, ensure_ascii=False))
-        return 0
-    print(f"{plugin.name}, from {plugin.package} ({plugin.class_path})\n\n{module}\n")
-    print(inspect.getdoc(cls) or f"{cls.__name__} (no docstring)")
-    print("\noptions" if options else "\nno options")
-    for option in options:
-        print(f"  --rule.{option['name']} {option['type']} (default: {_default(option['default'])})")
-    print("\ntraits")
-    for trait, value in traits.items():
-        print(f"  {trait.replace('_', ' '):<18}{_cell(value) or ('all' if trait == 'neurons' else '-')}")
-    print(f"\nnext: bpgen fit --rule {plugin.name}, bpgen check {plugin.name}")
-    return 0
-
-
-def _default(value: Any) -> str:
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _spelled(annotation: Any) -> str:
-    """A type as its author wrote it, or a short form of it."""
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", None)
-    if text is None or text == "Literal" or "Literal[" in str(annotation):
-        choices = re.findall(r"'([^']*)'", str(annotation))
-        return "|".join(choices) if choices else str(annotation).replace("typing.", "")
-    return str(text)
-
-
-def _argument(cls: type, name: str) -> str:
-    """The text on one argument in a Google-style docstring."""
-    doc = inspect.getdoc(cls) or ""
-    found = re.search(rf"^ +{re.escape(name)}: (.*(?:\n {{6,}}.*)*)", doc, re.MULTILINE)
-    return re.sub(r"\s+", " ", found[1]) if found else ""
+        options = [option.plain() for option in options_of(cls)]
+        return json.dumps({"doc": module_text(cls), "options": options, "traits": traits}, indent=1, ensure_ascii=False)
+    lines = [f"  {t.replace('_', ' '):<18}{_cell(v) or ('all' if t == 'neurons' else '-')}" for t, v in traits.items()]
+    return described(
+        plugin, "\n".join(["traits", *lines]), f"bpgen fit --rule {plugin.name}, bpgen check {plugin.name}"
+    )

@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     add_options(parser)
     options = parser.parse_args(argv)
     from bpgen.study.plan import read_plan
-    from bpgen.training.run_folder import read_config
+    from bpgen.training.config import read_config
 
     path = find_plan(options.plan)
     plan = read_plan(read_config(path), path.stem)

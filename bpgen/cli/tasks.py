@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bpgen.cli.listing import Parser, described, table
+from bpgen.cli.listing import Parser, table
 from bpgen.errors import BpgenError, require
+from bpgen.registry import find
 
 
 def run(argv: list[str]) -> int:
@@ -24,7 +25,11 @@ def run(argv: list[str]) -> int:
     name = args.name.replace("-", "_")
     if args.plot is None:
         require(not options, f"options of a task need --plot: bpgen tasks {name} --plot {' '.join(options)}")
-        print(described("task", name))
+        from bpgen.cli.described import described, options_of
+
+        plugin = find("task", name)
+        needs = "".join(f" --task.{option.name} ..." for option in options_of(plugin.load()) if option.required)
+        print(described(plugin, following=f"bpgen fit --task {name}{needs}, bpgen tasks {name} --plot{needs}"))
         return 0
     return _plot(name, args.plot, options)
 

@@ -17,7 +17,7 @@ from bpgen.rules import Carry, Rule, RuleGradients, gradients_of_chunk
 from bpgen.streams import generator
 from bpgen.tasks import Split
 from bpgen.training.chunks import Chunk
-from bpgen.training.optim import Optimizer, Schedule
+from bpgen.training.optim import Optimizer, Schedule, plain_steps
 
 
 class RuleTraining(pl.LightningModule):
@@ -30,6 +30,12 @@ class RuleTraining(pl.LightningModule):
         optimizer: what turns gradients into weight changes.
         schedule: of the learning rate.
         seed: of the rule's draws and of its feedback weights.
+
+    Attributes:
+        finished_steps: whether the rule hands over finished weight changes and no gradients (trait update="step").
+
+    Raises:
+        BpgenError: the rule is not defined for this network or loss, or the optimizer would rescale its finished steps.
     """
 
     def __init__(
@@ -45,7 +51,8 @@ class RuleTraining(pl.LightningModule):
         rule.check(loss)
         self.network, self.rule, self.loss, self.seed = network, rule.bind(network, seed), loss, seed
         self.optimizer, self.schedule = optimizer or Optimizer(), schedule or Schedule()
-        if rule.traits.update == "step":
+        self.finished_steps = rule.traits.update == "step"
+        if self.finished_steps:
             self.optimizer = plain_steps(self.optimizer, self.schedule)
         self.last_loss = float("nan")
         self.carry: Carry | None = None
@@ -58,19 +65,29 @@ class RuleTraining(pl.LightningModule):
             super().__setattr__(name, value)
 
     def on_fit_start(self) -> None:
-        """A finished weight change must reach the weights as it is."""
-        if self.rule.traits.update == "step":
-            check_steps(self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches)
+        """The trainer's options are known now."""
+        self.check_trainer(self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches)
+
+    def check_trainer(self, clip: float | int | None, accumulate: int) -> None:
+        """See that finished weight changes will reach the weights as they are.
+
+        Raises:
+            BpgenError: the trainer would clip or average them.
+        """
+        require(
+            not self.finished_steps or (not clip and accumulate == 1),
+            "this rule hands over finished weight changes (trait update='step'): leave trainer.clip and "
+            "trainer.accumulate at their defaults.",
+        )
 
     def training_step(self, batch: Split | Chunk, batch_idx: int) -> Tensor:
         """The rule's gradient, handed to autograd as a loss whose value is true and whose gradient is the rule's."""
         with torch.no_grad():
             draws = self.draws(batch.x, "draws", self.current_epoch, batch_idx)
             result = self._on_chunk(batch, draws) if isinstance(batch, Chunk) else self._on_whole(batch, draws)
-        self.last_loss = float(result.loss)
-        if not math.isfinite(self.last_loss):
-            raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
-        with torch.no_grad():
+            self.last_loss = float(result.loss)
+            if not math.isfinite(self.last_loss):
+                raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
             self.rule.learn(result.aux)
         return straight_through(result.loss, self.network, result.grads)
 
@@ -117,34 +134,6 @@ class RuleTraining(pl.LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.schedule.factor(k, n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def plain_steps(optimizer: Optimizer, schedule: Schedule) -> Optimizer:
-    """The optimizer of a rule that hands over finished weight changes: learning rate 1, and nothing that rescales.
-
-    Raises:
-        BpgenError: the options ask for something that would rescale them; optimizer.lr alone is passed over.
-    """
-    plain = replace(optimizer, lr=Optimizer().lr) == Optimizer() and schedule == Schedule()
-    require(
-        plain,
-        "this rule hands over finished weight changes (trait update='step'), which an optimizer must not rescale: "
-        "use optimizer sgd without momentum and lr_scale, and a constant schedule.",
-    )
-    return Optimizer(lr=1.0)
-
-
-def check_steps(clip: float | None, accumulate: int) -> None:
-    """See that the trainer leaves finished weight changes as they are.
-
-    Raises:
-        BpgenError: it would clip or average them.
-    """
-    require(
-        not clip and accumulate == 1,
-        "this rule hands over finished weight changes (trait update='step'): leave trainer.clip and "
-        "trainer.accumulate at their defaults.",
-    )
 
 
 def straight_through(loss: Tensor, network: Network, grads: dict[str, Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -97,3 +97,18 @@ class Schedule:
             return late
         over = max(0, step - self.early_steps) / self.early_steps
         return late * (1 + (self.early_factor - 1) * math.exp(-over))
+
+
+def plain_steps(optimizer: Optimizer, schedule: Schedule) -> Optimizer:
+    """The optimizer of a rule that hands over finished weight changes: learning rate 1, and nothing that rescales.
+
+    Raises:
+        BpgenError: the options ask for something that would rescale them; optimizer.lr alone is passed over.
+    """
+    plain = replace(optimizer, lr=Optimizer().lr) == Optimizer() and schedule == Schedule()
+    require(
+        plain,
+        "this rule hands over finished weight changes (trait update='step'), which an optimizer must not rescale: "
+        "use optimizer sgd without momentum and lr_scale, and a constant schedule.",
+    )
+    return Optimizer(lr=1.0)

@@ -20,17 +20,15 @@ from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import Tensor
 
-from bpgen import __version__
 from bpgen.errors import BpgenError, require
 from bpgen.network import Network
 from bpgen.rules import Rule
 from bpgen.tasks import Task
 from bpgen.training.build import make_network, make_rule, make_task
+from bpgen.training.config import dump_config, read_config
 
-FORMAT = 1
 COLUMNS = (
     *("epoch", "step", "lr", "train/objective", "train/loss", "train/accuracy", "val/loss", "val/accuracy"),
     *("test/loss", "test/accuracy", "test_noisy/loss", "test_noisy/accuracy"),
@@ -221,38 +219,6 @@ def load_file(file: Path, remedy: str) -> Any:
         return torch.load(file, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
         raise BpgenError(f"{file} is damaged ({type(error).__name__}): {remedy}.") from None
-
-
-def dump_config(config: dict[str, Any]) -> str:
-    """A config as YAML text."""
-    head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
-    return head + yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A config file as a dictionary, without its format number.
-
-    Raises:
-        BpgenError: unreadable, not YAML, not a mapping, or of another format.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BpgenError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}.") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        raise BpgenError(
-            f"config {path} is not valid YAML{f' at line {where.line + 1}' if where else ''}: "
-            f"{getattr(error, 'problem', error)}."
-        ) from None
-    require(isinstance(config, dict), f"config {path} must be a mapping of options, e.g. 'rule: rflo'.")
-    written = config.pop("format", FORMAT)
-    require(
-        written == FORMAT,
-        f"config {path} has format {written}, this bpgen {__version__} reads format {FORMAT}: "
-        f"use the bpgen that wrote it, or carry its options over by hand.",
-    )
-    return config
 
 
 def config_hash(config: dict[str, Any]) -> str:

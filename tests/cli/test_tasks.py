@@ -13,8 +13,11 @@ def test_a_task_says_what_it_asks_with_source_and_options(capsys):
     assert main(["tasks", "cue-accumulation"]) == 0
     text = capsys.readouterr().out
     assert "Bellec et al. (2020)" in text
-    assert "--task.cues 7" in text
-    assert "--task.n_train 2000" in text  # handed on to the base class
+    assert "--task.cues int (default: 7)" in text
+    assert "--task.n_train int (default: 2000)" in text  # handed on to the base class
+    assert "next: bpgen fit --task cue_accumulation" in text
+    assert main(["tasks", "npz"]) == 0
+    assert "--task.file str (required)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", OFFLINE)

@@ -6,12 +6,10 @@ import math
 
 import pytest
 import torch
-from torch.func import vmap
 
 import bpgen
 from bpgen.cli import main
 from bpgen.errors import BpgenError
-from bpgen.losses import Loss
 from bpgen.neurons import ALIF, LIF, Leaky, Neuron
 from tests.oracles import (
     RECURRENT,
@@ -25,6 +23,7 @@ from tests.oracles import (
     problem,
     randn,
 )
+from tests.seeds import assert_seeds_stack
 
 # torch.func.jvp compiles its decompositions with a deprecated part of torch itself, at its first use
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -137,17 +136,7 @@ def test_the_literal_trace_of_murray_takes_them_too():
 @every_neuron
 @pytest.mark.parametrize("rule", ["bptt", "three_factor"])
 def test_stacked_seeds_are_the_seeds_alone(name, rule):
-    p = mixed(name)
-    rule, loss = bpgen.load_rule(rule).bind(p.network), Loss("mse", "all")
-    first = p.network.params()
-    seeds = [first, {n: w + 0.3 * randn(i, *w.shape) for i, (n, w) in enumerate(first.items())}]
-
-    def gradients(params):
-        return rule.gradients(p.network, params, p.x, p.target, loss, {"initial_state": p.s_0}).grads
-
-    stacked = vmap(gradients)({n: torch.stack([s[n] for s in seeds]) for n in WEIGHTS})
-    for i, params in enumerate(seeds):
-        assert_equal({n: g[i] for n, g in stacked.items()}, gradients(params), WEIGHTS)
+    assert_seeds_stack(mixed(name), rule)
 
 
 def test_a_pair_is_drawn_from_the_seed_uniform_in_the_logarithm():

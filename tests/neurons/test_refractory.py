@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.func import vmap
 
 import bpgen
 from bpgen.cli import main
@@ -23,6 +22,7 @@ from tests.oracles import (
     randn,
     true_loss,
 )
+from tests.seeds import assert_seeds_stack
 
 # torch.func.jvp compiles its decompositions with a deprecated part of torch itself, at its first use
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -154,17 +154,7 @@ def test_closed_forms_equal_forward_mode(name, reset, n):
 @every_neuron
 @every_reset
 def test_stacked_seeds_are_the_seeds_alone(name, reset):
-    p = refractory(name, reset=reset)
-    rule, loss = bpgen.load_rule("bptt").bind(p.network), Loss("mse", "all")
-    first = p.network.params()
-    seeds = [first, {n: w + 0.3 * randn(i, *w.shape) for i, (n, w) in enumerate(first.items())}]
-
-    def gradients(params):
-        return rule.gradients(p.network, params, p.x, p.target, loss, {"initial_state": p.s_0}).grads
-
-    stacked = vmap(gradients)({n: torch.stack([s[n] for s in seeds]) for n in WEIGHTS})
-    for i, params in enumerate(seeds):
-        assert_equal({n: g[i] for n, g in stacked.items()}, gradients(params), WEIGHTS)
+    assert_seeds_stack(refractory(name, reset=reset), "bptt")
 
 
 @every_neuron

@@ -19,7 +19,6 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import ALIF, LIF, Leaky, Neuron
 from bpgen.neurons.surrogate import SURROGATES, Surrogate
-from bpgen.rules import RuleGradients
 from bpgen.training.build import NEURONS
 from bpgen.training.module import RuleTraining
 from tests.oracles import (
@@ -34,6 +33,7 @@ from tests.oracles import (
     randn,
     run_slow,
 )
+from tests.seeds import assert_seeds_stack
 
 # torch.func.jvp compiles its decompositions with a deprecated part of torch itself, at its first use
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -270,19 +270,7 @@ def test_three_factor_is_the_published_trace(name, drive, kappa):
 @every_reset
 @pytest.mark.parametrize("rule", ["bptt", "three_factor"])
 def test_stacked_seeds_are_the_seeds_alone(name, reset, rule):
-    p = spiking(name, reset=reset)
-    rule, loss = load_rule(rule).bind(p.network), Loss("mse", "all")
-    first = p.network.params()
-    seeds = [first, {n: w + 0.3 * randn(i, *w.shape) for i, (n, w) in enumerate(first.items())}]
-
-    def gradients(params) -> dict:
-        result: RuleGradients = rule.gradients(p.network, params, p.x, p.target, loss, {"initial_state": p.s_0})
-        return result.grads
-
-    stacked = vmap(gradients)({n: torch.stack([s[n] for s in seeds]) for n in WEIGHTS})
-    for i, params in enumerate(seeds):
-        assert_equal({n: g[i] for n, g in stacked.items()}, gradients(params), WEIGHTS)
-    assert_differ({n: g[0] for n, g in stacked.items()}, {n: g[1] for n, g in stacked.items()}, WEIGHTS)
+    assert_seeds_stack(spiking(name, reset=reset), rule)
 
 
 # Curvature

@@ -8,7 +8,7 @@ from bpgen.cli.options import resolve
 from bpgen.cli.study import shipped_plans
 from bpgen.errors import BpgenError
 from bpgen.study.plan import read_plan
-from bpgen.training.run_folder import read_config
+from bpgen.training.config import read_config
 
 PLAN = """
 name: p

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from bpgen.errors import BpgenError
-from bpgen.training.run_folder import COLUMNS, RunFolder, config_hash, dump_config, load_run, read_config
+from bpgen.training.config import dump_config, read_config
+from bpgen.training.run_folder import COLUMNS, RunFolder, config_hash, load_run
 
 
 def test_an_existing_run_is_never_overwritten(tmp_path):

@@ -1,0 +1,45 @@
+"""Config files: all options of a run as YAML text with a format number, written and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bpgen import __version__
+from bpgen.errors import BpgenError, require
+
+FORMAT = 1
+
+
+def dump_config(config: dict[str, Any]) -> str:
+    """A config as YAML text."""
+    head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
+    return head + yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config file as a dictionary, without its format number.
+
+    Raises:
+        BpgenError: unreadable, not YAML, not a mapping, or of another format.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BpgenError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}.") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        raise BpgenError(
+            f"config {path} is not valid YAML{f' at line {where.line + 1}' if where else ''}: "
+            f"{getattr(error, 'problem', error)}."
+        ) from None
+    require(isinstance(config, dict), f"config {path} must be a mapping of options, e.g. 'rule: rflo'.")
+    written = config.pop("format", FORMAT)
+    require(
+        written == FORMAT,
+        f"config {path} has format {written}, this bpgen {__version__} reads format {FORMAT}: "
+        f"use the bpgen that wrote it, or carry its options over by hand.",
+    )
+    return config

@@ -1,0 +1,50 @@
+"""Lightning's trainer as every run uses it, and its hints kept from the user."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+
+from bpgen.training.build import TrainerOptions
+
+
+def trainer_for(options: TrainerOptions, callbacks: list[Any], logger: Any, root: str | None) -> pl.Trainer:
+    """A trainer without a validation loop, without files of its own, on one device."""
+    return pl.Trainer(
+        max_epochs=options.max_epochs if options.max_steps is None else -1,
+        max_steps=-1 if options.max_steps is None else options.max_steps,
+        accelerator=options.accelerator,
+        devices=1,
+        logger=logger or False,
+        callbacks=callbacks,
+        gradient_clip_val=options.clip,
+        accumulate_grad_batches=options.accumulate,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=root,
+    )
+
+
+class quiet_lightning:
+    """Keep Lightning's hints about hardware and data loaders from the user: bpgen's own loader needs none of them."""
+
+    def __enter__(self) -> None:
+        self._loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.WARNING)
+        self._filters = warnings.catch_warnings()
+        self._filters.__enter__()
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch.*")
+
+    def __exit__(self, *exception: Any) -> None:
+        self._filters.__exit__(*exception)
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

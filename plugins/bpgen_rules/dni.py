@@ -4,7 +4,7 @@
     (2) F̂_t = Z z_t / B,   z_t = (s_t, B e_t, 1)           synthetic gradient: guess of ∂L_{>t}/∂s_t; 0 at the last step
     (3) F*_{t-1} = J_tᵀ λ_t,   J_t = A_t + C_t W_rec D_{t-1}                bootstrapped target, known one step later
     (4) ∂Z = Σ_t <(Z z_{t-1} - B F*_{t-1}) z_{t-1}ᵀ / (1+‖z_{t-1}‖²)>,   Z -= lr ∂Z,   Z = 0 at the start
-Source: Jaderberg et al. 2017, ICML (arXiv 1608.05343), section 2.1 and its application to recurrent networks;
+Source: Jaderberg et al. 2017, ICML (arXiv 1608.05343), its application to recurrent networks;
 one-step bootstrap and linear synthesiser as in Marschall, Cho and Savin 2020, JMLR 21 (DNI).
 A learned initial state earns F*_0.
 Deviation: the synthesiser sees the error e_t in place of the label; it guesses the credit of later steps alone, the

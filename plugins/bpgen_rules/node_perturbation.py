@@ -3,7 +3,7 @@
     (1) I'_t = W_rec h_{t-1} + W_in x_t + b + σ ξ_t,   ξ ~ N(0, 1) for every current, step and sequence
     (2) c_t = ξ_t (L(ξ) - L(-ξ)) / 2σ      antithetic, or      c_t = ξ_t (L(ξ) - L(0)) / σ
     (3) ∂L/∂W_rec ≈ Σ_t c_t h_{t-1}ᵀ       h of the run without perturbation
-Source: Fiete and Seung 2006, Phys. Rev. Lett. 97:048104, eq. 3-5; Werfel, Xie and Seung 2005, Neural Comput. 17:2699.
+Source: Fiete and Seung 2006, Phys. Rev. Lett. 97:048104; Werfel, Xie and Seung 2005, Neural Comput. 17:2699.
 Deviation: noise on the input currents, so that (3) needs no filter and holds for every neuron; L is one sequence's own
 loss, so that sequences do not add to each other's noise; the readout has its exact gradient, and a learned initial
 state, which is not perturbed, has none.

@@ -8,7 +8,7 @@ A neuron does not know its noise; the cube lets the large, perturbed fluctuation
 holds ordinary activity as well, which (R - R̄) averages out only where R̄ is that of alike sequences: trial types are
 the classes (of the last step), or a single one for continuous targets; unlike sequences of one type bias (4), and on
 temporal XOR, with two of them in a class, it was worse than the readout alone.
-Source: Miconi 2017, eLife 6:e20899, eq. 2-4; constants, the cube of the whole product and the factor R̄ as in its code.
+Source: Miconi 2017, eLife 6:e20899; constants, the cube of the whole product and the factor R̄ as in its code.
 Deviation: W_in and b_rec learn alike; the readout has its exact gradient on the noisy run (there: an output neuron), a
 learned initial state none; no bound on a single weight change (use trainer.clip). Before a type was seen, R̄ is its mean
 in the batch. Loss and outputs are those of the noisy run.

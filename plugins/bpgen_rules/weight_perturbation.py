@@ -2,7 +2,7 @@
 
     (1) ĝ = ξ (L(W + σ ξ) - L(W - σ ξ)) / 2σ      antithetic, or      ĝ = ξ (L(W + σ ξ) - L(W)) / σ
 ξ ~ N(0, 1) for every weight that can act, one draw for the whole batch.
-Source: Jabri and Flower 1992, IEEE Trans. Neural Netw. 3:154, eq. 5 (one weight at a time); all at once: Cauwenberghs
+Source: Jabri and Flower 1992, IEEE Trans. Neural Netw. 3:154 (one weight at a time); all at once: Cauwenberghs
 1993; Spall 1992, IEEE Trans. Autom. Control 37:332 (SPSA, whose ξ are signs). Averaged over repeats it is the evolution
 strategy of Salimans et al. 2017 with learning rate in place of ranks.
 Deviation: a regulariser of weights keeps its exact gradient.

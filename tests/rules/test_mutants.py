@@ -115,7 +115,12 @@ MUTANTS = {
     ),
     "noisy_bptt forgets the number of weights": ("noisy_bptt", " / math.sqrt(P)", "", noisy),
     "noisy_bptt adds the whole reference": ("noisy_bptt", "e = remainder(reference, exact)", "e = reference", noisy),
-    "random_gradient is as long as its noise": ("random_gradient", "times(divide(norm(exact), norm(xi)), xi)", "xi", random),
+    "random_gradient is as long as its noise": (
+        "random_gradient",
+        "times(divide(norm(exact), norm(xi)), xi)",
+        "xi",
+        random,
+    ),
     "random_gradient is the gradient": ("random_gradient", "xi = noise_of(exact, draws)", "xi = exact", random),
     "random_gradient draws once": (
         "random_gradient",

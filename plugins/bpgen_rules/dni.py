@@ -10,6 +10,8 @@ A learned initial state earns F*_0.
 Deviation: the synthesiser sees the error e_t in place of the label; it guesses the credit of later steps alone, the
 present error is exact; the steps of (4) are normalised (NLMS) and averaged over the batch <>; (4) comes with each
 weight change, through `Rule.learn`; weights change after the sequence or chunk.
+Limits: where no loss is near, (3) is a guess of guesses: with a loss at the last step alone, temporal XOR and an
+expanding network diverge; told its error at every step it trains. With lr = 0 it is `tbptt` with a window of 1.
 Shapes: Z [d·N,d·N+O+1] is the buffer "synthesiser"; z [B,d·N+O+1]; F̂ [B,d,N].
 Cost: N² per step and sample (J_tᵀ is a product with W_recᵀ); memory N², flat in T.
 Exact: with a perfect synthesiser; T = 1. Neurons: all, readouts without a filter (κ = 0).

@@ -23,21 +23,29 @@ CASES = {
 }
 
 
+OPTIONS = {
+    "plain": {},
+    "leaky readout": {"kappa": 0.5},
+    "sparse, under Dale's law": {"density": 0.6, "cell_types": {"E": 0.5, "I": 0.5}, "dale": True, "autapses": True},
+    "learned start": {"learned": True},
+}
+
+
 def mean_over(patterns, rule, p):
     """The gradient averaged over patterns [M,n] of signs, one for each sequence of a batch of M copies."""
     M, T = len(patterns), len(p.x)
     shape = (2,) if type(rule).__name__ == "KFRTRL" else (p.network.neuron.n_states, p.network.n_rec)
     signs = patterns.T.reshape(T, *shape, M).movedim(-1, 1)
     copies = (p.x.expand(-1, M, -1), p.target.expand(-1, M, -1))
-    draws = {"signs": signs, "initial_state": p.s_0.expand(M, -1, -1)}
+    draws = {"signs": signs, **({} if p.s_0 is None else {"initial_state": p.s_0.expand(M, -1, -1)})}
     return rule.gradients(p.network, p.network.params(), *copies, Loss("mse", "all"), draws).grads
 
 
-@pytest.mark.parametrize("kappa", [0.0, 0.5])
+@pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("case", CASES)
-def test_mean_over_all_signs_is_rtrl(case, kappa):
+def test_mean_over_all_signs_is_rtrl(case, option):
     name, neuron, T, N = CASES[case]
-    p = problem(neuron, B=1, T=T, N=N, kappa=kappa)
+    p = problem(neuron, B=1, T=T, N=N, **OPTIONS[option])
     rule = bpgen.load_rule(name).bind(p.network)
     patterns = torch.tensor(list(product((-1.0, 1.0), repeat=12)), dtype=torch.float64)
     expected = p.rule("bptt").grads

@@ -91,6 +91,16 @@ def one_hop(p, rule, cost):
     return {n: none[n] + (up[n] - down[n]) / 2e-3 for n in none}
 
 
+def without_start(gradient):
+    """The same, where a learned initial state earns nothing."""
+
+    def grads(p, rule, cost):
+        got = gradient(p, rule, cost)
+        return {n: torch.zeros_like(g) if n == "initial_state" else g for n, g in got.items()}
+
+    return grads
+
+
 def readout(p, rule, cost):
     """The exact gradient of the readout, at outputs that are fed back as they are, and nothing else."""
     grads = blind(p, rule, cost)
@@ -155,13 +165,13 @@ ROWS = {
     "mdgl": Row({"weights": "true", "tail": "leaky"}, one_hop, tol=1e-5),
     "modprop": Row({"weights": "true", "mu": 1.0}, blind, activation="linear"),
     "readout_only": Row({}, readout),
+    "kernl": Row({"lr": 0.0, "feedback": "sparse", "density": 0.6}, without_start(local), UNFILTERED),
     "weight_perturbation": Row({"sigma": 1e-4}, along_noise, tol=1e-6),
     "node_perturbation": Row({"sigma": 1e-4}, along_current_noise, tol=1e-6),
-    "dni": Row({}, lambda p, rule, cost: autograd(p, cost, **in_blocks(1)), {**FORWARD, "leaky readout": "kappa 0"}),
+    "dni": Row({}, lambda p, rule, cost: autograd(p, cost, **in_blocks(1)), UNFILTERED),
 }
 # compared draw by draw or step by step with slow loops of their own, where these options are arguments of the loop
 ELSEWHERE = {
-    "kernl": "test_online",
     "uoro": "test_online, test_means_exactly",
     "kf_rtrl": "test_online, test_means_exactly",
     "random_gradient": "test_controls",
@@ -194,6 +204,35 @@ def test_rule_equals_what_it_claims_or_says_no(name, option):
             assert_equal(got, expected, [n], tol=row.tol)
         else:
             assert not got[n].any(), n
+
+
+REFUSED_ELSEWHERE = {
+    ("uoro", "output feedback"): "not defined for networks with output feedback",
+    ("kf_rtrl", "output feedback"): "not defined for networks with output feedback",
+    ("uoro", "cost of the activity"): "runs forward",
+    ("kf_rtrl", "cost of the activity"): "runs forward",
+    ("force", "last step"): "squared errors",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_rules_compared_elsewhere_run_or_say_no(name, option):
+    """Finite, alive where the rule teaches, silent where a weight cannot act or a start earns nothing."""
+    p, activity, _ = setting(option, "tanh")
+    refusal = REFUSED_ELSEWHERE.get((name, option))
+    if refusal:
+        with pytest.raises(BpgenError, match=refusal):
+            ask(bpgen.load_rule(name), p, activity)
+        return
+    options = {"probability": 0.5, "repeats": 4} if name == "rmhl" else {}
+    grads = ask(bpgen.load_rule(name, **options), p, activity)
+    assert all(g.isfinite().all() for g in grads.values())
+    assert grads["W_out"].norm() > 1e-9
+    assert (grads["W_rec"].norm() > 1e-9) == (name != "force")
+    assert not grads["W_rec"][p.network.masks()["W_rec"] == 0].any()
+    if option == "learned start":
+        assert grads["initial_state"].any() == (name == "random_gradient")
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o != "plain"])

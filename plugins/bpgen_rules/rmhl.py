@@ -4,7 +4,8 @@
     (2) e = Σ_t S(h_{t-1} (x_t - x̄_{t-1})),   S(z) = z³   (trace="linear": S(z) = z)       x: the potential
     (3) x̄_t = d x̄_{t-1} + (1-d) x_t,  x̄_0 = x_0;   d = 0.05: fluctuations are changes within a step or two
     (4) ΔW_rec = -η R̄ (R - R̄) e;   R: loss of the sequence, R̄: running mean for its trial type (decay 0.75 a batch)
-A neuron does not know its noise; where α is small, the cube lets it outweigh what relaxes afterwards. e holds ordinary activity as well, which (R - R̄) averages out only where R̄ is that of alike sequences:
+A neuron does not know its noise; where α is small, the cube lets it outweigh what relaxes afterwards. e holds ordinary
+activity as well, which (R - R̄) averages out only where R̄ is that of alike sequences:
     repeats = 1   trial types are the classes (of the last step), or a single one for continuous targets; unlike
                   sequences of one type bias (4): on temporal XOR, two in a class, it is worse than the readout alone
     repeats > 1   every sequence is a type: run so many times side by side, R̄ the mean of these runs (which shrinks (4)

@@ -145,7 +145,11 @@ def after_sum(name, seed, **options):
 @every_seed
 def test_dni_trains_better_than_without_its_guesses(seed):
     """With lr = 0 it guesses nothing and is BPTT truncated to one step, better than the readout alone."""
-    loss, cut, baseline = after_sum("dni", seed), after_sum("dni", seed, lr=0.0), after_sum("readout_only", seed)
+    loss, cut, baseline = (
+        after_sum("dni", seed, lr=1.0),
+        after_sum("dni", seed, lr=0.0),
+        after_sum("readout_only", seed),
+    )
     report("delayed sum", f"dni, seed {seed}", [loss], [cut, baseline])
     assert loss < 0.7 * cut < 0.7 * baseline
 

@@ -11,7 +11,7 @@ inside a neuron (architecture of `bpgen.neurons`):
     (5) λ'_t = D'_tᵀ Kᵀ (c⁰ + c')_{t+1} + A_{t+1}ᵀ λ'_{t+1},    c'_t = C'_tᵀ λ'_t
 and with a limit on the hops the same without c' on the right, once per hop. A regulariser of the activity adds
 ∂E/∂h_t (`Trajectory.penalty`) to every q_t.
-K = W_rec without a limit on the hops is BPTT; without hops it is e-prop (Bellec 2020, eq. 1 with the partial
+K = W_rec without a limit on the hops is BPTT; without hops it is e-prop (Bellec 2020 with the partial
 derivative): filtering the learning signal backwards through the neuron's own A gives exactly the sum over time
 of learning signal times eligibility trace, without a trace in memory.
 The way through a network's output feedback is `bpgen.rules.output_feedback`.

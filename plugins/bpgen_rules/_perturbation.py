@@ -45,3 +45,18 @@ def with_regulariser(result: RuleGradients, params: Mapping[str, Tensor], loss: 
 def plus_noise(noise: Tensor | None, perturbation: Tensor) -> Tensor:
     """The network's own current noise, if any, and a perturbation of the currents [T,B,K·N]."""
     return perturbation if noise is None else noise + perturbation
+
+
+def tiled(
+    times: int, x: Tensor, target: Tensor, loss: Loss, draws: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Loss, Tensor | None, Tensor | None]:
+    """A batch several times side by side: x [T,times·B,I], target, loss, initial state and the network's noise."""
+    s_0, noise = draws.get("initial_state"), draws.get("current_noise")
+    front = (1,) if loss.when == "all" else ()  # the axis of time
+    return (
+        x.repeat(1, times, 1),
+        target.repeat(*front, times, *[1] * (target.ndim - len(front) - 1)),
+        loss.with_mask(None if loss.mask is None else loss.mask.repeat(1, times)),
+        None if s_0 is None else s_0.repeat(times, 1, 1),
+        None if noise is None else noise.repeat(1, times, 1),
+    )

@@ -3,13 +3,16 @@
     (1) λ_t = D_tᵀ q_t + F̂_t,   c_t = C_tᵀ λ_t,   q_t = e_t W_out          ∂L/∂W_rec ≈ Σ_t c_t h_{t-1}ᵀ
     (2) F̂_t = Z z_t / B,   z_t = (s_t, B e_t, 1)           synthetic gradient: guess of ∂L_{>t}/∂s_t; 0 at the last step
     (3) F*_{t-1} = J_tᵀ λ_t,   J_t = A_t + C_t W_rec D_{t-1}                bootstrapped target, known one step later
-    (4) ∂Z = Σ_t <(Z z_{t-1} - B F*_{t-1}) z_{t-1}ᵀ / (1+‖z_{t-1}‖²)>,   Z -= lr ∂Z,   Z = 0 at the start
-Source: Jaderberg et al. 2017, ICML (arXiv 1608.05343), section 2.1 and its application to recurrent networks;
+    (4) ∂Z = Σ_t <(Z z_{t-1} - B F*_{t-1}) z_{t-1}ᵀ / (1+‖z_{t-1}‖²)>,   Z -= lr ∂Z / T,   Z = 0 at the start
+Source: Jaderberg et al. 2017, ICML (arXiv 1608.05343), its application to recurrent networks;
 one-step bootstrap and linear synthesiser as in Marschall, Cho and Savin 2020, JMLR 21 (DNI).
 A learned initial state earns F*_0.
 Deviation: the synthesiser sees the error e_t in place of the label; it guesses the credit of later steps alone, the
 present error is exact; the steps of (4) are normalised (NLMS) and averaged over the batch <>; (4) comes with each
-weight change, through `Rule.learn`; weights change after the sequence or chunk.
+weight change, through `Rule.learn`, as the mean over its T steps (a sum at one Z is unstable at large T); weights
+change after the sequence or chunk.
+Limits: where no loss is near, (3) is a guess of guesses: with a loss at the last step alone, temporal XOR and an
+expanding network diverge; told its error at every step it trains. With lr = 0 it is `tbptt` with a window of 1.
 Shapes: Z [d·N,d·N+O+1] is the buffer "synthesiser"; z [B,d·N+O+1]; F̂ [B,d,N].
 Cost: N² per step and sample (J_tᵀ is a product with W_recᵀ); memory N², flat in T.
 Exact: with a perfect synthesiser; T = 1. Neurons: all, readouts without a filter (κ = 0).
@@ -84,10 +87,10 @@ class DNI(OnlineRule):
             grads["initial_state"] = before.sum(0)
         seen = state["z"]
         wrong = (B * (state["guess"] - before)).flatten(1) / (1 + seen.square().sum(-1, keepdim=True))
-        grads["synthesiser"] = wrong.mT @ seen / B
+        grads.update(synthesiser=wrong.mT @ seen / B, steps=torch.ones_like(s[0, 0, 0]))
         return {"z": z, "guess": guess}, grads
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Equation (4)."""
         assert self.synthesiser is not None
-        self.synthesiser = self.synthesiser - self.lr * aux["synthesiser"]
+        self.synthesiser = self.synthesiser - self.lr * aux["synthesiser"] / aux["steps"]

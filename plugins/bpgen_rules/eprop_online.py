@@ -3,7 +3,7 @@
     (1) ε_t = A_t ε_{t-1} + C_t ∂I_t/∂w           eligibility vector of a synapse [d], along its neuron's own path
     (2) ē_t = κ ē_{t-1} + (1-κ) D_t ε_t           eligibility trace, filtered as the readout filters
     (3) ∂L/∂w ≈ Σ_t q_t ē_t,   q_t = e_t B        learning signal of the instantaneous error; B = W_out by default
-Source: Bellec et al. 2020, Nat. Commun. 11:3625, eq. 1, 3, 4 and 13 and, for (2), its methods.
+Source: Bellec et al. 2020, Nat. Commun. 11:3625, and its methods for (2).
 For ALIF, (1) is their trace (`bpgen.neurons.lif`, 5). The sum over a sequence is that of `eprop`, which filters
 the learning signal backwards instead; a learned initial state is a parameter with ε_0 = 1.
 Deviation: the readout has its exact gradient.

@@ -3,7 +3,7 @@
     (1) e_t = W_out r_t + b_out - y*_t               error before the update; this output is what is fed back
     (2) P <- P - P r_t r_tᵀ P / (1 + r_tᵀ P r_t),    P = I/ridge at first; r_t with a last entry 1 for the bias
     (3) W_out <- W_out - e_t (P r_t)ᵀ                with the new P
-Source: Sussillo and Abbott 2009, Neuron 63:544, eq. 3-5; the fed-back output as in its supplementary code.
+Source: Sussillo and Abbott 2009, Neuron 63:544; the fed-back output as in its supplementary code.
 In a network with output feedback (`network.output_feedback`, its W_fb fixed) the loop is closed: W_out changes within
 the sequence and moves what follows. Without, the activity does not depend on W_out, and (1)-(3) are ridge regression.
 A batch is one update of rank B a step; a step of weight m counts as √m r, √m y*. P is kept from batch to batch.

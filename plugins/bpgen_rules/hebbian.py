@@ -3,7 +3,7 @@
     (1) ΔW_rec[p,q] = lr ⟨h_{p,t} h_{q,t-1} - h_{p,t}² W_rec[p,q]⟩      ⟨ ⟩: mean over steps and sequences
     (2) ΔW_in[p,i]  = lr ⟨h_{p,t} x_{i,t} - h_{p,t}² W_in[p,i]⟩
     (3) ΔW_out = -lr_out ∂L/∂W_out, Δb_out alike                        the exact gradient: the delta rule
-Source: Hebb 1949; Oja 1982, J. Math. Biol. 15:267, eq. 2, for one linear neuron, whose weights become the first
+Source: Hebb 1949; Oja 1982, J. Math. Biol. 15:267, for one linear neuron, whose weights become the first
 principal component of its inputs, of norm 1; here for every neuron of a recurrent network.
 Deviation: weights change after the batch by the mean, not after every step; recurrent biases and a learned initial
 state do not change; lr_out = 0 leaves the readout alone as well.

@@ -9,6 +9,7 @@ A and γ learn to predict what noise ξ does to the state. With ŝ a second run 
 Source: Roth, Kanitscheider and Fiete 2019, ICLR; (1), (2) there for the rate leak.
 Deviation: s_t may be the potential (then D_t = φ' stands in (2)); the steps of (4) are normalised (NLMS) and averaged
 over the batch <>; (5) comes with each weight change, through `Rule.learn`; γ in place of its logarithm or inverse.
+A learned initial state earns nothing.
 Limits: the two runs start together with each sequence; on a stream they drift apart as far as the network lets them.
 Shapes: A [N,N] and γ [N] are buffers "kernel", "decay"; e [B,N,X]; ŝ [B,1,N]; ω, Γ [B,N]; draws "kicks" [T,B,N].
 Cost: N² per step and sample; memory N², flat in T.
@@ -37,6 +38,7 @@ class KeRNL(OnlineRule):
         feedback: how the output error reaches the neurons: symmetric (W_out), random, or sparse random.
         seed: seed of random feedback; by default it follows the run's seed.
         scale: an entry of random feedback has standard deviation scale/√N.
+        density: fraction of neurons that receive any error, for sparse feedback.
     """
 
     kernel: Tensor | None
@@ -60,11 +62,12 @@ class KeRNL(OnlineRule):
         feedback: FeedbackName = "symmetric",
         seed: int | None = None,
         scale: float = 1.0,
+        density: float = 0.1,
     ) -> None:
         super().__init__()
         require(lr >= 0, f"rule.lr must be >= 0, got {lr}.")
         require(sigma > 0, f"rule.sigma must be > 0, got {sigma}.")
-        self.lr, self.sigma, self.feedback = lr, sigma, Feedback(feedback, seed, scale)
+        self.lr, self.sigma, self.feedback = lr, sigma, Feedback(feedback, seed, scale, density)
         self.register_buffer("kernel", None)
         self.register_buffer("decay", None)
 
@@ -77,7 +80,7 @@ class KeRNL(OnlineRule):
         self.feedback.bind(network, seed)
         if self.kernel is None:
             self.kernel = torch.eye(network.n_rec).to(network.W_rec)
-            self.decay = network.W_rec.new_full((network.n_rec,), network.neuron.alpha)
+            self.decay = network.W_rec.new_zeros(network.n_rec) + network.neuron.alpha
         return self
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:

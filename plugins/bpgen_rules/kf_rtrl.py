@@ -4,7 +4,7 @@ With u_t ⊗ M_t in place of the influence ∂s_t/∂w, v_t = (h_{t-1}, x_t, 1) 
     (1) u_t = ν₁ p₁ u_{t-1} + ν₂ p₂ v_t,    M_t = ν₁ J_t M_{t-1} / p₁ + ν₂ C_t / p₂
     (2) p₁ = √(‖J_t M_{t-1}‖ / ‖u_{t-1}‖),   p₂ = √(‖C_t‖ / ‖v_t‖)                      for the least variance
     (3) R_t = κ ν₁ R_{t-1} / p₁ + (1-κ) D_t M_t,   ∂L/∂w ≈ Σ_t (e_t W_out R_t) ⊗ u_t
-Source: Mujika, Meier and Steger 2018, NeurIPS (arXiv 1805.10842), algorithm 1; J_t as in `rtrl`. The new influence of
+Source: Mujika, Meier and Steger 2018, NeurIPS (arXiv 1805.10842); J_t as in `rtrl`. The new influence of
 every neuron and current is C_t times the same v_t, which is all that the method needs: it holds for d, K > 1 too.
 Norms are per sample (Frobenius for matrices), ε = 1e-7 is added to each.
 Deviation: (3) with κ > 0. A learned initial state earns nothing.

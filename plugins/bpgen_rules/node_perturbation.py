@@ -3,7 +3,7 @@
     (1) I'_t = W_rec h_{t-1} + W_in x_t + b + σ ξ_t,   ξ ~ N(0, 1) for every current, step and sequence
     (2) c_t = ξ_t (L(ξ) - L(-ξ)) / 2σ      antithetic, or      c_t = ξ_t (L(ξ) - L(0)) / σ
     (3) ∂L/∂W_rec ≈ Σ_t c_t h_{t-1}ᵀ       h of the run without perturbation
-Source: Fiete and Seung 2006, Phys. Rev. Lett. 97:048104, eq. 3-5; Werfel, Xie and Seung 2005, Neural Comput. 17:2699.
+Source: Fiete and Seung 2006, Phys. Rev. Lett. 97:048104; Werfel, Xie and Seung 2005, Neural Comput. 17:2699.
 Deviation: noise on the input currents, so that (3) needs no filter and holds for every neuron; L is one sequence's own
 loss, so that sequences do not add to each other's noise; the readout has its exact gradient, and a learned initial
 state, which is not perturbed, has none.
@@ -21,7 +21,7 @@ from bpgen.errors import require
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen_rules._perturbation import gradients_of, plus_noise
+from bpgen_rules._perturbation import gradients_of, plus_noise, tiled
 
 
 class NodePerturbation(Rule):
@@ -69,15 +69,12 @@ class NodePerturbation(Rule):
         s_0, noise, xi = draws.get("initial_state"), draws.get("current_noise"), draws["perturbation"]
         run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
         R, B = self.repeats, x.shape[1]
-        tiled_s_0 = None if s_0 is None else s_0.repeat(R, 1, 1)
-        tiled_noise = None if noise is None else noise.repeat(1, R, 1)
-        tiled_target = target.repeat(1, R, *[1] * (target.ndim - 2)) if loss.when == "all" else _repeat(target, R)
-        tiled_loss = loss.with_mask(None if loss.mask is None else loss.mask.repeat(1, R))
+        many, targets, each, starts, noises = tiled(R, x, target, loss, draws)
 
         def losses(perturbation: Tensor) -> Tensor:  # [R·B]
-            given = {"initial_state": tiled_s_0, "current_noise": plus_noise(tiled_noise, perturbation)}
-            tried = network.run(params, x.repeat(1, R, 1), when=loss.when, **given)
-            return tiled_loss.per_sample(tried.outputs, tiled_target, tried.h)
+            given = {"initial_state": starts, "current_noise": plus_noise(noises, perturbation)}
+            tried = network.run(params, many, when=loss.when, **given)
+            return each.per_sample(tried.outputs, targets, tried.h)
 
         up = losses(self.sigma * xi)
         if self.antithetic:
@@ -86,8 +83,3 @@ class NodePerturbation(Rule):
             slope = (up - loss.per_sample(run.outputs, target, run.h).repeat(R)) / self.sigma
         c = (xi * slope.unsqueeze(-1)).unflatten(1, (R, B)).mean(1) / B
         return gradients_of(run, c, params, target, loss, {})
-
-
-def _repeat(target: Tensor, times: int) -> Tensor:
-    """[B,...] -> [times·B,...]."""
-    return target.repeat(times, *[1] * (target.ndim - 1))

@@ -2,11 +2,11 @@
 
     (1) p_t = (1-α) p_{t-1} + α φ'(u_t) h_{t-1}ᵀ          eligibility trace, φ' inside the filter
     (2) ∂L/∂W_rec ≈ Σ_t [B ε_t] p_t                       B fixed and random, ε the output error
-Source: Murray 2019, eLife 8:e43299, eq. 5 and 6, for the rate leak s_t = (1-α) s_{t-1} + α φ(I_t), u_t = I_t.
+Source: Murray 2019, eLife 8:e43299, for the rate leak s_t = (1-α) s_{t-1} + α φ(I_t), u_t = I_t.
     (3) trace="own" (default): credit along the neuron's own path, λ_t = D_tᵀ q_t + A_{t+1}ᵀ λ_{t+1}, c_t = C_tᵀ λ_t.
         On the rate leak this is (1), (2) to the letter; on other neurons it is the rule derived for them.
-    (4) trace="murray": (1) taken literally on every leaky neuron, u_t the argument of φ. It differs from (3) by 16 %
-        on the potential leak, where φ' of the step of the error would stand outside the filter.
+    (4) trace="murray": (1) taken literally on every leaky neuron, u_t the argument of φ. It is not (3) on the
+        potential leak, where φ' of the step of the error stands outside the filter.
 Computed as a backward filter, q_t first: Σ_t q_t p_t = Σ_t α φ'(u_t) (Σ_{k>=t} (1-α)^{k-t} q_k) h_{t-1}ᵀ.
 Deviation: weights change after the sequence, not within; the readout has its exact gradient, as in the paper.
 A leaky readout and a cost of the activity enter q as in `three_factor`, (5) and (6).

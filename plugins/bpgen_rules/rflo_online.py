@@ -3,7 +3,7 @@
     (1) p_t = (1-α) p_{t-1} + α φ'(u_t) ∂I_t/∂w         eligibility trace, φ' inside the filter
     (2) p̄_t = κ p̄_{t-1} + (1-κ) p_t                      filtered as the readout filters (κ = 0 in the paper)
     (3) ∂L/∂w ≈ Σ_t [B e_t] p̄_t                          B fixed and random, e the output error
-Source: Murray 2019, eLife 8:e43299, eq. 5 and 6, for the rate leak s_t = (1-α) s_{t-1} + α φ(I_t), u_t = I_t.
+Source: Murray 2019, eLife 8:e43299, for the rate leak s_t = (1-α) s_{t-1} + α φ(I_t), u_t = I_t.
     (4) trace="own" (default): (1) of `eprop_online`, the neuron's own path, which on the rate leak is (1) here.
     (5) trace="murray": (1) taken literally on every leaky neuron, u_t the argument of φ.
 The sum over a sequence is that of `rflo` with the same trace, which filters the error backwards instead.

@@ -4,15 +4,17 @@
     (2) e = Σ_t S(h_{t-1} (x_t - x̄_{t-1})),   S(z) = z³   (trace="linear": S(z) = z)       x: the potential
     (3) x̄_t = d x̄_{t-1} + (1-d) x_t,  x̄_0 = x_0;   d = 0.05: fluctuations are changes within a step or two
     (4) ΔW_rec = -η R̄ (R - R̄) e;   R: loss of the sequence, R̄: running mean for its trial type (decay 0.75 a batch)
-A neuron does not know its noise; the cube lets the large, perturbed fluctuations outweigh what relaxes afterwards. e
-holds ordinary activity as well, which (R - R̄) averages out only where R̄ is that of alike sequences: trial types are
-the classes (of the last step), or a single one for continuous targets; unlike sequences of one type bias (4), and on
-temporal XOR, with two of them in a class, it was worse than the readout alone.
-Source: Miconi 2017, eLife 6:e20899, eq. 2-4; constants, the cube of the whole product and the factor R̄ as in its code.
+A neuron does not know its noise; where α is small, the cube lets it outweigh what relaxes afterwards. e holds ordinary
+activity as well, which (R - R̄) averages out only where R̄ is that of alike sequences:
+    repeats = 1   trial types are the classes (of the last step), or a single one for continuous targets; unlike
+                  sequences of one type bias (4): on temporal XOR, two in a class, it is worse than the readout alone
+    repeats > 1   every sequence is a type: run so many times side by side, R̄ the mean of these runs (which shrinks (4)
+                  by 1 - 1/repeats); as where trials of few types come again and again, and for any input or target
+Source: Miconi 2017, eLife 6:e20899; constants, the cube of the whole product and the factor R̄ as in its code.
 Deviation: W_in and b_rec learn alike; the readout has its exact gradient on the noisy run (there: an output neuron), a
 learned initial state none; no bound on a single weight change (use trainer.clip). Before a type was seen, R̄ is its mean
-in the batch. Loss and outputs are those of the noisy run.
-Shapes: Δ, x, x̄ [T,B,N]; e per sequence, never stored. Cost: one forward run and the N² weight product; memory T·N.
+in the batch. Loss is that of the noisy runs, outputs are of the first.
+Shapes: Δ, x, x̄ [T,repeats·B,N]; e per sequence, never stored. Cost: `repeats` forward runs and N² products; memory T·N.
 Exact: never; not an estimate of the gradient, whose mean it is correlated with. Neurons: Leaky, leak="potential".
 """
 
@@ -26,7 +28,7 @@ from bpgen.errors import BpgenError, require, unknown
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen_rules._perturbation import gradients_of, plus_noise
+from bpgen_rules._perturbation import gradients_of, plus_noise, tiled
 from bpgen_rules._running_mean import RunningMean
 
 
@@ -39,6 +41,7 @@ class RewardModulatedHebbian(Rule):
         trace: "cubic" as published, or "linear".
         decay: d of the potential's running mean, per step.
         reward_decay: of the running mean of the loss, per batch.
+        repeats: runs of each sequence, compared with each other; 1 compares with other sequences of the class.
     """
 
     traits = Traits(
@@ -64,6 +67,7 @@ class RewardModulatedHebbian(Rule):
         trace: Literal["cubic", "linear"] = "cubic",
         decay: float = 0.05,
         reward_decay: float = 0.75,
+        repeats: int = 1,
     ) -> None:
         super().__init__()
         require(jump > 0, f"jump must be > 0, got {jump}.")
@@ -71,7 +75,8 @@ class RewardModulatedHebbian(Rule):
         require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}.")
         if trace not in ("cubic", "linear"):
             raise unknown("trace of rmhl", trace, ("cubic", "linear"))
-        self.jump, self.probability, self.trace, self.decay = jump, probability, trace, decay
+        require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
+        self.jump, self.probability, self.trace, self.decay, self.repeats = jump, probability, trace, decay, repeats
         self.reward = RunningMean(reward_decay)
 
     def bind(self, network: Network, seed: int = 0) -> "RewardModulatedHebbian":
@@ -83,8 +88,8 @@ class RewardModulatedHebbian(Rule):
         return self
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        """Δ [T,B,N]."""
-        shape = (*x.shape[:2], network.n_rec)
+        """Δ [T,repeats·B,N]."""
+        shape = (x.shape[0], self.repeats * x.shape[1], network.n_rec)
         size = 2 * torch.rand(shape, generator=random, dtype=torch.float64) - 1
         happens = torch.rand(shape, generator=random, dtype=torch.float64) < self.probability
         return {"jumps": (self.jump * size * happens).to(x)}
@@ -99,13 +104,17 @@ class RewardModulatedHebbian(Rule):
         draws: Mapping[str, Tensor],
     ) -> RuleGradients:
         """Equations (1) to (4)."""
-        noise = plus_noise(draws.get("current_noise"), draws["jumps"] / network.neuron.alpha)
-        run = network.run(params, x, when=loss.when, initial_state=draws.get("initial_state"), current_noise=noise)
+        B = x.shape[1]
+        x, target, loss, s_0, noise = tiled(self.repeats, x, target, loss, draws)
+        noise = plus_noise(noise, draws["jumps"] / network.neuron.alpha)
+        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
         R = loss.per_sample(run.outputs, target, run.h)
         types = trial_types(target, network.n_out).to(R)
         seen = types.sum(0)
         present = (R @ types) / seen.clamp(min=1)  # mean loss of each type in this batch [O]
         mean = types @ torch.where(self.reward.count > 0, self.reward.mean, present)
+        if self.repeats > 1:
+            mean = R.unflatten(0, (-1, B)).mean(0).repeat(self.repeats)
         learned = self.reward.with_value(present, (seen > 0).to(R))
         potentials = run.states.squeeze(-2)  # [T+1,B,N]
         trend, fluctuations = potentials[0], []
@@ -121,7 +130,8 @@ class RewardModulatedHebbian(Rule):
             hebbian["b_rec"] = c.sum(0)
         for name, mask in network.masks().items():
             hebbian[name] = hebbian[name] * mask
-        return result._replace(grads={n: g + hebbian[n] if n in hebbian else g for n, g in result.grads.items()})
+        grads = {n: g + hebbian[n] if n in hebbian else g for n, g in result.grads.items()}
+        return result._replace(outputs=result.outputs.narrow(-2, 0, B), grads=grads)
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Take over R̄."""

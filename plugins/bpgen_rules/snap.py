@@ -4,7 +4,7 @@
     (2) R_n(p): the neurons that a weight onto p has reached after n steps, p itself and all that lie within n-1
         synapses of it; n = 1 keeps p alone
     (3) G_t = κ G_{t-1} + (1-κ) D_t S_t,   ∂L/∂θ = Σ_t (e_t W_out) G_t
-Source: Menick et al. 2021, ICLR (arXiv 2006.07232), section 3. θ_p are the weights onto p, and its initial state.
+Source: Menick et al. 2021, ICLR (arXiv 2006.07232). θ_p are the weights onto p, and its initial state.
 Reachability is that of the synapses the network has (its masks), not of weights that happen to be zero: with all-to-all
 connections n = 2 is RTRL already. S is stored compactly, R neurons for each p, R the size of the largest R_n(p).
 Deviation: an initial state is credited along the same pattern; (3) with κ > 0.

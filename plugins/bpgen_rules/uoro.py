@@ -4,7 +4,7 @@ With signs ν_t = ±1, one for each state, and s̃ ⊗ θ̃ in place of the infl
     (1) s̃_t = ρ₀ J_t s̃_{t-1} + ρ₁ ν_t,     θ̃_t = θ̃_{t-1} / ρ₀ + ν_tᵀ (C_t ∂I_t/∂θ) / ρ₁
     (2) ρ₀ = √(‖θ̃_{t-1}‖ / ‖J_t s̃_{t-1}‖),   ρ₁ = √(‖ν_tᵀ C_t ∂I_t/∂θ‖ / ‖ν_t‖)        for the least variance
     (3) r̃_t = κ ρ₀ r̃_{t-1} + (1-κ) D_t s̃_t,   ∂L/∂θ ≈ Σ_t (e_t W_out r̃_t) θ̃_t
-Source: Tallec and Ollivier 2018, ICLR (arXiv 1702.05043), algorithm 1; J_t as in `rtrl`. The readout's filter (3) is a
+Source: Tallec and Ollivier 2018, ICLR (arXiv 1702.05043); J_t as in `rtrl`. The readout's filter (3) is a
 linear function of the state, so the same outer product serves it. Norms are per sample, ε = 1e-7 is added to each.
 Deviation: (3) with κ > 0; J_t s̃ is exact, not a finite difference. A learned initial state earns nothing.
 Limits: unbiased at fixed weights only, and its variance grows with N and T.

@@ -2,12 +2,14 @@
 
     (1) ĝ = ξ (L(W + σ ξ) - L(W - σ ξ)) / 2σ      antithetic, or      ĝ = ξ (L(W + σ ξ) - L(W)) / σ
 ξ ~ N(0, 1) for every weight that can act, one draw for the whole batch.
-Source: Jabri and Flower 1992, IEEE Trans. Neural Netw. 3:154, eq. 5 (one weight at a time); all at once: Cauwenberghs
+Source: Jabri and Flower 1992, IEEE Trans. Neural Netw. 3:154 (one weight at a time); all at once: Cauwenberghs
 1993; Spall 1992, IEEE Trans. Autom. Control 37:332 (SPSA, whose ξ are signs). Averaged over repeats it is the evolution
 strategy of Salimans et al. 2017 with learning rate in place of ranks.
 Deviation: a regulariser of weights keeps its exact gradient.
-Shapes: ξ as each parameter; L 0-d. Cost: 2 forward runs a repeat (1 and one more in all if not antithetic), N² per step
-and sample; memory T·N. Exact: in the mean as σ → 0, bias of order σ²; its variance grows with the number of weights.
+Shapes: ξ as each parameter; L 0-d. Cost: one forward run, and 2 more a repeat (1 if not antithetic), N² per step and
+sample; memory T·N. Exact: in the mean as σ → 0, bias of order σ²; its variance grows with the number of weights.
+Step size: E‖ĝ‖² = (1 + (P+1)/repeats) ‖g‖² for P weights as σ → 0, so that it needs a smaller one than BPTT: of 64
+neurons on digits, optimizer.lr 0.02 (the default of `bpgen fit`) diverges, and 0.005 trains.
 Neurons: all; for spiking ones it follows the true loss smoothed by σ, not a surrogate.
 """
 

@@ -7,7 +7,11 @@ import torch
 
 import bpgen
 from bpgen.neurons import Leaky
-from tests.oracles import RECURRENT, WEIGHTS, assert_differ, assert_equal, problem, run_slow
+from bpgen.readout import filtered_back
+from bpgen.rules import propagate, weight_gradients
+from tests.oracles import RECURRENT, WEIGHTS, assert_differ, assert_equal, problem, randn, run_slow
+from tests.rules import reference
+from tests.rules.test_references import both, tensors
 
 T = 7
 every_leak = pytest.mark.parametrize("leak", ["potential", "rate", "inside"])
@@ -49,6 +53,23 @@ def test_rflo_with_the_readout_as_feedback_is_three_factor(leak):
     rule.feedback.weight = -rule.feedback.weight
     flipped = p.rule(rule).grads
     assert_equal({n: -flipped[n] for n in RECURRENT}, p.rule("three_factor").grads, RECURRENT)
+
+
+@every_leak
+@pytest.mark.parametrize("kappa", [0.0, 0.6])
+def test_any_modulator_times_the_trace(leak, kappa):
+    """T7: Σ_t m_t e_t for a modulator m from anywhere, against explicit traces; it is e-prop with m = q alone."""
+    p, model = both(leak, kappa)
+    with torch.no_grad():
+        run = p.network.run(p.network.params(), p.x, when="all", initial_state=p.s_0)
+    unfiltered = reference.Model(**{**vars(model), "kappa": 0.0})  # m is told to the activities themselves
+    e_prop, error = p.rule("eprop").grads, (run.outputs - p.target) / 3
+    m = randn(33, *p.x.shape[:2], 5)
+    got = weight_gradients(run, propagate(run, m), error)
+    assert_equal(got, tensors(reference.e_prop(unfiltered, m.numpy())), RECURRENT)
+    assert_differ(got, e_prop, RECURRENT)
+    q = filtered_back(error, kappa, len(p.x)) @ p.network.params()["W_out"]
+    assert_equal(tensors(reference.e_prop(unfiltered, q.numpy())), e_prop, RECURRENT)
 
 
 @every_leak

@@ -320,7 +320,7 @@ def test_dni_with_a_perfect_synthesiser_is_bptt(neuron):
 @pytest.mark.parametrize("rule", ["kernl", "dni"])
 def test_what_a_rule_learns_comes_through_the_hook_alone_and_brings_it_nearer_to_the_true_gradient(rule):
     p = problem(Leaky(0.4, "tanh", "rate"), B=30, T=10)
-    bound = bpgen.load_rule(rule).bind(p.network)
+    bound = bpgen.load_rule(rule, **({"lr": 1.0} if rule == "dni" else {})).bind(p.network)
     true, cosines = p.rule("bptt").grads["W_rec"].flatten(), []
     for i in range(60):
         before = {n: b.clone() for n, b in bound.named_buffers()}
@@ -569,3 +569,19 @@ def test_every_online_rule_says_so():
         if issubclass(plugin.load(), OnlineRule):
             assert plugin.load().traits.online, name
             assert not plugin.load().traits.needs_future, name
+
+
+def test_dni_learns_as_fast_from_many_steps_as_from_few():
+    """At one state that does not change, k times the steps are the same change of Z: their mean, not their sum."""
+    changes = []
+    for T in (6, 60):
+        p = problem(Leaky(1.0, "tanh"), T=T, B=1)
+        with torch.no_grad():
+            p.network.W_rec.zero_()
+        same = replace(p, x=p.x[:1].expand(T, -1, -1), target=p.target[:1].expand(T, -1, -1))
+        bound = lively("dni", p)
+        start = bound.synthesiser.clone()
+        bound.learn(same.rule(bound).aux)
+        changes.append((bound.synthesiser - start) * T / (T - 2))  # no guess at the ends
+    assert distance(changes[1], changes[0]) < 0.3
+    assert changes[0].norm() > 1e-3

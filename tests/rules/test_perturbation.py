@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from bpgen_rules.node_perturbation import NodePerturbation
@@ -132,6 +133,27 @@ def test_equals_the_slow_loops(row, leak, kappa):
         exact = {n: g for n, g in autograd(p).items() if n in READOUT}
     if not row.startswith("weight"):
         assert_equal(got.grads, exact, READOUT)
+
+
+def test_rmhl_with_repeats_compares_runs_of_the_same_sequence():
+    """The slow loop of one sequence alone, run again and again; the mean over sequences; the first run's outputs."""
+    p, m = both()
+    B, again = 3, 4
+    rule = RewardModulatedHebbian(0.5, 0.2, "cubic", 0.3, repeats=again)
+    draws = draw(p, rule)
+    result, jumps = call(p, rule, draws), draws["jumps"].numpy()
+    want = {n: np.zeros_like(g) for n, g in result.grads.items() if n in RECURRENT}
+    for b in range(B):
+        alone = replace(m, x=m.x[:, [b] * again], target=m.target[:, [b] * again], s0=m.s0[[b] * again])
+        for n, g in slow.rmhl(alone, jumps[:, b::B], rule.decay, None, 3).items():
+            want[n] += g / B
+    assert_equal(result.grads, tensors(want), tol=1e-10)
+    one = RewardModulatedHebbian(0.5, 0.2, "cubic", 0.3).bind(p.network)
+    first = call(p, one, {"jumps": draws["jumps"][:, :B]})
+    torch.testing.assert_close(result.outputs, first.outputs)
+    assert_differ(first.grads, tensors(want), RECURRENT)
+    many = replace(p, x=p.x.repeat(1, again, 1), target=p.target.repeat(1, again, 1), s_0=p.s_0.repeat(again, 1, 1))
+    assert_equal(result.grads, noisy_autograd(many, draws["jumps"] / p.network.neuron.alpha, READOUT), READOUT)
 
 
 class NodeOverSigma(NodePerturbation):
@@ -309,22 +331,28 @@ def test_weight_perturbation_over_the_recurrent_weights_leaves_the_readout_exact
     assert not got["W_rec"][~acting(p.network)["W_rec"]].any()
 
 
-@every_row
+MADE = {
+    **{row: make for row, (make, _, _) in ROWS.items()},
+    "rmhl, repeats": lambda: RewardModulatedHebbian(0.5, 0.2, repeats=3),
+}
+
+
+@pytest.mark.parametrize("row", MADE)
 def test_float32_agrees_with_float64(row):
     p, _ = both(phi="tanh")
-    rule = ROWS[row][0]()
+    rule = MADE[row]()
     double = call(p, rule, draw(p, rule)).grads
     q, _ = both(phi="tanh")
     single = replace(q, network=q.network.float(), x=p.x.float(), target=p.target.float(), s_0=p.s_0.float())
-    got = call(single, ROWS[row][0](), draw(single, ROWS[row][0]())).grads
+    got = call(single, MADE[row](), draw(single, MADE[row]())).grads
     assert {g.dtype for g in got.values()} == {torch.float32}
     assert_equal({n: g.double() for n, g in got.items()}, double, RECURRENT, tol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-@every_row
+@pytest.mark.parametrize("row", MADE)
 def test_stacked_seeds_equal_seeds_alone(row):
-    make = ROWS[row][0]
+    make = MADE[row]
     problems = [problem(Leaky(0.4, "tanh"), seed=s) for s in (0, 1)]
     rules = [make().bind(p.network, seed=s) for s, p in enumerate(problems)]
     draws = [draw(p, r, s) for s, (p, r) in enumerate(zip(problems, rules, strict=True))]

@@ -140,7 +140,7 @@ def backward_in_place(
 
 
 def _add_product(rows: Tensor, by: Tensor, matrices: Tensor) -> None:
-    """rows [V,B,m] += by [B,n] times each of V matrices [V,n,m]. Step by step, so that the rows are still in the cache."""
+    """rows [V,B,m] += by [B,n] times each of V matrices [V,n,m], at a time when the rows are still in the cache."""
     if len(rows) == 1:
         rows[0].addmm_(by, matrices[0])
     else:

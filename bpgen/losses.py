@@ -180,6 +180,14 @@ class Loss:
             return per_step.sum() / n, error / n
         return (per_step * weights).sum() / n, error * (weights / n).unsqueeze(-1)
 
+    def error_along(self, outputs: Tensor, tangents: Tensor) -> Tensor:
+        """e' = (∂²L/∂y²) y' in closed form, of tangents y' [V,...] of the outputs; no loss's depends on its target."""
+        weights, n = self._weights(outputs)
+        if self.kind == "cross_entropy":
+            p = _log_softmax(outputs).exp()
+            tangents = p * (tangents - (p * tangents).sum(-1, keepdim=True))
+        return tangents / n if weights is None else tangents * (weights / n).unsqueeze(-1)
+
     def total(self, outputs: Tensor, target: Tensor, params: Mapping[str, Tensor], h: Tensor | None = None) -> Tensor:
         """The loss with its regularisers; one of the activity needs the activities h [T+1,B,N]."""
         value = self.data(outputs, target)

@@ -229,3 +229,13 @@ def test_no_penalty_is_no_regulariser(nothing):
 def test_a_number_is_the_rate_cost_and_zero_is_none():
     assert Activity.of(0.3) == Activity(0.3, "rate", 0.0)
     assert Activity.of(None) is Activity.of(0.0) is Activity.of(Activity(0.0, "square")) is None
+
+
+@every_case
+def test_the_error_along_tangents_is_the_derivative_of_the_error(kind, when, mask):
+    loss = Loss(kind, when, mask)
+    y = randn(0, T, B, O) if when == "all" else randn(0, B, O)
+    target = y.argmax(-1) if kind == "cross_entropy" else randn(1, *y.shape)
+    dy = randn(3, 2, *y.shape)
+    rows = [torch.func.jvp(lambda y: loss.data_and_error(y, target)[1], (y,), (row,))[1] for row in dy]
+    torch.testing.assert_close(loss.error_along(y, dy), torch.stack(rows), rtol=1e-12, atol=1e-15)

@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bpgen.curvature.products import Products, several
-from bpgen.errors import require
+from bpgen.errors import require, unknown
 from bpgen.streams import generator
 
 
@@ -67,7 +68,14 @@ class Density:
         return each.mean(1), each.std(1) / math.sqrt(n) if n > 1 else torch.full_like(each[:, 0], math.nan)
 
 
-def density(operator: Products, probes: int = 8, steps: int = 64, seed: int = 0) -> Density:
+def density(
+    operator: Products,
+    probes: int = 8,
+    steps: int = 64,
+    seed: int = 0,
+    *,
+    backend: Literal["ours", "pyhessian"] = "ours",
+) -> Density:
     """Equation (1); probes · steps products, taken for all probes at once where the operator can.
 
     Args:
@@ -75,13 +83,22 @@ def density(operator: Products, probes: int = 8, steps: int = 64, seed: int = 0)
         probes: n, random vectors; the error bars need two.
         steps: m, of Lanczos, at most P.
         seed: of the probes.
+        backend: "ours", or "pyhessian" as an independent check, in the network's dtype and on products of its own.
+            Only for `HessianProducts`.
 
     Raises:
-        BpgenError: a number that is not positive.
+        BpgenError: a number that is not positive, or an operator that the backend does not know.
     """
     require(probes >= 1 and steps >= 1, f"probes and steps must be positive, got {probes} and {steps}.")
     began, P = time.perf_counter(), operator.size
     m = min(steps, P)
+    if backend == "pyhessian":
+        from bpgen.curvature.pyhessian import model_of, quadrature
+
+        nodes, weights = quadrature(model_of(operator), m, probes, seed)
+        return Density(nodes, weights, P, probes * m, time.perf_counter() - began, seed, "autograd")
+    if backend != "ours":
+        raise unknown("backend", backend, ("ours", "pyhessian"))
     random = generator(seed, "density")
     z = torch.randint(0, 2, (probes, P), generator=random).double().mul_(2).sub_(1)
     Q = torch.zeros(m, probes, P, dtype=torch.float64)

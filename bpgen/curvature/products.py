@@ -73,6 +73,7 @@ class HessianProducts:
         size: P, the number of free entries.
         precision: machine epsilon of the network's dtype.
         by: how products are taken.
+        network, params, batch, block, part: what it is the Hessian of; the batch's loss is the whole one.
 
     Raises:
         BpgenError: an unknown block or option, a block without free entries, or a chunk size below 1.
@@ -111,13 +112,14 @@ class HessianProducts:
         )
         self.by: By = by or ("roperator" if knows(network, loss) else "autograd")
         with torch.inference_mode(False), torch.no_grad():
-            self._network, self._part = network, part
+            self.network, self.block, self.part = network, block, part
             self._free = FreeEntries(network, params, block)
-            self._params = {name: p.detach().clone() for name, p in params.items()}
+            self.params = {name: p.detach().clone() for name, p in params.items()}
             penalty = loss.regulariser
             self._l2 = None if type(penalty) is not L2 or part == "residual" else self._coefficients(penalty)
             self._loss = dataclasses.replace(loss, regulariser=None) if type(penalty) is L2 else loss
-            batch = Batch.of(x, target, initial_state, self._loss)
+            self.batch = Batch.of(x, target, initial_state, loss)
+            batch = self.batch._replace(loss=dataclasses.replace(self.batch.loss, regulariser=self._loss.regulariser))
             self._kept: list[tuple[ROperator | NetworkByAutograd, float]] = []
             self._rest: list[tuple[Batch, float]] = []
             spent = 0
@@ -134,10 +136,10 @@ class HessianProducts:
         with torch.inference_mode(False), torch.no_grad():
             rows = v.reshape(-1, self.size).double()
             total = torch.zeros_like(rows) if self._l2 is None else self._l2 * rows
-            directions = [self._free.directions(some, self._params) for some in rows.split(self._width)]
+            directions = [self._free.directions(some, self.params) for some in rows.split(self._width)]
             for operator, share in self._parts():
                 with torch.set_grad_enabled(self.by == "autograd"):
-                    products = [self._free.vectors(operator(d, self._part)) for d in directions]
+                    products = [self._free.vectors(operator(d, self.part)) for d in directions]
                 total += share * torch.cat(products).to(total)
             return total.view(v.shape)
 
@@ -149,13 +151,13 @@ class HessianProducts:
     def _operator(self, batch: Batch) -> ROperator | NetworkByAutograd:
         x, target, initial_state, loss = batch
         if self.by == "roperator":
-            return ROperator(self._network, self._params, x, target, loss, initial_state)
+            return ROperator(self.network, self.params, x, target, loss, initial_state)
         with torch.enable_grad():
-            return NetworkByAutograd(self._network, self._params, self._free.names, x, target, loss, initial_state)
+            return NetworkByAutograd(self.network, self.params, self._free.names, x, target, loss, initial_state)
 
     def _coefficients(self, l2: L2) -> Tensor:
         """The Hessian [P] of an L2, which is diagonal."""
-        like = {name: torch.full_like(p, l2.coefficients.get(name, 0.0)) for name, p in self._params.items()}
+        like = {name: torch.full_like(p, l2.coefficients.get(name, 0.0)) for name, p in self.params.items()}
         return self._free.gather(like).double()
 
 

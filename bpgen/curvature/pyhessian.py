@@ -9,10 +9,10 @@ further ones by deflation. What it does to its surroundings stays in here:
     it weights batches by size(0), which is T for time-major data          one batch, never a loader
     it defaults to CUDA                                                    cuda=False
     it warns of the leak above                                             silenced, that one warning only
-Its trace() ends after two probes where the trace is negative, and its density() calls torch.eig, which is gone: neither
-is used; `bpgen.curvature.trace` and `bpgen.curvature.density` are our own. It is imported only when used. It stops when
-the eigenvalue, not the vector, changes by less than `tol`: a residual of about √tol·|λ| is then usual, and its default
-1e-3 has left errors of 0.4 to 3 % on trained networks.
+    its trace() ends after two probes where the trace is negative          its stop is switched off: it takes all probes
+    its density() calls torch.eig, which is gone                           eigh in its place, inside that module only
+It is imported only when used. It stops when the eigenvalue, not the vector, changes by less than `tol`: a residual of
+about √tol·|λ| is then usual, and its default 1e-3 has left errors of 0.4 to 3 % on trained networks.
 
 Reference: Z. Yao, A. Gholami, K. Keutzer, M. W. Mahoney, PyHessian: Neural networks through the lens of the
 Hessian, IEEE Big Data (2020).
@@ -20,16 +20,20 @@ Hessian, IEEE Big Data (2020).
 
 from __future__ import annotations
 
+import math
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bpgen.curvature.block import Block, FreeEntries
 from bpgen.curvature.lanczos import Eigenpairs, Which
-from bpgen.curvature.products import Batch, HessianProducts
-from bpgen.errors import require
+from bpgen.curvature.products import Batch, HessianProducts, Products
+from bpgen.errors import BpgenError, require
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.streams import generator
@@ -132,11 +136,43 @@ class BlockModel(nn.Module):
         super().zero_grad(set_to_none)
 
 
+def model_of(operator: Products) -> BlockModel:
+    """What an operator is the Hessian of, for PyHessian to take its own products of.
+
+    Raises:
+        BpgenError: an operator of another kind, of a part of the Hessian, or not on the CPU.
+    """
+    if not isinstance(operator, HessianProducts) or operator.part != "hessian":
+        raise BpgenError("backend 'pyhessian' takes HessianProducts of the whole Hessian and nothing else.")
+    require(operator.batch.x.device.type == "cpu", "backend 'pyhessian' runs on the CPU only.")
+    return BlockModel(operator.network, operator.params, operator.batch, operator.block)
+
+
 def power_iteration(model: BlockModel, n: int, tol: float, max_iterations: int, seed: int) -> tuple[Tensor, Tensor]:
     """Eigenvalues [n] and vectors [n,P] in float64, with everything global put back afterwards."""
+    with _fenced(model, seed) as power:
+        values, vectors = power.eigenvalues(maxIter=max_iterations, tol=tol, top_n=n)
+    return torch.tensor(values, dtype=torch.float64), torch.stack([v[0].detach() for v in vectors]).double()
+
+
+def quadratic_forms(model: BlockModel, probes: int, seed: int) -> Tensor:
+    """vᵀ H v [probes] of random signs v, whose mean estimates the trace (Hutchinson), in float64."""
+    with _fenced(model, seed) as hutchinson:
+        return torch.tensor(hutchinson.trace(maxIter=probes, tol=-math.inf), dtype=torch.float64)
+
+
+def quadrature(model: BlockModel, steps: int, probes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Nodes, ascending, and weights [probes,steps] of its stochastic Lanczos quadrature, in float64."""
+    with _fenced(model, seed) as lanczos, _eig():
+        nodes, weights = lanczos.density(iter=steps, n_v=probes)
+    return torch.tensor(nodes, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+
+
+@contextmanager
+def _fenced(model: BlockModel, seed: int) -> Iterator[Any]:
+    """PyHessian on that model, with everything global put back afterwards."""
     from pyhessian import hessian
 
-    data = (model.batch.x, model.batch.target)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -145,6 +181,27 @@ def power_iteration(model: BlockModel, n: int, tol: float, max_iterations: int, 
     ):
         warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)
         torch.default_generator.manual_seed(generator(seed, "pyhessian").initial_seed())
-        power = hessian(model, model.criterion, data=data, cuda=False)
-        values, vectors = power.eigenvalues(maxIter=max_iterations, tol=tol, top_n=n)
-    return torch.tensor(values, dtype=torch.float64), torch.stack([v[0].detach() for v in vectors]).double()
+        try:
+            yield hessian(model, model.criterion, data=(model.batch.x, model.batch.target), cuda=False)
+        finally:
+            model.theta.grad = None
+
+
+@contextmanager
+def _eig() -> Iterator[None]:
+    """PyHessian's module sees a torch whose `eig` is that of symmetric matrices; nobody else does."""
+
+    class Torch:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+        def eig(self, T: Tensor, eigenvectors: bool) -> tuple[Tensor, Tensor]:
+            values, vectors = torch.linalg.eigh(T.double())
+            return torch.stack([values, torch.zeros_like(values)], dim=1), vectors
+
+    module: Any = sys.modules["pyhessian.hessian"]
+    module.torch = Torch()
+    try:
+        yield
+    finally:
+        module.torch = torch

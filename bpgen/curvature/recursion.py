@@ -88,40 +88,63 @@ def _number(gain: Gain) -> float:
     return gain.factor
 
 
-def forward_in_place(run: Trajectory, W: Tensor, drive: Tensor, s_0: Tensor | None, keep: bool) -> Tangent:
-    """The same; W and drive are already multiplied by C. `keep` the states as well, which h' may overwrite else."""
+def forward_in_place(
+    run: Trajectory, W: Tensor, dW: Tensor | None, drive: Tensor, s_0: Tensor | None, keep: bool, moved: int
+) -> Tangent:
+    """The same for a drive without W' h_{t-1}, where dW [V,N,N] is W'; W, dW and drive are already multiplied by C.
+
+    `keep` the states as well, which h' may overwrite else. Nothing changes before step `moved`.
+    """
     A, D = _number(run.local.A), run.local.D
     separate = A != 0 or keep
-    h = torch.empty_like(drive) if separate else drive
-    ss, hs, W = drive.unbind(0), h.unbind(0), W.mT.contiguous()
-    ss[0].zero_()
+    dh = torch.empty_like(drive) if separate else drive
+    ss, dhs, hs, W = drive.unbind(0), dh.unbind(0), run.h.unbind(0), W.mT
+    dh[:moved] = 0
     if s_0 is not None:
         ss[0].add_(s_0.squeeze(-2))
-    for t in range(run.n_steps + 1):
-        if t > 1 or (t == 1 and not run.from_rest):
-            ss[t].flatten(0, 1).addmm_(hs[t - 1].flatten(0, 1), W)
-        if t > 0 and A:
-            ss[t].add_(ss[t - 1], alpha=A)
+    for t in range(moved, run.n_steps + 1):
+        if t > 0 and dW is not None:
+            _add_product(ss[t], hs[t - 1], dW.mT)
+        if t > moved:
+            ss[t].flatten(0, 1).addmm_(dhs[t - 1].flatten(0, 1), W)
+            if A:
+                ss[t].add_(ss[t - 1], alpha=A)
         if separate:
-            hs[t].copy_(ss[t])
-        D.pull_into(hs[t], t)
-    return Tangent(drive.unsqueeze(-2), drive, h)
+            dhs[t].copy_(ss[t])
+        D.pull_into(dhs[t], t)
+    return Tangent(drive.unsqueeze(-2), drive, dh)
 
 
-def backward_in_place(run: Trajectory, W: Tensor, told: Tensor, bent_s: Tensor | None) -> Credit:
-    """The same; W, told and bent_s are already multiplied by C, and so are the states λ'_0 [1,V,B,1,N] returned."""
+def backward_in_place(
+    run: Trajectory, W: Tensor, told: Tensor, bent_s: Tensor | None, needed: int, dW: Tensor | None, c: Tensor | None
+) -> Credit:
+    """The same for `told` without W'ᵀ c_{t+1}, down to step `needed` only; entries before it mean nothing.
+
+    dW [V,N,N] is W' and c [T+1,1,B,N] the credit of the base pass, or None; W, dW, told and bent_s are already
+    multiplied by C, and so are the states λ'_0 [1,V,B,1,N] returned.
+    """
     A, D = _number(run.local.A), run.local.D
     rows = told.unbind(0)
-    for t in range(run.n_steps, 0 if run.from_rest else -1, -1):
+    for t in range(run.n_steps, needed - 1, -1):
         row = rows[t]
         if t < run.n_steps:
             row.flatten(0, 1).addmm_(rows[t + 1].flatten(0, 1), W)
+            if dW is not None and c is not None:
+                _add_product(row, c[t + 1, 0], dW)
         D.pull_into(row, t)
         if bent_s is not None:
             row.add_(bent_s[t].squeeze(-2))
         if t < run.n_steps and A:
             row.add_(rows[t + 1], alpha=A)
     return Credit(told, told[:1].unsqueeze(-2), told)
+
+
+def _add_product(rows: Tensor, by: Tensor, matrices: Tensor) -> None:
+    """rows [V,B,m] += by [B,n] times each of V matrices [V,n,m], at a time when the rows are still in the cache."""
+    if len(rows) == 1:
+        rows[0].addmm_(by, matrices[0])
+    else:
+        rows.baddbmm_(by.expand(len(rows), *by.shape), matrices)
 
 
 def _push(gain: Gain, u: Tensor, t: int) -> Tensor:

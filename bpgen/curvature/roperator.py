@@ -69,10 +69,12 @@ class ROperator:
         loss: Loss,
         initial_state: Tensor | None = None,
     ) -> None:
-        self._loss, self._target, self._kappa = loss, target, network.kappa
+        self._loss, self._kappa = loss, network.kappa
         self._activity = None if loss.activity is None else replace(loss.activity, target=0.0)  # its gradient is linear
         self._run = run = network.run(params, x, when=loss.when, initial_state=initial_state)
         self._learned_start = "initial_state" in params and initial_state is None
+        active = (run.h[:-1] != 0).flatten(1).any(1).nonzero()
+        self._seen = 1 + int(active[0]) if len(active) else run.n_steps + 1  # the first step that sees an activity
         self._scale = scale_of(run)
         self._W, self._W_out = run.params["W_rec"], run.params["W_out"]
         if self._scale is not None:
@@ -85,7 +87,7 @@ class ROperator:
         if loss.activity is not None:
             told[1:].add_(loss.activity.gradient(run.h).unsqueeze(1), alpha=self._scale or 1.0)
         if is_straight(network.neuron) and self._scale is not None:
-            self._c = backward_in_place(run, self._W, told, None).currents
+            self._c = backward_in_place(run, self._W, told, None, 0, None, None).currents
             return
         credit = backward(run, run.params["W_rec"], told / (self._scale or 1), None, None)
         self._c = credit.currents  # c [T+1,1,B,K·N]
@@ -127,30 +129,35 @@ class ROperator:
         gains = [g.jacobian for g in (self._run.local.A, self._run.local.C, self._run.local.D) if isinstance(g, Dense)]
         return sum(t.nbytes for t in (self._run.h, self._run.states, self._c, *bends, *gains))
 
+    def _first(self, d: Mapping[str, Tensor]) -> int:
+        """The first step that these weights act at, and so the last one that their credit is asked of."""
+        if self._learned_start and "initial_state" in d:
+            return 0
+        return 1 if "W_in" in d or "b_rec" in d else self._seen if "W_rec" in d else self._run.n_steps + 1
+
     def _forward(self, d: Mapping[str, Tensor], V: int) -> Tangent:
         """(1) and (2)."""
         run, scale = self._run, self._scale or 1.0
         T, B = run.x.shape[:2]
-        drive = self._W.new_empty(T + 1, V, B, self._W.shape[0])
-        first = 2 if run.from_rest else 1  # the first step that sees an activity
+        drive, dW = self._W.new_zeros(T + 1, V, B, self._W.shape[0]), None
         if "W_rec" in d:
-            drive[:first] = 0
-            _times(run.h[first - 1 : -1].unsqueeze(1), scale * d["W_rec"], drive[first:])
-        else:
-            drive.zero_()
+            dW = scale * d["W_rec"]
         if "W_in" in d:
             drive[1:] += _times(run.x.unsqueeze(1), scale * d["W_in"])
         if "b_rec" in d:
             drive[1:] += scale * d["b_rec"].unsqueeze(1)
         s_0 = d["initial_state"].unsqueeze(1) if self._learned_start and "initial_state" in d else None
-        if self._scale is None:
-            return forward(run, self._W, drive, s_0)
-        return forward_in_place(run, self._W, drive, s_0, keep=self._g is not None)
+        if self._scale is not None:
+            return forward_in_place(run, self._W, dW, drive, s_0, self._g is not None, self._first(d))
+        if dW is not None:
+            drive[1:] += _times(run.h[:-1].unsqueeze(1), dW)
+        return forward(run, self._W, drive, s_0)
 
     def _backward(self, d: Mapping[str, Tensor], dq: Tensor, tangent: Tangent, part: Part) -> Credit:
         """(4), with the sources of that part."""
         run, scale, bent_s, bent_I, residual = self._run, self._scale or 1.0, None, None, part != "gauss_newton"
-        told = self._told(dq, d["W_rec"] if residual and "W_rec" in d else None)
+        dW = d["W_rec"] if residual and "W_rec" in d else None
+        told = self._told(dq)
         if self._activity is not None and part != "residual":
             for v, h in enumerate(tangent.h.unbind(1)):
                 told[1:, v].add_(self._activity.gradient(h), alpha=scale)
@@ -162,20 +169,17 @@ class ROperator:
             bent_s = torch.zeros_like(tangent.states) if bent_s is None else bent_s
             bent_s[:-1] += bent[..., :n, :]
             bent_I = bent[..., n:, :]
-        if self._scale is None:
-            return backward(run, self._W, told, bent_s, bent_I)
-        return backward_in_place(run, self._W, told, bent_s)
+        if self._scale is not None:
+            dW = None if dW is None else scale * dW
+            return backward_in_place(run, self._W, told, bent_s, self._first(d), dW, self._c)
+        if dW is not None:
+            told[:-1] += _times(self._c[1:], dW.mT)
+        return backward(run, self._W, told, bent_s, bent_I)
 
-    def _told(self, dq: Tensor, dW: Tensor | None = None) -> Tensor:
-        """C (q'_t + W_rec'ᵀ c_{t+1}) [T+1,V,B,N] of q' [L,V,B,N] at the last L steps; C = 1 outside the fast path."""
-        scale = self._scale or 1.0
-        told = dq.new_empty(self._run.n_steps + 1, *dq.shape[1:])
-        if dW is None:
-            told.zero_()
-        else:
-            told[-1] = 0
-            _times(self._c[1:], scale * dW.mT, told[:-1])
-        told[-len(dq) :].add_(dq, alpha=scale)
+    def _told(self, dq: Tensor) -> Tensor:
+        """C q'_t [T+1,V,B,N] of q' [L,V,B,N] at the last L steps; C = 1 outside the fast path."""
+        told = dq.new_zeros(self._run.n_steps + 1, *dq.shape[1:])
+        told[-len(dq) :].add_(dq, alpha=self._scale or 1.0)
         return told
 
     def _back(self, error: Tensor, W_out: Tensor) -> Tensor:
@@ -183,27 +187,23 @@ class ROperator:
         return filtered_back(error, self._kappa, self._run.n_steps) @ W_out
 
     def _loss_hessian(self, dy: Tensor) -> Tensor:
-        """e' = (∂²ℓ/∂y²) y', [L,V,B,O], by forward mode through e(y)."""
-        y, last = self._run.outputs, self._loss.when == "last"
-
-        def error(y: Tensor) -> Tensor:
-            return self._loss.data_and_error(y, self._target)[1]
-
-        columns = [torch.func.jvp(error, (y,), (v[0] if last else v,))[1] for v in dy.unbind(1)]
-        return torch.stack([c.unsqueeze(0) for c in columns] if last else columns, dim=1)
+        """e' = (∂²ℓ/∂y²) y', [L,V,B,O]."""
+        if self._loss.when == "last":
+            return self._loss.error_along(self._run.outputs, dy[0]).unsqueeze(0)
+        return self._loss.error_along(self._run.outputs, dy.transpose(0, 1)).transpose(0, 1)
 
     def _products(
         self, d: Mapping[str, Tensor], dh: Tensor, credit: Credit, de: Tensor, r: Tensor, dr: Tensor, residual: bool
     ) -> dict[str, Tensor]:
         """(5)."""
-        run, dc = self._run, credit.currents
-        first = 2 if run.from_rest else 1
+        run, dc, seen = self._run, credit.currents, self._seen
+        after = 1 + self._first(d)  # the first step that sees a changed activity
         H: dict[str, Tensor] = {}
         for name in d:
             if name == "W_rec":
-                H[name] = _outer(dc[first:], run.h[first - 1 : -1].unsqueeze(1))
+                H[name] = _outer(dc[seen:], run.h[seen - 1 : -1].unsqueeze(1))
                 if residual:
-                    H[name] = H[name] + _outer(self._c[first:], dh[first - 1 : -1])
+                    H[name] = H[name] + _outer(self._c[after:], dh[after - 1 : -1])
             elif name == "W_in":
                 H[name] = _outer(dc[1:], run.x.unsqueeze(1))
             elif name == "b_rec":
@@ -219,12 +219,9 @@ class ROperator:
         return H
 
 
-def _times(pre: Tensor, W: Tensor, out: Tensor | None = None) -> Tensor:
-    """W pre: [L,V,B,m] of pre [L,1,B,n] and W [V,m,n]; into `out` where given, which is one product for V = 1."""
-    if len(W) > 1 or pre.shape[1] > 1:
-        return torch.matmul(pre, W.mT) if out is None else out.copy_(torch.matmul(pre, W.mT))
-    flat = None if out is None else out.flatten(0, 2)
-    return torch.mm(pre.flatten(0, 2), W[0].mT, out=flat).unflatten(0, pre.shape[:-1])
+def _times(pre: Tensor, W: Tensor) -> Tensor:
+    """W pre: [L,V,B,m] of pre [L,1,B,n] and W [V,m,n]."""
+    return torch.matmul(pre, W.mT) if len(W) > 1 else pre @ W[0].mT
 
 
 def _outer(post: Tensor, pre: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from bpgen.curvature.products import Products, several
-from bpgen.errors import require
+from bpgen.errors import require, unknown
 from bpgen.streams import generator
 
 
@@ -42,7 +43,14 @@ class Trace:
     products_by: str
 
 
-def trace(operator: Products, products: int = 60, confidence: float = 0.95, seed: int = 0) -> Trace:
+def trace(
+    operator: Products,
+    products: int = 60,
+    confidence: float = 0.95,
+    seed: int = 0,
+    *,
+    backend: Literal["ours", "pyhessian"] = "ours",
+) -> Trace:
     """Equation (1) with a third of the products for each of H S, H Q and the random rest.
 
     Args:
@@ -50,15 +58,26 @@ def trace(operator: Products, products: int = 60, confidence: float = 0.95, seed
         products: how many may be taken, at least 6; fewer are where P is small.
         confidence: of the interval, in (0, 1).
         seed: of the random signs.
+        backend: "ours", or "pyhessian" as an independent check: Hutchinson's estimator on products of its own, so that
+            the exact part is zero and the interval wide. Only for `HessianProducts`.
 
     Raises:
-        BpgenError: a number outside its range.
+        BpgenError: a number outside its range, or an operator that the backend does not know.
     """
     require(products >= 6, f"products must be at least 6, got {products}.")
     require(0 < confidence < 1, f"confidence must be in (0, 1), got {confidence}.")
     from scipy.stats import t as student  # not needed for anything else
 
     began, P = time.perf_counter(), operator.size
+    if backend == "pyhessian":
+        from bpgen.curvature.pyhessian import model_of, quadratic_forms
+
+        each = quadratic_forms(model_of(operator), products, seed)
+        half = float(student.ppf(0.5 + confidence / 2, products - 1)) * each.std().item() / products**0.5
+        value, seconds = each.mean().item(), time.perf_counter() - began
+        return Trace(value, value - half, value + half, confidence, 0.0, P, products, seconds, seed, "autograd")
+    if backend != "ours":
+        raise unknown("backend", backend, ("ours", "pyhessian"))
     random = generator(seed, "trace")
     s = min(products // 3, P)
     n = products - 2 * s
@@ -77,7 +96,7 @@ def trace(operator: Products, products: int = 60, confidence: float = 0.95, seed
         g = g - (g @ Q.T) @ Q
         rest = (g * several(operator, g)).sum(1)
         taken += n
-    half = student.ppf(0.5 + confidence / 2, n - 1) * rest.std().item() / n**0.5
+    half = float(student.ppf(0.5 + confidence / 2, n - 1)) * rest.std().item() / n**0.5
     value = exact + rest.mean().item()
     seconds, by = time.perf_counter() - began, getattr(operator, "by", "given")
     return Trace(value, value - half, value + half, confidence, exact, P, taken, seconds, seed, by)

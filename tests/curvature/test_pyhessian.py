@@ -5,16 +5,19 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 import bpgen
-from bpgen.curvature import SharpnessResult
-from bpgen.curvature.pyhessian import pyhessian
-from bpgen.losses import Activity
+from bpgen.curvature import HessianProducts, SharpnessResult, density, trace
+from bpgen.curvature.pyhessian import model_of, pyhessian
+from bpgen.errors import BpgenError
+from bpgen.losses import L2, Activity
 from bpgen.neurons import Leaky
 from tests.curvature.dense import BLOCKS, dense_hessian, objective, spectrum
+from tests.curvature.matrices import Matrix
 from tests.oracles import Problem, problem
 
 STRICT = {"tol": 1e-6, "max_products": 1000, "backend": "pyhessian"}
@@ -144,6 +147,74 @@ def test_fence_time_major_batches_are_weighted_by_samples():
     parts = [spectrum(p.part(s), "W_rec") for s in (slice(0, 2), slice(2, 3))]
     assert sharpness(p, definition="magnitude").eigenvalues.item() == pytest.approx(exact, rel=1e-4)
     assert all(abs(part[part.abs().argmax()].item() / exact - 1) > 0.05 for part in parts)
+
+
+def negative_trace() -> tuple[HessianProducts, torch.Tensor]:
+    p = mostly_negative()
+    H = dense_hessian(p, "W_rec")
+    assert H.trace() < 0
+    return HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), "W_rec", p.s_0), H
+
+
+def raw(operator: HessianProducts):
+    """PyHessian without a fence, on a model of ours."""
+    from pyhessian import hessian
+
+    model = model_of(operator)
+    return hessian(model, model.criterion, data=(model.batch.x, model.batch.target), cuda=False)
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_fence_a_negative_trace_is_not_cut_off_after_two_probes():
+    operator, H = negative_trace()
+    assert len(raw(operator).trace(maxIter=300, tol=1e-3)) == 2
+    got = trace(operator, 300, backend="pyhessian")
+    assert got.products == 300
+    assert got.low < H.trace().item() < got.high
+    assert got.high - got.low < 0.6 * abs(H.trace().item())
+    assert trace(operator).low - 1e-9 < got.high
+    assert got.products_by == "autograd"
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_fence_density_works_without_torch_eig_and_nobody_else_is_given_one():
+    operator, H = negative_trace()
+    with pytest.raises((AttributeError, RuntimeError)):
+        raw(operator).density(iter=3)
+    torch.manual_seed(1)
+    state, before = torch.get_rng_state(), getattr(torch, "eig", None)
+    got = density(operator, 20, 20, backend="pyhessian")
+    assert getattr(torch, "eig", None) is before
+    assert sys.modules["pyhessian.hessian"].torch is torch
+    assert torch.equal(torch.get_rng_state(), state)
+    exact = torch.linalg.eigvalsh(H)
+    torch.testing.assert_close(got.weights.sum(1), torch.ones(20, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert got.nodes.min().item() == pytest.approx(exact[0].item(), rel=1e-3)
+    assert got.nodes.max().item() == pytest.approx(exact[-1].item(), rel=1e-3)
+    for q in (1, 2):
+        mean, error = got.moment(q)
+        assert abs(mean - (exact**q).mean().item()) < 4 * error
+    ours = density(operator, 20, 20)
+    assert abs(ours.count(0)[0] - got.count(0)[0]) < 4 * (ours.count(0)[1] + got.count(0)[1])
+
+
+def test_fence_trace_and_density_know_their_operators():
+    p = generic()
+    part = HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), part="residual")
+    for operator in (part, Matrix(torch.eye(8, dtype=torch.float64))):
+        for measure in (trace, density):
+            with pytest.raises(BpgenError, match="takes HessianProducts of the whole Hessian"):
+                measure(operator, backend="pyhessian")
+            with pytest.raises(BpgenError, match="unknown backend 'theirs'"):
+                measure(operator, backend="theirs")
+
+
+def test_fence_trace_and_density_contain_the_regularisers():
+    p = generic()
+    plain, l2 = objective(p), replace(objective(p), regulariser=L2.of(0.5))
+    operators = [HessianProducts(p.network, p.network.params(), p.x, p.target, loss, "W_rec") for loss in (plain, l2)]
+    bare, shifted = (density(o, 2, 8, backend="pyhessian") for o in operators)
+    torch.testing.assert_close(shifted.nodes, bare.nodes + 0.5, rtol=1e-4, atol=1e-5)
 
 
 def test_fence_runs_on_the_cpu(monkeypatch):

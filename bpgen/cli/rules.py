@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import re
@@ -25,8 +26,9 @@ def run(argv: list[str]) -> int:
     parser = Parser(prog="bpgen rules", description=_DESCRIPTION)
     parser.add_argument("name", nargs="?", help="print this rule's equations, options and traits")
     parser.add_argument("--traits", action="store_true", help="print a table of all rules with their traits")
-    parser.add_argument("--json", action="store_true", help="print the traits as JSON")
-    parser.add_argument("--markdown", action="store_true", help="print the traits as a Markdown table")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    form.add_argument("--markdown", action="store_true", help="print the traits as a Markdown table")
     options = parser.parse_args(argv)
     if options.name:
         return _describe(options.name, options.json)
@@ -34,7 +36,7 @@ def run(argv: list[str]) -> int:
 
     from bpgen.rules.api import list_rules
 
-    with warnings.catch_warnings(record=True) as broken:
+    with warnings.catch_warnings(record=True) as broken, contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("always")
         table = {name: asdict(traits) for name, traits in list_rules().items()}
     for warning in broken:
@@ -92,7 +94,8 @@ def _table(rows: dict[str, dict[str, str]], between: str, before: str, after: st
 def _describe(name: str, as_json: bool) -> int:
     """Everything about one rule: what it is and its equations, its options, its traits."""
     plugin = find("rule", name)
-    cls = plugin.load()
+    with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints at import is not part of the answer
+        cls = plugin.load()
     traits = asdict(cls.traits)  # type: ignore[attr-defined]
     module = inspect.getdoc(sys.modules[cls.__module__]) or "(its module has no docstring)"
     options = [

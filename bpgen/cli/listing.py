@@ -12,7 +12,6 @@ from typing import Any
 from bpgen.errors import BpgenError
 from bpgen.registry import Kind, find, plugins
 
-
 CODES = "exit codes: 0 done, 2 bad input, 130 interrupted."
 WIDTH = 110  # of all help texts, those of `bpgen fit` included
 

@@ -16,7 +16,9 @@ Run a plan: every condition of its scientific axes with every seed, each run an 
 folder, nuisance parameters re-tuned per condition on validation data. The same command continues a stopped study: what
 has finished is not run again. Ends with one tidy table, figures and a report."""
 
-RUNS_CODES = "exit codes: 0 done (runs that failed or diverged are in the report), 2 bad input, 3 no run finished, 130 interrupted."
+RUNS_CODES = (
+    "exit codes: 0 done (what failed or diverged is in the report), 2 bad input, 3 no run finished, 130 interrupted."
+)
 
 
 def run(argv: list[str]) -> int:

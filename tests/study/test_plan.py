@@ -94,7 +94,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["study", "none.yaml"], "there is no plan file none.yaml"),
         (["study", "liu2022", "--jobs", "0"], "--jobs must be positive"),
         (["study", "liu2022", "--set", "seeds"], "--set needs key=value"),
-        (["study", "liu2022", "--set", "seeds=x"], "seeds must be a number of seeds"),
+        (["study", "liu2022", "--set", "seeds=x"], "seeds must be a positive number of seeds"),
         (["compare", "--rules", "bptt,bptt"], "names a rule twice"),
         (["compare", "--rules", "bptt,rfol"], "Did you mean 'rflo'?"),
         (["compare", "--seeds", "0"], "--seeds must be positive"),

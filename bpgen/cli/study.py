@@ -17,7 +17,7 @@ folder, nuisance parameters re-tuned per condition on validation data. The same 
 has finished is not run again. Ends with one tidy table, figures and a report."""
 
 RUNS_CODES = (
-    "exit codes: 0 done (what failed or diverged is in the report), 2 bad input, 3 no run finished, 130 interrupted."
+    "exit codes: 0 done (failed and diverged runs: see the report), 2 bad input, 3 no run finished, 130 interrupted."
 )
 
 

@@ -97,8 +97,8 @@ def _verdicts(verdicts: Sequence[Verdict], done: Done) -> list[str]:
         "many would decide with 80 % probability if the present estimate were the truth; a rough guide.",
         "",
         f"{_curvature_of(done)} The bounds 2/η and 2/(ηρ) are those of plain gradient descent and of all weights; the "
-        "curvature of a block such as W_rec is never above that of all weights: above its bound it is a violation, below "
-        "it is only compatible with the theorem.",
+        "curvature of a block such as W_rec is at most that of all weights: above its bound it is a violation, "
+        "below it is only compatible with the theorem.",
         "",
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _LINES: dict[str, dict[str, Any]] = {
     "train": {"color": "#000000", "ls": "-"},
@@ -34,6 +35,9 @@ def loss(ax: Axes, table: pd.DataFrame) -> None:
     for split, style in _LINES.items():
         _line(ax, table, f"{split}/loss", label=_NAMES[split], **style)
     ax.set(xlabel="training step", ylabel="loss (nats or ½·error²)", title="Loss without regulariser", yscale="log")
+    low, high = ax.get_ylim()
+    if high < 10 * low:  # less than a decade reads better with plain numbers on a linear axis
+        ax.set_yscale("linear")
     ax.legend(frameon=False)
 
 
@@ -117,16 +121,23 @@ PANELS: dict[str, Callable[[Axes, pd.DataFrame], None]] = {
 
 
 def run_figures(table: pd.DataFrame, title: str) -> dict[str, Figure]:
-    """All pictures of a run by name: an overview of four panels, and every panel alone."""
+    """All pictures of a run by name: an overview of the four main panels, and every panel alone.
+
+    What was not measured is left out.
+    """
     first = "performance" if _has_accuracy(table) else "loss"
     stable = any(column.startswith("stability/") for column in table)
     curvature = "stability" if stable and not _has(table, "sharpness/lambda_max") else "sharpness"
-    figures = {"overview": _sheet(table, title, (first, "gap", curvature, "alignment"), (10, 7))}
-    for name in PANELS:
-        if (name == "performance" and first != name) or (name == "stability" and not stable):
-            continue
-        figures[name] = _sheet(table, title, (name,), (5.5, 4))
-    return figures
+    measured = {
+        "performance": first == "performance",
+        "sharpness": any(_has(table, f"{name}/lambda_max") for name in ("sharpness", "sharpness/surrogate")),
+        "alignment": _has(table, "alignment/cosine"),
+        "stability": stable,
+    }
+    shown = [name for name in PANELS if measured.get(name, True)]
+    overview = [name for name in (first, "gap", curvature, "alignment") if name in shown]
+    figures = {"overview": _sheet(table, title, overview, (10, 7 if len(overview) > 2 else 3.8))}
+    return figures | {name: _sheet(table, title, (name,), (5.5, 4)) for name in shown}
 
 
 def _has_accuracy(table: pd.DataFrame) -> bool:
@@ -136,8 +147,11 @@ def _has_accuracy(table: pd.DataFrame) -> bool:
 def _sheet(table: pd.DataFrame, title: str, names: Sequence[str], size: tuple[float, float]) -> Figure:
     figure = Figure(figsize=size, layout="constrained", dpi=130)
     axes: Any = figure.subplots(-(-len(names) // 2), min(2, len(names)), squeeze=False)
-    for ax, name in zip(axes.flat, names, strict=True):
+    for spare in axes.flat[len(names) :]:
+        spare.remove()
+    for ax, name in zip(axes.flat, names, strict=False):
         PANELS[name](ax, table)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
         ax.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize="medium")
     return figure

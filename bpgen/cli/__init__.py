@@ -43,7 +43,7 @@ options:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 bad input, 3 diverged, 130 interrupted."""
+    """Run a command and return its exit code: 0 done, 1 a check failed, 2 bad input, 3 diverged, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         return _dispatch(argv)

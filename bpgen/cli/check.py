@@ -6,6 +6,7 @@ import json
 import textwrap
 
 from bpgen.cli.listing import Parser
+from bpgen.errors import BpgenError, require
 
 _SIGNS = {"pass": "ok", "fail": "FAIL", "declared": "declared", "skipped": "-"}
 
@@ -17,7 +18,7 @@ def run(argv: list[str]) -> int:
         description="Hold a learning rule to the contract of bpgen and to what its own traits claim: one small check "
         "per property, in seconds. Works for a rule of yours as soon as its package is installed. In a test of yours: "
         "@pytest.mark.parametrize('check', bpgen.conformance.checks(NAME), ids=str).",
-        epilog="exit codes: 0 nothing failed, 1 something did, 2 there is no such rule, or it cannot be imported.",
+        codes="exit codes: 0 nothing failed, 1 something did, 2 bad input, 130 interrupted.",
     )
     parser.add_argument("name", help="a rule as listed by `bpgen rules`")
     parser.add_argument(
@@ -32,7 +33,15 @@ def run(argv: list[str]) -> int:
     from bpgen.rules.conformance import plan
 
     torch.set_num_threads(1)  # matrices of five neurons: a second thread only costs time
-    checks = plan(options.name, **dict(_option(text) for text in options.options))
+    given = dict(_option(text) for text in options.options)
+    try:
+        checks = plan(options.name, **given)
+    except (TypeError, ValueError) as error:  # what a constructor raises at an option it cannot take
+        what = " ".join(options.options) or "its defaults"
+        raise BpgenError(
+            f"{options.name} cannot be built with {what}: {type(error).__name__}: {error}. "
+            f"See `bpgen rules {options.name}` for its options."
+        ) from error
     rows, seconds = [], 0.0
     for check in checks:
         outcome = check.run()
@@ -57,8 +66,6 @@ def run(argv: list[str]) -> int:
 def _option(text: str) -> tuple[str, object]:
     """`window=3` -> ("window", 3)."""
     import yaml
-
-    from bpgen.errors import require
 
     name, equals, value = text.partition("=")
     require(bool(equals), f"an option of the rule is written OPTION=VALUE, got {text!r}. See `bpgen check --help`.")

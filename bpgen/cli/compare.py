@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bpgen.cli.listing import Parser
-from bpgen.cli.study import add_options, carry_out, command, exit_code
+from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code
 from bpgen.errors import require
 
 _SAYS = """\
@@ -22,7 +22,7 @@ SHORT = {
 
 def run(argv: list[str]) -> int:
     """Run the command."""
-    parser = Parser(prog="bpgen compare", description=_SAYS)
+    parser = Parser(prog="bpgen compare", description=_SAYS, codes=RUNS_CODES)
     parser.add_argument("--rules", default="bptt,three_factor,rflo", help="rules, the reference first, with commas")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... of every rule (default: 5)")
     add_options(parser)

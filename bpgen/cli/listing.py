@@ -4,17 +4,55 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from typing import Any
 
 from bpgen.errors import BpgenError
 from bpgen.registry import Kind, plugins
 
+CODES = "exit codes: 0 done, 2 bad input, 130 interrupted."
+WIDTH = 110  # of all help texts, those of `bpgen fit` included
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help of our width; descriptions are filled, what follows them is printed as it is written."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=WIDTH)
+
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours."""
+    """An argument parser whose help and errors are like those of `bpgen fit`.
+
+    Words of an option may be joined by hyphens or underscores.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        codes = options.pop("codes", CODES)
+        filled = textwrap.fill(" ".join(options.pop("description", "").split()), WIDTH)
+        epilog = options.pop("epilog", "").rstrip("\n")
+        epilog = "\n\n".join(part for part in (epilog, codes) if part)
+        super().__init__(
+            description=filled, epilog=epilog, formatter_class=_Help, add_help=False, allow_abbrev=False, **options
+        )
+        self.add_argument("-h", "--help", action="help", help="this text")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As the base class, after the spelling of options."""
+        known = {_plain(option): option for option in self._option_string_actions}
+        spelled = []
+        for token in sys.argv[1:] if args is None else args:
+            name, equals, value = token.partition("=")
+            own = known.get(_plain(name), name) if name.startswith("--") and len(name) > 2 else name
+            spelled.append(own + equals + value)
+        return super().parse_known_args(spelled, namespace)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise instead of exiting."""
         raise BpgenError(f"{message}. See `{self.prog} --help`.")
+
+
+def _plain(option: str) -> str:
+    return option.replace("-", "_")
 
 
 def table(kind: Kind) -> str:

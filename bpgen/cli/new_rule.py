@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import keyword
 import re
 from importlib.resources import files
@@ -38,7 +37,6 @@ def run(argv: list[str]) -> int:
     styles = "\n".join(f"  {style:<10}{text}" for style, text in STYLES.items())
     parser = Parser(
         prog="bpgen new-rule",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Write a complete package with a learning rule of your own into a new folder named after it: the\n"
         "rule (a worked example that trains and passes its tests), a pyproject.toml that announces it, tests, README.",
         epilog=f"three ways to write a rule, each with an example that works as it is:\n{_wrapped(styles)}",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +19,10 @@ _SHOWN = (
     ("gap (train - test accuracy)", "gap/accuracy", "{:+.1%}"),
     ("gap, noisy inputs", "gap_noisy/accuracy", "{:+.1%}"),
     ("training loss", "train/loss", "{:.4g}"),
+    ("test loss", "test/loss", "{:.4g}"),
+    ("test loss, noisy inputs", "test_noisy/loss", "{:.4g}"),
+    ("gap (test - train loss)", "gap/loss", "{:+.3g}"),
+    ("gap in loss, noisy inputs", "gap_noisy/loss", "{:+.3g}"),
     ("sharpness λ_max", "sharpness/lambda_max", "{:.4g}"),
     ("sharpness λ_max, surrogate network", "sharpness/surrogate/lambda_max", "{:.4g}"),
     ("alignment with BPTT, cosine", "alignment/cosine", "{:.3f}"),
@@ -31,11 +37,15 @@ def report(outcome: Outcome) -> int:
     if rows:
         table = Table(title=f"{outcome.folder.path.name}: {outcome.status}", title_justify="left")
         table.add_column("")
-        table.add_column("start", justify="right")
-        table.add_column("end", justify="right")
+        ends = {f"step {row['step']:.0f}": row for row in (rows[0], rows[-1])}  # one column where nothing followed
+        for step in ends:
+            table.add_column(step, justify="right")
+        accurate = any(_measured(row, "train/accuracy") for row in rows)
         for label, key, form in _SHOWN:
-            if key in rows[-1]:
-                table.add_row(label, form.format(rows[0].get(key, float("nan"))), form.format(rows[-1][key]))
+            if accurate and key.endswith("/loss") and key != "train/loss":
+                continue  # of a task with an accuracy, the losses are in metrics.csv
+            if any(_measured(row, key) for row in ends.values()):
+                table.add_row(label, *(form.format(row[key]) if _measured(row, key) else "" for row in ends.values()))
         console.print(table)
     path, config = outcome.folder.path, outcome.folder.config()
     seconds = outcome.folder.summary()["seconds"]
@@ -52,3 +62,7 @@ def report(outcome: Outcome) -> int:
         again = shlex.quote(str(path / "config.yaml"))
         console.print(f"next      the same under another rule: bpgen fit --config {again} --rule {other}")
     return outcome.exit_code
+
+
+def _measured(row: Mapping[str, float], key: str) -> bool:
+    return not math.isnan(row.get(key, math.nan))

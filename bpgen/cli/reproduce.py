@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bpgen.cli.listing import Parser
-from bpgen.cli.study import add_options, carry_out, exit_code, shipped_plans
+from bpgen.cli.study import RUNS_CODES, add_options, carry_out, exit_code, shipped_plans
 from bpgen.errors import require, unknown
 
 _SAYS = """\
@@ -26,7 +26,7 @@ PAPERS = {
 
 def run(argv: list[str]) -> int:
     """Run the command."""
-    parser = Parser(prog="bpgen reproduce", description=_SAYS)
+    parser = Parser(prog="bpgen reproduce", description=_SAYS, codes=RUNS_CODES)
     parser.add_argument("paper", help=f"which paper: {', '.join(PAPERS)}")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import asdict
@@ -22,8 +23,9 @@ def run(argv: list[str]) -> int:
     parser = Parser(prog="bpgen rules", description=_DESCRIPTION)
     parser.add_argument("name", nargs="?", help="print this rule's equations, options and traits")
     parser.add_argument("--traits", action="store_true", help="print a table of all rules with their traits")
-    parser.add_argument("--json", action="store_true", help="print the traits as JSON")
-    parser.add_argument("--markdown", action="store_true", help="print the traits as a Markdown table")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    form.add_argument("--markdown", action="store_true", help="print the traits as a Markdown table")
     options = parser.parse_args(argv)
     if options.name:
         print(_described(options.name, options.json))
@@ -35,7 +37,7 @@ def run(argv: list[str]) -> int:
 
     from bpgen.rules.api import list_rules
 
-    with warnings.catch_warnings(record=True) as broken:
+    with warnings.catch_warnings(record=True) as broken, contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("always")
         rules = {name: asdict(traits) for name, traits in list_rules().items()}
     for warning in broken:
@@ -94,7 +96,8 @@ def _table(rows: dict[str, dict[str, str]], between: str, before: str, after: st
 def _described(name: str, as_json: bool) -> str:
     """Everything about one rule: what it is and its equations, its options, its traits."""
     plugin = find("rule", name)
-    cls = plugin.load()
+    with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints at import is not part of the answer
+        cls = plugin.load()
     traits = asdict(cls.traits)  # type: ignore[attr-defined]
     if as_json:
         options = [option.plain() for option in options_of(cls)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -20,7 +19,7 @@ examples:
   bpgen sharpness runs/digits-rflo-seed0 --measures --json
 
 The Hessian is that of the true loss, whatever the rule; of the surrogate network where neurons spike. Its subset of the
-training data is the one that the run measured on. exit codes: 0 done, 2 bad input.
+training data is the one that the run measured on.
 """
 
 
@@ -30,7 +29,6 @@ def parser() -> Parser:
         prog="bpgen sharpness",
         description="Leading Hessian eigenvalues of saved networks with their residuals, and further measures.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = options.add_argument
     add("run", metavar="RUN|CHECKPOINT", help="a run's folder, or one file of its weights/")

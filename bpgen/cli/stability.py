@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ examples:
 
 A fixed point of the rule is stable if |1 - η μ| < 1 for every eigenvalue μ of its Jacobian Dĝ; for BPTT that is
 λ_1 < 2/η, in the setting of the theorem of Liu et al. 2022 λ_1 < 2/(η ρ). See `bpgen.stability`.
-exit codes: 0 done, 2 bad input.
 """
 _SHOWN = {
     "lambda_max": "λ_1",
@@ -42,7 +40,6 @@ def parser() -> Parser:
         prog="bpgen stability",
         description="Eigenvalues of a rule's own update around saved networks, against the bounds 2/η and 2/(ηρ).",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = options.add_argument
     add("run", metavar="RUN|CHECKPOINT", help="a run's folder, or one file of its weights/")

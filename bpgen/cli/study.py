@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from bpgen.cli.listing import Parser
-from bpgen.errors import BpgenError, require, unknown
+from bpgen.errors import require, unknown
 
 _SAYS = """\
 Run a plan: every condition of its scientific axes with every seed, each run an ordinary `bpgen fit` with its own
 folder, nuisance parameters re-tuned per condition on validation data. The same command continues a stopped study: what
 has finished is not run again. Ends with one tidy table, figures and a report."""
 
+RUNS_CODES = (
+    "exit codes: 0 done (failed and diverged runs: see the report), 2 bad input, 3 no run finished, 130 interrupted."
+)
+
 
 def run(argv: list[str]) -> int:
     """Run the command."""
-    parser = Parser(prog="bpgen study", description=_SAYS)
+    parser = Parser(prog="bpgen study", description=_SAYS, codes=RUNS_CODES)
     parser.add_argument("plan", help="a shipped plan by name, or the path of a YAML file")
     add_options(parser)
     options = parser.parse_args(argv)
@@ -68,6 +72,7 @@ def find_plan(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     require(path.suffix not in (".yaml", ".yml"), f"there is no plan file {name}. Shipped: {', '.join(shipped)}.")
+    require(not path.is_dir(), f"{name} is a folder: name the plan in it, e.g. {path / 'plan.yaml'}.")
     raise unknown("plan", name, shipped, "Or give the path of a YAML file.")
 
 
@@ -122,13 +127,13 @@ def _settings(pairs: list[str]) -> tuple[dict[str, Any], list[int] | None]:
 
 
 def _seeds(text: str) -> list[int]:
+    from bpgen.study.plan import read_seeds
+
     try:
         value = json.loads(text)
-        seeds = list(range(value)) if isinstance(value, int) else [int(v) for v in value]
-    except (ValueError, TypeError):
-        raise BpgenError(f"seeds must be a number of seeds or a list such as [0,1,2], got {text}.") from None
-    require(bool(seeds), f"seeds must be a positive number of seeds, got {text}.")
-    return seeds
+    except ValueError:
+        value = text
+    return read_seeds(value, "seeds")
 
 
 def _dry_run(study: Any, launcher: Any, processes: int) -> None:

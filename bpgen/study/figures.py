@@ -129,6 +129,7 @@ def sharpness_against_steps(ax: Axes, table: pd.DataFrame, style: dict[str, tupl
         lines.append(Line2D([], [], color=style[_BASE][0], ls=":", label=r"bound $2/(\eta\rho)$, three_factor"))
     ax.legend(handles=lines, frameon=False, fontsize="small")
     ax.set_xlabel("training step (updates)")
+    ax.locator_params(axis="x", nbins=5)
     ax.set_ylabel(r"sharpness $\lambda_{\max}$ (loss per weight²)")
 
 
@@ -144,6 +145,7 @@ def alignment(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) 
     ax.legend(handles=lines, frameon=False, fontsize="small")
     ax.set_ylim(min(-0.05, ax.get_ylim()[0]), max(1.05, min(1.5, ax.get_ylim()[1])))
     ax.set_xlabel("training step (updates)")
+    ax.locator_params(axis="x", nbins=5)
     ax.set_ylabel("alignment with BPTT (dimensionless)")
 
 

@@ -176,7 +176,7 @@ class Setting:
         for rule in [REFERENCE, *self.local]:
             bound = "2/η" if rule == REFERENCE else "2/(ηρ)"
             excess = self._excess(rule)
-            text = f"{rule} settles no sharper than {bound} (median of the second half of training)"
+            text = f"{rule} settles no sharper than {bound} (λ_max as measured; median of the second half of training)"
             result.append(self._check("e", text, excess, "at most", CURVATURE, "ratio", "sharpness_against_steps"))
         if "scaled_bptt" in self.rules:
             text = "scaled_bptt is sharper than bptt"

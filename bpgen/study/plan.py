@@ -32,6 +32,11 @@ Overrides = dict[str, Any]  # dotted option -> value
 Resolver = Callable[[list[str]], dict[str, Any]]  # the arguments of `bpgen fit` -> its resolved config
 MEASURING = ("evaluation", "gap", "sharpness", "alignment")
 _KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "measure")
+_GIVEN = {
+    "seed": "seeds are given by `seeds`",
+    "out": "every run has its place in the folder of the study (--out)",
+    "config": "configs are given by `base`",
+}
 _TUNE_KEYS = ("axes", "seeds", "metric", "set")
 
 
@@ -126,6 +131,8 @@ class Plan:
 
     def resolved(self, resolve: Resolver, overrides: Overrides) -> dict[str, Any]:
         """The resolved config of the base with these overrides: one thread, no tracking service."""
+        for key in overrides:
+            require(key not in _GIVEN, f"{key} cannot be set or varied in a study: {_GIVEN.get(key)}.")
         argv = [part for config in self.base for part in ("--config", config)]
         fixed = {"threads": 1, "wandb": "off"}
         return resolve([*argv, *(f"--{key}={as_text(value)}" for key, value in {**fixed, **overrides}.items())])
@@ -144,13 +151,16 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
     measure = flatten(content.get("measure") or {}, "measure")
     for key in measure:
         require(key.split(".")[0] in MEASURING, f"measure.{key} is not a measurement: expected {', '.join(MEASURING)}.")
-    seeds = _seeds(content.get("seeds", 5), "seeds")
+    seeds = read_seeds(content.get("seeds", 5), "seeds")
     tune = content.get("tune")
     base = content.get("base", "digits")
+    base = [base] if isinstance(base, str) else base
+    named = isinstance(base, list) and bool(base) and all(isinstance(config, str) for config in base)
+    require(named, f"base must be a config or a list of configs, e.g. base: digits, got {base!r}.")
     return Plan(
         name=str(content.get("name", default_name)),
         question=str(content.get("question", "")),
-        base=[base] if isinstance(base, str) else list(base),
+        base=list(base),
         axes=axes,
         seeds=seeds,
         overrides={**flatten(content.get("set") or {}, "set"), **measure},
@@ -163,7 +173,7 @@ def _tuning(content: Any, seeds: Sequence[int]) -> Tuning:
     for key in content:
         if key not in _TUNE_KEYS:
             raise unknown("key in tune", str(key), _TUNE_KEYS)
-    own = _seeds(content.get("seeds", [1000]), "tune.seeds")
+    own = read_seeds(content.get("seeds", [1000]), "tune.seeds")
     both = sorted(set(own) & set(seeds))
     require(not both, f"tune.seeds and seeds share {both}: what was tuned on a seed must not be tested on it.")
     metric = str(content.get("metric", "val/loss"))
@@ -172,16 +182,20 @@ def _tuning(content: Any, seeds: Sequence[int]) -> Tuning:
 
 
 def _axes(content: Any, where: str) -> dict[str, list[Any]]:
-    require(isinstance(content, dict) and bool(content), f"{where} must be a mapping of options to lists of values.")
+    require(
+        isinstance(content, dict) and bool(content),
+        f"{where} must be a mapping of options to lists of values, e.g. {{rule: [bptt, rflo]}}.",
+    )
     for axis, values in content.items():
         require(isinstance(values, list) and bool(values), f"{where}.{axis} must be a list of values, got {values!r}.")
     return dict(content)
 
 
-def _seeds(content: Any, where: str) -> list[int]:
-    seeds = list(range(content)) if isinstance(content, int) else content
-    valid = isinstance(seeds, list) and bool(seeds) and all(isinstance(s, int) for s in seeds)
-    require(valid, f"{where} must be a positive number of seeds or a list of them, got {content!r}.")
+def read_seeds(content: Any, where: str) -> list[int]:
+    """Seeds from a number of them or a list; anything else, and a seed named twice, is a `BpgenError`."""
+    seeds = list(range(content)) if type(content) is int else content
+    valid = isinstance(seeds, list) and bool(seeds) and all(type(s) is int for s in seeds)
+    require(valid, f"{where} must be a positive number of seeds or a list such as [0, 1, 2], got {content!r}.")
     require(len(set(seeds)) == len(seeds), f"{where} names a seed twice: {seeds}.")
     return list(seeds)
 

@@ -32,7 +32,7 @@ def report_study(done: Done, command: str, claims: bool = False) -> str:
     if not matched.finished(done.table).empty:
         verdicts = judge(liu2022.checks(done.table)) if claims else []
         if claims:
-            parts += _verdicts(verdicts)
+            parts += _verdicts(verdicts, done)
             pd.DataFrame([_verdict_row(v) for v in verdicts]).to_csv(done.folder / "verdicts.csv", index=False)
         parts += _rules(done.table) + _differences(done.table) + _correlations(done)
         parts += _draw(done)
@@ -57,7 +57,14 @@ def _fate(done: Done) -> str:
     return f"{len(done.runs)} runs: {', '.join(parts)}; {skipped} of them done by an earlier call."
 
 
-def _verdicts(verdicts: Sequence[Verdict]) -> list[str]:
+def _curvature_of(done: Done) -> str:
+    """Of which weights, on how many samples."""
+    settings = {(str(r.config["sharpness"]["block"]), str(r.config["sharpness"]["samples"])) for r in done.runs}
+    of = " or ".join(f"{block.replace('all', 'all weights')} on {n} training samples" for block, n in sorted(settings))
+    return f"λ_max is the largest eigenvalue of the Hessian of the true loss for {of}."
+
+
+def _verdicts(verdicts: Sequence[Verdict], done: Done) -> list[str]:
     header = (
         "claim",
         "setting",
@@ -86,7 +93,12 @@ def _verdicts(verdicts: Sequence[Verdict]) -> list[str]:
         "",
         "Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the "
         "smallest effect of interest; undecided: neither. One-sided tests over seeds at 2.5 %, after Holm over the "
-        "checks of a claim in a setting (`bpgen.study.verdicts`). Ratios are of curvatures or spreads.",
+        "checks of a claim in a setting (`bpgen.study.verdicts`). Ratios are of curvatures or spreads. More seeds: how "
+        "many would decide with 80 % probability if the present estimate were the truth; a rough guide.",
+        "",
+        f"{_curvature_of(done)} The bounds 2/η and 2/(ηρ) are those of plain gradient descent and of all weights; the "
+        "curvature of a block such as W_rec is at most that of all weights: above its bound it is a violation, "
+        "below it is only compatible with the theorem.",
         "",
     ]
 

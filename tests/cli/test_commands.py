@@ -57,3 +57,15 @@ def test_the_manual_of_fit_documents_the_chosen_rule(capsys):
     assert "--rule.scale" in out(capsys, "fit", "--help")
     assert "typing." not in text
     assert "<class" not in text
+
+
+@pytest.mark.parametrize("spelling", ["--max_products", "--max-products"])
+def test_options_may_be_joined_by_hyphens_or_underscores(spelling):
+    from bpgen.cli.sharpness import parser
+
+    assert parser().parse_args(["run", spelling, "7"]).max_products == 7
+
+
+def test_an_option_that_a_rule_cannot_take_is_bad_input(capsys):
+    assert main(["check", "rflo", "scale=abc"]) == 2
+    assert "cannot be built with scale=abc" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["study", "none.yaml"], "there is no plan file none.yaml"),
         (["study", "liu2022", "--jobs", "0"], "--jobs must be positive"),
         (["study", "liu2022", "--set", "seeds"], "--set needs key=value"),
-        (["study", "liu2022", "--set", "seeds=x"], "seeds must be a number of seeds"),
+        (["study", "liu2022", "--set", "seeds=x"], "seeds must be a positive number of seeds"),
         (["compare", "--rules", "bptt,bptt"], "names a rule twice"),
         (["compare", "--rules", "bptt,rfol"], "Did you mean 'rflo'?"),
         (["compare", "--seeds", "0"], "--seeds must be positive"),
@@ -107,3 +107,23 @@ def test_bad_commands(argv, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"base": 3}, "base must be a config"),
+        ({"seeds": True}, "seeds must be a positive number"),
+        ({"seeds": [0, 0]}, "names a seed twice"),
+    ],
+)
+def test_bad_bases_and_seeds_are_refused(content, message):
+    with pytest.raises(BpgenError, match=message):
+        read_plan({"axes": {"rule": ["rflo"]}, **content}, "p")
+
+
+@pytest.mark.parametrize("option", ["seed", "out"])
+def test_what_the_study_gives_cannot_be_set_or_varied(option):
+    plan = read_plan({"axes": {"rule": ["rflo"]}}, "p").with_options({option: "1"})
+    with pytest.raises(BpgenError, match=f"{option} cannot be set or varied"):
+        plan.conditions(lambda argv: {})

@@ -159,12 +159,14 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
     file.write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "bpgen", "study", str(file), "--out", str(folder), "--jobs", "2"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while len(list(folder.glob("runs/*/*/summary.json"))) < 4 and process.poll() is None:
+        while not list(folder.glob("runs/*/*/summary.json")) and process.poll() is None:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL  # it was in the middle
+        assert process.wait() == -signal.SIGKILL  # it was in the middle: fifteen runs were still to come
+    with alone(folder, patience=60):  # its workers see that it is gone, and end
+        pass
     before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.glob("runs/*/*/summary.json")}
-    assert 4 <= len(before) < 16
+    assert 1 <= len(before) < 16
     assert not (folder / "table.csv").exists()
 
     launcher = Here()

@@ -165,3 +165,19 @@ def test_single_precision_is_good_to_its_own_rounding_after_many_steps():
     high = HessianProducts(network, params, x.double(), target, loss, by="autograd")
     v = randn(0, low.size)
     assert distance(low(v), high(v)) < 3e-6
+
+
+@pytest.mark.parametrize("silent", [1, 3, 6])
+@pytest.mark.parametrize("alpha", [1.0, 0.4])
+def test_steps_before_the_first_activity_cost_nothing_and_change_nothing(silent, alpha):
+    network = bpgen.Network(Leaky(alpha, "tanh"), 3, 5, 2)
+    x, target, loss = randn(0, 6, 4, 3), torch.arange(4) % 2, Loss("cross_entropy", "last")
+    x[:silent] = 0
+    params = {name: w.double() for name, w in network.params().items()}
+    for block in ("W_rec", "W_out", ["W_in", "W_rec"], "all"):
+        by = {b: HessianProducts(network, params, x, target, loss, block, by=b) for b in ("autograd", "roperator")}
+        assert by["roperator"]._kept[0][0]._seen == silent + 2 - (silent == 6)
+        for v in (randn(1, by["autograd"].size), randn(2, 3, by["autograd"].size)):
+            expected = by["autograd"](v)
+            assert (by["roperator"](v) - expected).norm() <= 1e-12 * max(expected.norm(), 1e-3)
+            assert silent == 6 or expected.norm() > 1e-6

@@ -27,7 +27,7 @@ def trained(task, rule, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("which", "rule"), enumerate(("bptt", "three_factor")))
+@pytest.mark.parametrize(("which", "rule"), [(0, "bptt"), (1, "three_factor")])
 @pytest.mark.parametrize("task", ABOVE)
 def test_a_task_is_learned(task, which, rule, tmp_path):
     assert trained(task, rule, tmp_path)["test/accuracy"] > ABOVE[task][which]

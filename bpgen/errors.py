@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import traceback
 from collections.abc import Iterable
 
 
@@ -34,3 +36,10 @@ def require(condition: bool, message: str) -> None:
     """Raise `BpgenError(message)` unless `condition` holds."""
     if not condition:
         raise BpgenError(message)
+
+
+def raised_in(error: BaseException, cls: type) -> str | None:
+    """Where in the file of `cls` an error came up, for those who wrote it; None if it did not pass through there."""
+    file = inspect.getsourcefile(cls)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{file}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else None

@@ -17,7 +17,7 @@ from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measu
 from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
-from bpgen.errors import DivergedError, require
+from bpgen.errors import DivergedError, raised_in, require
 from bpgen.figures import run_figures
 from bpgen.rules import check_chunks
 from bpgen.tasks import Task
@@ -30,7 +30,7 @@ from bpgen.training.run_folder import RunFolder, config_hash, load_file
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
 Say = Callable[[str], None]
-EXIT_CODES = {"finished": 0, "diverged": 3, "interrupted": 130}
+EXIT_CODES = {"finished": 0, "failed": 2, "diverged": 3, "interrupted": 130}
 
 
 class Outcome(NamedTuple):
@@ -192,6 +192,12 @@ def _train(
         status, code = "interrupted", 128 + getattr(stop, "signum", 2)
         run = shlex.quote(str(folder.path))
         message = f"interrupted at step {trainer.global_step}; continue with: bpgen fit --resume {run}"
+    except Exception as error:
+        where = raised_in(error, type(module.rule))
+        if where is None:
+            raise  # ours, not the rule's
+        status = "failed"
+        message = f"rule {config['rule']['name']} failed: {type(error).__name__}: {error} ({where})"
     seconds = before.get("seconds", {}).get("total", 0.0) + time.perf_counter() - started
     summary = _summary(config, folder, clock, status, message, seconds)
     if logger is not None:

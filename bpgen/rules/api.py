@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, unknown
+from bpgen.errors import BpgenError, raised_in, unknown
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.registry import find, plugins
@@ -37,7 +37,13 @@ def load_rule(name: str, **options: Any) -> Rule:
     for option in options:
         if option not in known:
             raise unknown(f"option of rule {name!r}", option, known)
-    return cls(**options)
+    try:
+        return cls(**options)
+    except BpgenError:
+        raise
+    except Exception as error:  # a stranger's constructor
+        where = raised_in(error, cls) or f"options {options}"
+        raise BpgenError(f"rule {name!r} cannot be made: {type(error).__name__}: {error} ({where}).") from error
 
 
 def list_rules() -> dict[str, Traits]:

@@ -1,5 +1,6 @@
 """`bpgen fit` as its users meet it: one run, the same run again, a stopped run continued, and every kind of mistake."""
 
+import inspect
 import json
 import os
 import shutil
@@ -302,3 +303,39 @@ def test_an_output_folder_without_permission(tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert main(["fit", *SMALL, "--out", str(tmp_path)]) == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_rule_that_fails_in_training_is_named_and_nothing_is_lost(tmp_path, monkeypatch, capsys):
+    from bpgen_rules.rflo import RFLO
+
+    honest, calls = RFLO.credit, []
+
+    def breaks(self, trajectory, error):
+        calls.append(1)
+        if len(calls) > 20:
+            return honest(self, trajectory, None)
+        return honest(self, trajectory, error)
+
+    monkeypatch.setattr(RFLO, "credit", breaks)
+    out = tmp_path / "runs"
+    argv = ["fit", "--rule", "rflo", "--out", str(out), "--wandb", "off", "--trainer.max_steps", "40"]
+    assert main([*argv, "--evaluation.every", "10", "--sharpness.samples", "0"]) == 2
+    said = capsys.readouterr()
+    assert "rule rflo failed: TypeError" in said.err
+    assert "rflo.py, line" in said.err
+    assert "Traceback" not in said.err
+    (run,) = out.iterdir()
+    assert json.loads((run / "summary.json").read_text())["status"] == "failed"
+    assert len((run / "metrics.csv").read_text().splitlines()) > 1  # the evaluations before it
+
+
+def test_a_constructor_that_fails_is_bad_input(monkeypatch, capsys):
+    from bpgen_rules.rflo import RFLO
+
+    def breaks(self, *_, **__):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(RFLO, "__init__", breaks)
+    monkeypatch.setattr(RFLO, "__signature__", inspect.Signature(), raising=False)
+    assert main(["fit", "--rule", "rflo"]) == 2
+    assert "out of order" in capsys.readouterr().err

@@ -42,8 +42,11 @@ def load_rule(name: str, **options: Any) -> Rule:
     except BpgenError:
         raise
     except Exception as error:  # a stranger's constructor
-        where = raised_in(error, cls) or f"options {options}"
-        raise BpgenError(f"rule {name!r} cannot be made: {type(error).__name__}: {error} ({where}).") from error
+        given = " ".join(f"{option}={value}" for option, value in options.items()) or "its defaults"
+        raise BpgenError(
+            f"rule {name!r} cannot be built with {given}: {type(error).__name__}: {error} "
+            f"({raised_in(error, cls) or 'outside its file'}). See `bpgen rules {name}` for its options."
+        ) from error
 
 
 def list_rules() -> dict[str, Traits]:

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ class Local:
 
     def launch(self, jobs: Sequence[Job], do: Callable[[Job], Result] | None = None) -> Iterator[Result]:
         """Run all jobs by `do` (`execute`); one whose process is killed twice is given up, and the others go on."""
+        # loky replaces a process that has grown by 100 MB, which a data set does, and says so as if it were a fault
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         left, processes = {job.name: job for job in jobs}, self.processes
         killed = dict.fromkeys(left, 0)
         while left:

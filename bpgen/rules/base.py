@@ -19,6 +19,7 @@ from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.readout import filtered_back
 from bpgen.rules.credit import Credit, weight_gradients
+from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
 from bpgen.trajectory import Trajectory
 
@@ -50,7 +51,9 @@ class Rule(nn.Module):
     conformance_exceptions: ClassVar[Mapping[str, str]] = {}
 
     def bind(self, network: Network, seed: int = 0) -> Rule:
-        """Fit the rule to a network: draw what is fixed for life (feedback weights). Returns itself.
+        """Fit the rule to a network: draw what is fixed for life. Returns itself.
+
+        A `Feedback` that the rule holds is bound here; override this for whatever else the rule needs.
 
         Args:
             network: the network to be trained.
@@ -62,6 +65,9 @@ class Rule(nn.Module):
         defined, name = self.traits.neurons, type(network.neuron).__name__
         if defined and name not in defined:
             raise BpgenError(f"{type(self).__name__} is defined for {', '.join(defined)}, not for {name}.")
+        for part in self.children():
+            if isinstance(part, Feedback):
+                part.bind(network, seed)
         return self
 
     def check(self, loss: Loss) -> None:

@@ -51,12 +51,6 @@ class EPropOnline(OnlineRule):
         super().__init__()
         self.feedback = Feedback(feedback, seed, scale, density)
 
-    def bind(self, network: Network, seed: int = 0) -> "EPropOnline":
-        """Draw random feedback, if any."""
-        super().bind(network, seed)
-        self.feedback.bind(network, seed)
-        return self
-
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """ε_0 and ē_0."""
         own = own_influence(network, params, batch)  # [B,d,X]

@@ -77,7 +77,6 @@ class KeRNL(OnlineRule):
         assert isinstance(network.neuron, Leaky)
         if network.neuron.leak == "inside" or network.kappa > 0:
             raise BpgenError("kernl is defined for leak='potential' or 'rate' and network.kappa 0.")
-        self.feedback.bind(network, seed)
         if self.kernel is None:
             self.kernel = torch.eye(network.n_rec).to(network.W_rec)
             self.decay = network.W_rec.new_zeros(network.n_rec) + network.neuron.alpha

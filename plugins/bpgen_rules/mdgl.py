@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import unknown
-from bpgen.network import Network
 from bpgen.readout import filtered, filtered_back
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, hop, propagate, told, type_average
 from bpgen.trajectory import Trajectory
@@ -65,12 +64,6 @@ class MDGL(OfflineRule):
             raise unknown("weights of mdgl", weights, _WEIGHTS)
         self.tail, self.weights = tail, weights
         self.feedback = Feedback(feedback, seed, scale, density)
-
-    def bind(self, network: Network, seed: int = 0) -> "MDGL":
-        """Draw random feedback, if any."""
-        super().bind(network, seed)
-        self.feedback.bind(network, seed)
-        return self
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equation (3), of the signal that `tail` names."""

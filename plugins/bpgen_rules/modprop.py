@@ -86,7 +86,6 @@ class ModProp(OfflineRule):
                 "modprop is defined for neurons with leak 'potential' or 'rate': its constant μ stands for φ', which "
                 "leak 'inside' has in the neuron's own leak as well. Choose another leak or rule (mdgl is for all)."
             )
-        self.feedback.bind(network, seed)
         return self
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:

@@ -65,11 +65,10 @@ class RFLO(OfflineRule):
         self.feedback = Feedback(feedback, seed, scale, density)
 
     def bind(self, network: Network, seed: int = 0) -> "RFLO":
-        """Draw the feedback weights."""
+        """Refuse the literal trace where it is not defined."""
         super().bind(network, seed)
         if self.trace == "murray" and not isinstance(network.neuron, Leaky):
             raise BpgenError("rflo with trace='murray' is defined for leaky neurons; use trace='own' for others.")
-        self.feedback.bind(network, seed)
         return self
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:

@@ -18,7 +18,6 @@ Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: W_
 
 from torch import Tensor
 
-from bpgen.network import Network
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, propagate
 from bpgen.trajectory import Trajectory
 
@@ -51,12 +50,6 @@ class ThreeFactor(OfflineRule):
     ) -> None:
         super().__init__()
         self.feedback = Feedback(feedback, seed, scale, density)
-
-    def bind(self, network: Network, seed: int = 0) -> "ThreeFactor":
-        """Draw random feedback, if any."""
-        super().bind(network, seed)
-        self.feedback.bind(network, seed)
-        return self
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equation (4)."""

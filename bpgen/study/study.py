@@ -182,7 +182,8 @@ class Study:
     def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress, processes: int) -> None:
         if not runs:
             return
-        by_hash = {run.hash: run for run in runs if run.status not in ENDED}
+        by_seed = sorted(runs, key=lambda run: run.seed)  # so that a study stopped early has complete pairs
+        by_hash = {run.hash: run for run in by_seed if run.status not in ENDED}
         progress.stage(stage, runs, processes)
         try:
             for result in launcher.launch([run.job(self.folder) for run in by_hash.values()]):

@@ -19,7 +19,12 @@ PAPERS = {
     "liu2022": {
         "quick": ["liu2022_quick"],
         "default": ["liu2022"],
-        "full": ["liu2022_pattern_generation", "liu2022_delayed_match_to_sample", "liu2022", "liu2022_leaky"],  # short first
+        "full": [
+            "liu2022_pattern_generation",
+            "liu2022_delayed_match_to_sample",
+            "liu2022",
+            "liu2022_leaky",
+        ],  # short first
     }
 }
 

@@ -208,5 +208,5 @@ def _matched(table: pd.DataFrame) -> tuple[pd.DataFrame, str, float]:
     """Values at the lowest loss all rules of a panel reach, the kind of gap, and that loss."""
     accurate = table["gap_noisy/accuracy"].notna().any()
     measure = "accuracy" if accurate else "loss"
-    level = matched.common_loss(table)
+    level = matched.Level().of(table)
     return matched.at_loss(table, level, [SHARPNESS, f"gap/{measure}", f"gap_noisy/{measure}"]), measure, level

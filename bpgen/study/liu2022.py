@@ -24,10 +24,12 @@ import pandas as pd
 from bpgen.study import matched
 from bpgen.study import statistics as st
 from bpgen.study.correlation import correlation
+from bpgen.study.matched import Level
 from bpgen.study.statistics import Effect
 from bpgen.study.verdicts import Check, Kind
 
 REFERENCE = "bptt"
+MATCHED = Level()
 LOCAL = ("three_factor", "rflo")
 REMEDIES = ("three_factor, early lr", "mdgl", "modprop")
 SHARPNESS = "sharpness/lambda_max"
@@ -47,20 +49,20 @@ CLAIMS = {
 }
 
 
-def checks(table: pd.DataFrame) -> list[Check]:
-    """All checks that the study's conditions allow, setting by setting."""
+def checks(table: pd.DataFrame, level: Level = MATCHED) -> list[Check]:
+    """All checks that the study's conditions allow, setting by setting, with losses matched at a level."""
     result: list[Check] = []
     for (task, alpha), part in table.groupby(["task", "alpha"], sort=False, dropna=False):
         setting = task if pd.isna(alpha) else f"{task}, alpha={alpha:g}"
-        result += Setting(setting, part.assign(condition=part["rule"])).checks()
+        result += Setting(setting, part.assign(condition=part["rule"]), level).checks()
     return result
 
 
 class Setting:
     """One task at one alpha: its table with one condition per rule, and the values at matched loss."""
 
-    def __init__(self, name: str, table: pd.DataFrame) -> None:
-        self.name, self.table = name, matched.finished(table)
+    def __init__(self, name: str, table: pd.DataFrame, level: Level = MATCHED) -> None:
+        self.name, self.table, self.level = name, matched.finished(table), level
         self.planned = {c: part["seed"].nunique() for c, part in table.groupby("condition")}
         self.rules = list(dict.fromkeys(table["condition"]))
         accurate = "gap_noisy/accuracy" in table and table["gap_noisy/accuracy"].notna().any()
@@ -81,10 +83,10 @@ class Setting:
         ]
 
     def matched(self, *rules: str) -> pd.DataFrame:
-        """Values of these rules at the lowest loss that they all reach."""
+        """Values of these rules at matched loss."""
         part = self.table[self.table["condition"].isin(rules)]
         columns = [SHARPNESS, *(f"{gap}/{self.measure}" for gap in ("gap", "gap_noisy"))]
-        level = matched.common_loss(part)
+        level = self.level.of(part)
         return matched.at_loss(part, level, columns).assign(level=level)
 
     def _check(
@@ -163,7 +165,7 @@ class Setting:
         result = []
         for rule in self.local:
             part = self.table[self.table["condition"].isin([rule, REFERENCE])]
-            along = matched.along_loss(part, matched.common_loss(part), SHARPNESS)
+            along = matched.along_loss(part, self.level.of(part), SHARPNESS)
             effect = st.paired(along, SHARPNESS, rule, REFERENCE)
             text = f"{rule} is sharper than bptt on average over the training losses that both pass"
             result.append(self._check("d", text, effect, "larger", CURVATURE, "ratio", "sharpness_against_loss"))

@@ -9,6 +9,7 @@ is counted.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,14 +20,33 @@ LOSS = "train/loss"
 LOG_SCALE = ("sharpness/",)  # measures that are compared, and interpolated, in their logarithm
 
 
-def common_loss(table: pd.DataFrame, share: float = 0.8) -> float:
-    """The lowest training loss that at least `share` of the runs of every condition in the table reach.
+class Level(NamedTuple):
+    """Where losses are matched: at the lowest training loss that at least a share of every condition's runs reach.
 
     One run that never learns must not move the level to where nothing has been learnt; it counts as never reached.
+
+    share: of the runs.
+    way: how far down to that loss, in log loss, from the lowest of the losses at the start.
     """
-    least = finished(table).groupby(["condition", "seed"])[LOSS].min()
-    levels = [np.sort(own.to_numpy(float))[math.ceil(share * len(own)) - 1] for _, own in least.groupby("condition")]
-    return float(max(levels)) if levels else math.nan
+
+    share: float = 0.8
+    way: float = 1.0
+
+    def of(self, table: pd.DataFrame) -> float:
+        """The loss, for the conditions in the table."""
+        table = finished(table)
+        least = table.groupby(["condition", "seed"])[LOSS].min()
+        lowest = [
+            np.sort(own.to_numpy(float))[math.ceil(self.share * len(own)) - 1] for _, own in least.groupby("condition")
+        ]
+        if not lowest:
+            return math.nan
+        return float(max(lowest) ** self.way * start_loss(table) ** (1 - self.way))
+
+
+def start_loss(table: pd.DataFrame) -> float:
+    """The lowest training loss at which any run starts: all runs pass what is below it."""
+    return float(table.sort_values("step").groupby(["condition", "seed"])[LOSS].first().min())
 
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:
@@ -74,8 +94,7 @@ def along_loss(table: pd.DataFrame, lowest: float, column: str, points: int = 12
     The levels are spaced evenly in their logarithm and the same for all runs; the first is the lowest of the losses at
     the start, so every run passes them all unless it never reaches `lowest`.
     """
-    start = table.sort_values("step").groupby(["condition", "seed"])[LOSS].first().min()
-    levels = np.geomspace(start, lowest, points + 1)[1:]
+    levels = np.geomspace(start_loss(table), lowest, points + 1)[1:]
     parts = [at_loss(table, float(level), [column]) for level in levels]
     result = parts[-1].copy()
     with np.errstate(invalid="ignore", divide="ignore"):

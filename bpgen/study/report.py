@@ -13,6 +13,7 @@ from bpgen.study import liu2022, matched
 from bpgen.study import statistics as st
 from bpgen.study.figures import study_figures
 from bpgen.study.runs import ENDED
+from bpgen.study.sensitivity import ELSEWHERE, elsewhere
 from bpgen.study.study import Done
 from bpgen.study.verdicts import Check, Verdict, judge
 
@@ -34,6 +35,7 @@ def report_study(done: Done, command: str, claims: bool = False) -> str:
         if claims:
             parts += _verdicts(verdicts, done)
             pd.DataFrame([_verdict_row(v) for v in verdicts]).to_csv(done.folder / "verdicts.csv", index=False)
+            parts += _elsewhere(verdicts, done)
         parts += _rules(done.table) + _differences(done.table) + _correlations(done)
         parts += _draw(done)
     parts += _tuned(done) + _unfinished(done)
@@ -99,6 +101,26 @@ def _verdicts(verdicts: Sequence[Verdict], done: Done) -> list[str]:
         f"{_curvature_of(done)} The bounds 2/η and 2/(ηρ) are those of plain gradient descent and of all weights; the "
         "curvature of a block such as W_rec is at most that of all weights: above its bound it is a violation, "
         "below it is only compatible with the theorem.",
+        "",
+    ]
+
+
+def _elsewhere(verdicts: Sequence[Verdict], done: Done) -> list[str]:
+    rows = []
+    for one, *others in elsewhere(verdicts, done.table):
+        c = one.check
+        cells = [f"{v.outcome}: {_number(v.check, v.check.effect.estimate)}, n = {v.check.effect.n}" for v in others]
+        text = c.text.split(", at training loss")[0]
+        rows.append((f"({c.claim})", c.setting, text, one.outcome, *cells))
+    if not rows:
+        return []
+    return [
+        "## Would the verdicts be others, had the rules been matched at another loss?",
+        "",
+        markdown(("claim", "setting", "statement", "verdict", *ELSEWHERE), rows),
+        "",
+        "Above, losses are matched at the lowest that 80 % of the runs of each rule reach. Half way there: in log "
+        "loss, from the start of training. Where all get: the lowest that every run of each rule reaches.",
         "",
     ]
 
@@ -171,12 +193,13 @@ def _differences(table: pd.DataFrame) -> list[str]:
         gap, scale, unit = ("gap_noisy/accuracy", 100, "points") if accurate else ("gap_noisy/loss", 1, "loss")
         for condition in conditions[1:]:
             pair = part[part["condition"].isin([conditions[0], condition])]
-            level = matched.common_loss(pair)
+            level = matched.Level().of(pair)
             values = matched.at_loss(pair, level, [gap, "sharpness/lambda_max"])
             difference = st.paired(values, gap, condition, conditions[0])
             ratio = st.paired(values, "sharpness/lambda_max", condition, conditions[0], log=True)
             low, high = (scale * v for v in difference.interval())
-            cells = [f"{level:.3g}", f"{scale * difference.estimate:+.2f} ({low:+.2f} to {high:+.2f}) {unit}"]
+            form = "{:+.2f} ({:+.2f} to {:+.2f}) " if accurate else "{:+.3g} ({:+.3g} to {:+.3g}) "
+            cells = [f"{level:.3g}", form.format(scale * difference.estimate, low, high) + unit]
             low, high = (math.exp(min(v, 50)) for v in ratio.interval())
             cells += [f"x {math.exp(ratio.estimate):.3g} ({low:.3g} to {high:.3g})"]
             p = [f"{difference.p_permutation:.2g}, {ratio.p_permutation:.2g}"]
@@ -225,5 +248,6 @@ def _tuned(done: Done) -> list[str]:
 
 
 def _unfinished(done: Done) -> list[str]:
-    lines = [f"- {r.name}: {r.status}: {r.message}" for r in (*done.tuning, *done.runs) if r.status != "finished"]
+    unfinished = [run for run in (*done.tuning, *done.runs) if run.status != "finished"]
+    lines = [f"- {r.name}: {r.status}: {r.message.removeprefix(f'{r.status}: ')}" for r in unfinished]
     return ["## Runs that did not finish", "", *lines, ""] if lines else []

@@ -23,6 +23,7 @@ from bpgen.study import collect
 from bpgen.study.launch import Launcher, alone
 from bpgen.study.plan import Condition, Plan, Resolver
 from bpgen.study.runs import ENDED, Run, look, slug
+from bpgen.study.tuning import choose
 from bpgen.training.build import make_task
 from bpgen.training.run_folder import RunFolder, config_hash
 
@@ -127,9 +128,11 @@ class Study:
 
     def main_runs(self, tuning: Sequence[Run]) -> list[Run]:
         """All runs of the study proper, each with what was chosen for its condition."""
-        chosen, table = self.choose(tuning)
-        if self.plan.tune is not None and self.folder.is_dir() and all(r.status in (*ENDED, "failed") for r in tuning):
-            table.to_csv(self.folder / "tuning.csv", index=False)
+        tune, chosen = self.plan.tune, dict[str, dict[str, Any]]()
+        if tune is not None:
+            chosen, table = choose(self.conditions, tune, tuning)
+            if self.folder.is_dir() and all(run.status in (*ENDED, "failed") for run in tuning):
+                table.to_csv(self.folder / "tuning.csv", index=False)
         runs = []
         for condition in self.conditions:
             values = chosen.get(condition.label)
@@ -138,40 +141,9 @@ class Study:
             runs += [self._run(condition, seed, config, values or {}, "") for seed in self.plan.seeds]
         look(runs, self.folder)
         for run in runs:
-            if self.plan.tune is not None and run.condition.label not in chosen:
+            if tune is not None and run.condition.label not in chosen:
                 run.status, run.message = "failed", "no candidate of the tuning stage finished (see tuning.csv)"
         return runs
-
-    def choose(self, tuning: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
-        """The best candidate of each condition, by the mean of the metric over seeds; and the table of all of them.
-
-        A candidate of which any run did not finish is out. `edge` marks a choice at the end of its axis: the best
-        value may lie beyond.
-        """
-        tune = self.plan.tune
-        chosen: dict[str, dict[str, Any]] = {}
-        rows: list[dict[str, Any]] = []
-        if tune is None:
-            return chosen, pd.DataFrame()
-        for condition in self.conditions:
-            own = [r for r in tuning if r.condition.label == condition.label]
-            scores: dict[str, list[float]] = {}
-            for run in own:
-                score = _last(run, tune.metric)
-                scores.setdefault(json.dumps(run.tuned), []).append(score)
-            means = {key: sum(values) / len(values) for key, values in scores.items()}
-            finite = {key: mean for key, mean in means.items() if mean < float("inf")}
-            best = min(finite, key=lambda key: finite[key]) if finite else None
-            if best is not None:
-                chosen[condition.label] = json.loads(best)
-            for key, mean in means.items():
-                values = json.loads(key)
-                edge = [
-                    a for a, v in values.items() if len(tune.axes[a]) > 1 and v in (tune.axes[a][0], tune.axes[a][-1])
-                ]
-                row = {"condition": condition.label, **values, "seeds": len(scores[key]), tune.metric: mean}
-                rows.append({**row, "chosen": key == best, "edge": ", ".join(edge) if key == best else ""})
-        return chosen, pd.DataFrame(rows)
 
     def _run(self, condition: Condition, seed: int, config: dict[str, Any], tuned: dict[str, Any], stage: str) -> Run:
         place = self.folder / "runs" / stage / slug(condition.label)
@@ -205,11 +177,3 @@ def _has(condition: Condition, option: str) -> bool:
     """Whether the condition's rule has a tuned option; other options exist for all."""
     group, _, name = option.partition(".")
     return group != "rule" or name in condition.config["rule"]
-
-
-def _last(run: Run, metric: str) -> float:
-    """A metric at the last evaluation of a finished run; infinite for any other."""
-    if run.status != "finished" or run.folder is None:
-        return float("inf")
-    value = run.folder.rows()[-1].get(metric, float("nan"))
-    return value if value == value else float("inf")

@@ -38,7 +38,7 @@ def test_the_first_crossing_counts_even_when_the_loss_rises_again():
 def test_never_reached_is_counted_and_not_guessed():
     table = pd.concat([run([2, 1, 0.5], [1, 2, 4.0], c, s) for c in "ab" for s in range(4)])
     table = pd.concat([table, run([2, 1.9, 1.8], [1, 2, 4.0], "b", 4), run([2, 1, 0.5], [1, 2, 4.0], "a", 4)])
-    level = matched.common_loss(table)
+    level = matched.Level().of(table)
     assert level == 0.5  # one of five runs that does not learn does not move it
     values = matched.at_loss(table, level, ["sharpness/x"])
     assert values["reached"].sum() == 9
@@ -56,7 +56,7 @@ def test_a_difference_that_only_stems_from_unequal_losses_is_gone_when_matched()
     assert (
         last.groupby("condition")["sharpness/x"].mean()["a"] > 2 * last.groupby("condition")["sharpness/x"].mean()["b"]
     )
-    values = matched.at_loss(table, matched.common_loss(table), ["sharpness/x"])
+    values = matched.at_loss(table, matched.Level().of(table), ["sharpness/x"])
     assert st.paired(values, "sharpness/x", "b", "a", log=True).estimate == pytest.approx(0, abs=1e-12)
 
 

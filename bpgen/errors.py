@@ -23,10 +23,11 @@ class UnstableRuleWarning(UserWarning):
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> BpgenError:
     """The error for a name that does not exist, with the nearest one that does; a short list is given whole."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    bare = {other.lstrip("-"): other for other in known}  # dashes alone make nothing alike
+    near = difflib.get_close_matches(name.lstrip("-"), bare, n=1)
     parts = [f"unknown {kind} {name!r}."]
     if near:
-        parts.append(f"Did you mean {near[0]!r}?")
+        parts.append(f"Did you mean {bare[near[0]]!r}?")
     if 0 < len(known) <= 15:
         parts.append(f"Known: {', '.join(known)}.")
     return BpgenError(" ".join([*parts, hint]).strip())

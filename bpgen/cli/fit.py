@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from bpgen.cli.listing import joined_by_underscores
 from bpgen.errors import require
 
 MANUAL = """\
@@ -35,6 +36,7 @@ exit codes: 0 finished, 2 bad input, 3 diverged, 130 interrupted.
 
 def run(argv: list[str]) -> int:
     """Run the command."""
+    argv = [joined_by_underscores(token) for token in argv]
     if any(token == "--resume" or token.startswith("--resume=") for token in argv):
         return _resume(argv)
     from bpgen.cli.options import NAMED, _scan, make_parser, resolve, shipped_configs

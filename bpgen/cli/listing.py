@@ -52,6 +52,12 @@ class Parser(argparse.ArgumentParser):
         raise BpgenError(f"{message}. See `{self.prog} --help`.")
 
 
+def joined_by_underscores(token: str) -> str:
+    """An option with hyphens between its words as the parser of a run spells it; any other token as it is."""
+    name, equals, value = token.partition("=")
+    return "--" + _plain(name[2:]) + equals + value if name.startswith("--") else token
+
+
 def _plain(option: str) -> str:
     return option.replace("-", "_")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bpgen.cli.listing import Parser
-from bpgen.cli.study import RUNS_CODES, add_options, carry_out, exit_code, shipped_plans
-from bpgen.errors import require, unknown
+from bpgen.cli.study import RUNS_CODES, add_options, add_seeds, carry_out, exit_code, shipped_plans, with_seeds
+from bpgen.errors import unknown
 
 _SAYS = """\
 Run the experiment of a paper and judge its claims from the data: supported, not supported, or undecided at this number
@@ -41,14 +41,11 @@ def run(argv: list[str]) -> int:
         "--full", action="store_true", help="also leaky neurons, pattern generation, delayed match to sample"
     )
     parser.add_argument("--data-dir", help="folder with the MNIST files; without it MNIST is downloaded once")
-    parser.add_argument("--seeds", type=int, help="seeds of every condition, instead of the plan's")
+    add_seeds(parser)
     add_options(parser)
-    options = parser.parse_args(argv)
+    options = with_seeds(parser.parse_args(argv))
     if options.paper not in PAPERS:
         raise unknown("paper", options.paper, PAPERS)
-    require(options.seeds is None or options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
-    if options.seeds is not None:
-        options.set.append(f"seeds={options.seeds}")
     mode = "quick" if options.quick else "full" if options.full else "default"
     return _reproduce(PAPERS[options.paper][mode], options, shlex.join(["bpgen", "reproduce", *argv]))
 
@@ -59,7 +56,7 @@ def _reproduce(names: list[str], options: Any, command: str) -> int:
     from bpgen.training.config import read_config
 
     shipped = shipped_plans()
-    plans = [read_plan(read_config(shipped[name]), name) for name in names]
+    plans = [read_plan(read_config(shipped[name], "plan"), name) for name in names]
     out, settings, code = options.out, list(options.set), 3
     for plan in plans:
         options.set = list(settings)

@@ -26,12 +26,13 @@ def run(argv: list[str]) -> int:
     parser = Parser(prog="bpgen study", description=_SAYS, codes=RUNS_CODES)
     parser.add_argument("plan", help="a shipped plan by name, or the path of a YAML file")
     add_options(parser)
-    options = parser.parse_args(argv)
+    add_seeds(parser)
+    options = with_seeds(parser.parse_args(argv))
     from bpgen.study.plan import read_plan
     from bpgen.training.config import read_config
 
     path = find_plan(options.plan)
-    plan = read_plan(read_config(path), path.stem)
+    plan = read_plan(read_config(path, "plan"), path.stem)
     done = carry_out(plan, options)
     if done is None:
         return 0
@@ -53,6 +54,19 @@ def add_options(parser: Any) -> None:
         metavar="KEY=VALUE",
         help="an option of `bpgen fit` for all runs, or seeds=N; may be given several times",
     )
+
+
+def add_seeds(parser: Any) -> None:
+    """The number of seeds, where a plan has its own."""
+    parser.add_argument("--seeds", type=int, help="seeds 0, 1, ... of every condition, instead of the plan's")
+
+
+def with_seeds(options: Any) -> Any:
+    """The same options, the number of seeds among what is set."""
+    if options.seeds is not None:
+        require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
+        options.set.append(f"seeds={options.seeds}")
+    return options
 
 
 def shipped_plans() -> dict[str, Path]:

@@ -11,6 +11,7 @@ from bpgen import __version__
 from bpgen.errors import BpgenError, require
 
 FORMAT = 1
+_EXAMPLES = {"config": "rule: rflo", "plan": "axes: {rule: [bptt, rflo]}"}
 
 
 def dump_config(config: dict[str, Any]) -> str:
@@ -19,8 +20,8 @@ def dump_config(config: dict[str, Any]) -> str:
     return head + yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A config file as a dictionary, without its format number.
+def read_config(path: Path, kind: str = "config") -> dict[str, Any]:
+    """A config file, or another `kind` of them, as a dictionary without its format number.
 
     Raises:
         BpgenError: unreadable, not YAML, not a mapping, or of another format.
@@ -28,18 +29,18 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise BpgenError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}.") from None
+        raise BpgenError(f"cannot read {kind} {path}: {getattr(error, 'strerror', None) or error}.") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         raise BpgenError(
-            f"config {path} is not valid YAML{f' at line {where.line + 1}' if where else ''}: "
+            f"{kind} {path} is not valid YAML{f' at line {where.line + 1}' if where else ''}: "
             f"{getattr(error, 'problem', error)}."
         ) from None
-    require(isinstance(config, dict), f"config {path} must be a mapping of options, e.g. 'rule: rflo'.")
+    require(isinstance(config, dict), f"{kind} {path} must be a mapping such as '{_EXAMPLES[kind]}'.")
     written = config.pop("format", FORMAT)
     require(
         written == FORMAT,
-        f"config {path} has format {written}, this bpgen {__version__} reads format {FORMAT}: "
+        f"{kind} {path} has format {written}, this bpgen {__version__} reads format {FORMAT}: "
         f"use the bpgen that wrote it, or carry its options over by hand.",
     )
     return config

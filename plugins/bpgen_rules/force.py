@@ -123,11 +123,10 @@ class _ClosedLoop:
     def advance(self, t: int, y: Tensor | None) -> Tensor:
         """r of step t (from 0) after the output y [B,O] of the step before, None at first."""
         network, noise = self.run.network, self.run.current_noise
-        terms = [] if noise is None else [noise[t]]
-        if y is not None:
-            terms.append(y @ network.W_fb.mT)
-        _, self.s, self.h = network.advance(
-            self.run.params, self.s, self.h, self.run.x[t], sum(terms) if terms else None
-        )
+        extra = None if noise is None else noise[t]
+        if y is not None and network.W_fb is not None:
+            back = y @ network.W_fb.mT
+            extra = back if extra is None else extra + back
+        _, self.s, self.h = network.advance(self.run.params, self.s, self.h, self.run.x[t], extra)
         self.r = network.kappa * self.r + (1 - network.kappa) * self.h
         return self.r

@@ -72,8 +72,8 @@ class NodePerturbation(Rule):
         many, targets, each, starts, noises = tiled(R, x, target, loss, draws)
 
         def losses(perturbation: Tensor) -> Tensor:  # [R·B]
-            given = {"initial_state": starts, "current_noise": plus_noise(noises, perturbation)}
-            tried = network.run(params, many, when=loss.when, **given)
+            noisy = plus_noise(noises, perturbation)
+            tried = network.run(params, many, when=loss.when, initial_state=starts, current_noise=noisy)
             return each.per_sample(tried.outputs, targets, tried.h)
 
         up = losses(self.sigma * xi)

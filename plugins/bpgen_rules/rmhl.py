@@ -19,7 +19,7 @@ Exact: never; not an estimate of the gradient, whose mean it is correlated with.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -106,7 +106,8 @@ class RewardModulatedHebbian(Rule):
         """Equations (1) to (4)."""
         B = x.shape[1]
         x, target, loss, s_0, noise = tiled(self.repeats, x, target, loss, draws)
-        noise = plus_noise(noise, draws["jumps"] / network.neuron.alpha)
+        alpha: Any = network.neuron.alpha  # a number, or one per neuron
+        noise = plus_noise(noise, draws["jumps"] / alpha)
         run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
         R = loss.per_sample(run.outputs, target, run.h)
         types = trial_types(target, network.n_out).to(R)

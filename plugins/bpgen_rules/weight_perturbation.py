@@ -81,15 +81,16 @@ class WeightPerturbation(Rule):
         draws: Mapping[str, Tensor],
     ) -> RuleGradients:
         """Equation (1)."""
-        given = {name: draws.get(name) for name in ("initial_state", "current_noise")}
-        plain, run = replace(loss, regulariser=None), network.run(params, x, when=loss.when, **given)
+        s_0, noise = draws.get("initial_state"), draws.get("current_noise")
+        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
+        plain = replace(loss, regulariser=None)
         exact = gradients_of(run, None, params, target, plain, {})
         perturbed = [n for n in params if self.over == "all" or n not in ("W_out", "b_out")]
         xi = noise_of(perturbed, draws)
 
         def moved(r: int, by: float) -> Tensor:
             at = {n: params[n] + by * xi[n][r] if n in xi else params[n] for n in params}
-            tried = network.run(at, x, when=loss.when, **given)
+            tried = network.run(at, x, when=loss.when, initial_state=s_0, current_noise=noise)
             return plain.total(tried.outputs, target, at, tried.h)
 
         grads = {n: torch.zeros_like(params[n]) if n in xi else exact.grads[n] for n in params}

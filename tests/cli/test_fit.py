@@ -203,6 +203,14 @@ def test_print_config_is_a_config(tmp_path, capsys):
     assert config["network"]["n_rec"] == 7
 
 
+def test_words_of_an_option_may_be_joined_by_hyphens(capsys):
+    assert main(["fit", "--network.n-rec=7", "--trainer.max-steps", "3", "--print-config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["network"]["n_rec"], config["trainer"]["max_steps"]) == (7, 3)
+    assert main(["fit", "--network.n-wreck", "7"]) == 2
+    assert "Did you mean '--network.n_rec'?" in capsys.readouterr().err
+
+
 def test_the_command_line_wins_over_configs_and_later_over_earlier(tmp_path, capsys):
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text("rule: {name: rflo, scale: 0.5}\nnetwork: {n_rec: 5, kappa: 0.25}\nseed: 4\noptimizer: {lr: 1e-3}")

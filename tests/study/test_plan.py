@@ -91,8 +91,10 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
     ("argv", "says"),
     [
         (["study", "liu2002"], "Did you mean 'liu2022'?"),
+        (["study", "list.yaml"], "plan list.yaml must be a mapping"),
         (["study", "none.yaml"], "there is no plan file none.yaml"),
         (["study", "liu2022", "--jobs", "0"], "--jobs must be positive"),
+        (["study", "liu2022", "--seeds", "0"], "--seeds must be positive"),
         (["study", "liu2022", "--set", "seeds"], "--set needs key=value"),
         (["study", "liu2022", "--set", "seeds=x"], "seeds must be a positive number of seeds"),
         (["compare", "--rules", "bptt,bptt"], "names a rule twice"),
@@ -105,6 +107,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
 )
 def test_bad_commands(argv, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.yaml").write_text("[]")
     assert main(argv) == 2
     assert says in capsys.readouterr().err
 

@@ -41,11 +41,26 @@ def test_rows_and_table_say_what_was_compared():
     before = torch.get_num_threads()
     rows = curvature.rows(1, 1, evaluations=2, steps=10, **SIZES)
     assert torch.get_num_threads() == before
-    assert [row.goal for row in rows] == [0.85, 0.85, 0.30, 0.15]
+    assert [row.goal for row in rows] == [0.85, 0.85, 0.30, 0.15, 0.15, 0.15]
     text = curvature.table(rows, {"ours": 1.0, "PyHessian": 25.0})
     assert all(row.case in text and row.peer in text for row in rows)
     assert "PyHessian: 25.0 MiB (not < 20)" in text
-    assert len(json.loads(curvature.to_json(rows, {"ours": 1.0}))["rows"]) == 4
+    assert len(json.loads(curvature.to_json(rows, {"ours": 1.0}))["rows"]) == 6
+
+
+def test_who_is_told_when_to_stop_needs_the_fewest_products(short):
+    """And starting from the answer, one."""
+    exact = [curvature.truth(short, params) for params in short.weights]
+    cold, warm = curvature.limit_rows(short, exact, 1, curvature._eigenvalue_row(short, exact, 2, 1, 1, 0.15))
+    tol = curvature.tolerance_for(curvature.ours, short, 2, exact)
+    ours = sum(curvature.ours(short, params, tol).products for params in short.weights)
+    counted = {row: int(row.case.split()[-2]) for row in (cold, warm)}
+    assert 2 < counted[cold] <= ours + 2  # other random vectors
+    assert counted[warm] <= counted[cold]
+    twice = short._replace(weights=[short.weights[-1]] * 2)
+    cold, warm = curvature.limit_rows(twice, [exact[-1]] * 2, 1, cold)
+    assert "(overlap 1.00)" in warm.case
+    assert int(warm.case.split()[-2]) <= int(cold.case.split()[-2]) / 2 + 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -51,13 +51,14 @@ def run(argv: list[str]) -> int:
 
 
 def _reproduce(names: list[str], options: Any, command: str) -> int:
+    from bpgen.study.claims import overview
     from bpgen.study.plan import read_plan
     from bpgen.study.report import report_study
     from bpgen.training.config import read_config
 
     shipped = shipped_plans()
     plans = [read_plan(read_config(shipped[name], "plan"), name) for name in names]
-    out, settings, code = options.out, list(options.set), 3
+    out, settings, code, reported = options.out, list(options.set), 3, []
     for plan in plans:
         options.set = list(settings)
         if options.data_dir is not None and "liu2022_bptt" in plan.base:
@@ -66,5 +67,8 @@ def _reproduce(names: list[str], options: Any, command: str) -> int:
         done = carry_out(plan, options)
         if done is not None:
             print(report_study(done, command, claims=True), flush=True)
+            reported.append(done)
         code = 0 if done is None else min(code, exit_code(done))
+    if len(reported) > 1:
+        print("\n" + overview(reported, reported[0].folder.parent / "overview.md"))
     return code

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 
 import pandas as pd
 
 from bpgen import __version__
 from bpgen.study import liu2022, matched
 from bpgen.study import statistics as st
+from bpgen.study.claims import claims_section
 from bpgen.study.figures import study_figures
+from bpgen.study.markdown import markdown
 from bpgen.study.runs import ENDED
-from bpgen.study.sensitivity import ELSEWHERE, elsewhere
 from bpgen.study.study import Done
-from bpgen.study.verdicts import Check, Verdict, judge
-
-Rows = Sequence[Sequence[str]]
 
 
 def report_study(done: Done, command: str, claims: bool = False) -> str:
@@ -31,11 +28,7 @@ def report_study(done: Done, command: str, claims: bool = False) -> str:
     parts = [f"# {done.plan.name}", "", *([done.plan.question, ""] if done.plan.question else [])]
     parts += [f"`{command}` (bpgen {__version__}), seeds {', '.join(map(str, done.plan.seeds))}", "", _fate(done), ""]
     if not matched.finished(done.table).empty:
-        verdicts = judge(liu2022.checks(done.table)) if claims else []
-        if claims:
-            parts += _verdicts(verdicts, done)
-            pd.DataFrame([_verdict_row(v) for v in verdicts]).to_csv(done.folder / "verdicts.csv", index=False)
-            parts += _elsewhere(verdicts, done)
+        parts += claims_section(done) if claims else []
         parts += _rules(done.table) + _differences(done.table) + _correlations(done)
         parts += _draw(done)
     parts += _tuned(done) + _unfinished(done)
@@ -44,117 +37,11 @@ def report_study(done: Done, command: str, claims: bool = False) -> str:
     return text + f"\n\ntable     {done.folder / 'table.csv'}\nsummary   {done.folder / 'summary.md'}"
 
 
-def markdown(header: Sequence[str], rows: Rows) -> str:
-    """A table in Markdown with aligned columns, readable as it is."""
-    cells = [list(header), *[[str(c).replace("|", "/") for c in row] for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
-
-
 def _fate(done: Done) -> str:
     count = Counter(run.status for run in done.runs)
     skipped = sum(run.skipped for run in done.runs)
     parts = [f"{count[s]} {s}" for s in (*ENDED, "interrupted", "failed") if count[s]]
     return f"{len(done.runs)} runs: {', '.join(parts)}; {skipped} of them done by an earlier call."
-
-
-def _curvature_of(done: Done) -> str:
-    """Of which weights, on how many samples."""
-    settings = {(str(r.config["sharpness"]["block"]), str(r.config["sharpness"]["samples"])) for r in done.runs}
-    of = " or ".join(f"{block.replace('all', 'all weights')} on {n} training samples" for block, n in sorted(settings))
-    return f"λ_max is the largest eigenvalue of the Hessian of the true loss for {of}."
-
-
-def _verdicts(verdicts: Sequence[Verdict], done: Done) -> list[str]:
-    header = (
-        "claim",
-        "setting",
-        "statement",
-        "verdict",
-        "effect",
-        "95 % interval",
-        "n",
-        "of interest",
-        "p for, against",
-    )
-    rows = []
-    for v in verdicts:
-        c, e = v.check, v.check.effect
-        outcome = v.outcome + (f" (about {v.more_seeds} more seeds)" if v.more_seeds else "")
-        low, high = e.interval()
-        shown = (_number(c, e.estimate), f"{_number(c, low, False)} to {_number(c, high, False)}")
-        n = f"{e.n}" if e.n == e.planned else f"{e.n} of {e.planned}"
-        p = f"{v.p_support:.2g}, {v.p_refute:.2g}"
-        text = c.text + (f" [{e.note}]" if e.note else "")
-        rows.append((f"({c.claim})", c.setting, text, outcome, *shown, n, _interest(c), p))
-    return [
-        "## Claims",
-        "",
-        markdown(header, rows),
-        "",
-        "Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the "
-        "smallest effect of interest; undecided: neither. One-sided tests over seeds at 2.5 %, after Holm over the "
-        "checks of a claim in a setting (`bpgen.study.verdicts`). Ratios are of curvatures or spreads. More seeds: how "
-        "many would decide with 80 % probability if the present estimate were the truth; a rough guide.",
-        "",
-        f"{_curvature_of(done)} The bounds 2/η and 2/(ηρ) are those of plain gradient descent and of all weights; the "
-        "curvature of a block such as W_rec is at most that of all weights: above its bound it is a violation, "
-        "below it is only compatible with the theorem.",
-        "",
-    ]
-
-
-def _elsewhere(verdicts: Sequence[Verdict], done: Done) -> list[str]:
-    rows = []
-    for one, *others in elsewhere(verdicts, done.table):
-        c = one.check
-        cells = [f"{v.outcome}: {_number(v.check, v.check.effect.estimate)}, n = {v.check.effect.n}" for v in others]
-        text = c.text.split(", at training loss")[0]
-        rows.append((f"({c.claim})", c.setting, text, one.outcome, *cells))
-    if not rows:
-        return []
-    return [
-        "## Would the verdicts be others, had the rules been matched at another loss?",
-        "",
-        markdown(("claim", "setting", "statement", "verdict", *ELSEWHERE), rows),
-        "",
-        "Above, losses are matched at the lowest that 80 % of the runs of each rule reach. Half way there: in log "
-        "loss, from the start of training. Where all get: the lowest that every run of each rule reaches.",
-        "",
-    ]
-
-
-def _number(check: Check, value: float, unit: bool = True) -> str:
-    if not math.isfinite(value):
-        return "?"
-    shown = check.shown(value)
-    text = f"{shown:+.2f}" if check.unit in ("points", "r") else f"{shown:.3g}"
-    if not unit:
-        return text
-    return {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}.get(
-        check.unit, f"{text} {check.unit}"
-    )
-
-
-def _interest(check: Check) -> str:
-    sign = {"larger": "≥", "at most": "<", "same": "within"}[check.kind]
-    return f"{sign} {_number(check, check.smallest)}"
-
-
-def _verdict_row(v: Verdict) -> dict[str, object]:
-    c, e = v.check, v.check.effect
-    low, high = e.interval()
-    bca = e.bca or (math.nan, math.nan)
-    return {
-        **{"claim": c.claim, "setting": c.setting, "statement": c.text, "verdict": v.outcome, "unit": c.unit},
-        **{"effect": c.shown(e.estimate), "low": c.shown(low), "high": c.shown(high)},
-        **{"bca_low": c.shown(bca[0]), "bca_high": c.shown(bca[1]), "n": e.n, "planned": e.planned},
-        **{"kind": c.kind, "smallest_of_interest": c.shown(c.smallest)},
-        **{"p_support_holm": v.p_support, "p_refute_holm": v.p_refute},
-        **{"p_permutation": e.p_permutation, "p_wilcoxon": e.p_wilcoxon},
-        **{"more_seeds": v.more_seeds, "note": e.note, "figure": c.figure},
-    }
 
 
 _SHOWN = (

@@ -183,7 +183,7 @@ def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | 
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel="real part", ylabel="imaginary part", title="Multipliers of the update")
-    ax.legend(frameon=False, loc="center", bbox_to_anchor=(0.5, 0.75))  # inside the circle, off the real axis
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # nothing is safe inside
     _note(ax, _of("", n), (0.98, 0.02))
 
 

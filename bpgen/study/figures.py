@@ -38,7 +38,10 @@ def sheet(table: pd.DataFrame, panel: Panel) -> Figure:
     """One panel per setting, side by side, with one legend of the rules."""
     settings = list(table.groupby(["task", "alpha"], sort=False, dropna=False))
     style = styles(list(dict.fromkeys(table["rule"])))
-    figure = Figure(figsize=(4.6 * len(settings), 4.5), layout="constrained", dpi=130)
+    width = 4.6 * len(settings)
+    columns = min(len(style), max(1, int(width / (0.45 + 0.07 * max(map(len, style))))))  # inches: marker and letters
+    height = 4.1 + 0.2 * -(-len(style) // columns)
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
     axes: Any = figure.subplots(1, len(settings), squeeze=False)[0]
     for ax, ((task, alpha), part) in zip(axes, settings, strict=True):
         panel(ax, part.assign(condition=part["rule"]), style)
@@ -46,7 +49,7 @@ def sheet(table: pd.DataFrame, panel: Panel) -> Figure:
         ax.set_title(f"{name} ({seeds_of(part)})", fontsize="medium")
         ax.spines[["top", "right"]].set_visible(False)
     handles = [Line2D([], [], color=c, marker=m, ls="", label=rule) for rule, (c, m) in style.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
     return figure
 
 
@@ -90,7 +93,7 @@ def gap_against_sharpness(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[
             texts.append(f"r {name} {math.tanh(effect.estimate):.2f} [{low:.2f}, {high:.2f}]")
     ax.margins(y=0.2)
     ax.text(0.02, 0.99, "\n".join(texts), transform=ax.transAxes, va="top", fontsize="small")
-    ax.set_xlabel(rf"sharpness $\lambda_{{\max}}$ (loss per weight²), at training loss {level:.3g}")
+    ax.set_xlabel(rf"sharpness $\lambda_{{\max}}$ (loss per weight²)" f"\nat training loss {level:.3g}")
     ax.set_ylabel(_gap_label(measure))
 
 
@@ -181,7 +184,7 @@ def remedies(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.axvline(1, color="0.8", lw=0.8, zorder=0)
     log_axis(ax, "x")
-    ax.set_xlabel(rf"$\lambda_{{\max}}$ relative to {base} (ratio), at loss {level:.3g}")
+    ax.set_xlabel(rf"$\lambda_{{\max}}$ relative to {base} (ratio)" f"\nat training loss {level:.3g}")
     ax.set_ylabel(f"gap - gap of {base} ({'points' if measure == 'accuracy' else '½·error²'})")
 
 

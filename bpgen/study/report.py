@@ -29,7 +29,7 @@ def report_study(done: Done, command: str, claims: bool = False) -> str:
     parts += [f"`{command}` (bpgen {__version__}), seeds {', '.join(map(str, done.plan.seeds))}", "", _fate(done), ""]
     if not matched.finished(done.table).empty:
         parts += claims_section(done) if claims else []
-        parts += _rules(done.table) + _differences(done.table) + _correlations(done)
+        parts += _rules(done.table) + _differences(done.table) + _edges(done.table) + _correlations(done)
         parts += _draw(done)
     parts += _tuned(done) + _unfinished(done)
     text = "\n".join(parts)
@@ -95,6 +95,40 @@ def _differences(table: pd.DataFrame) -> list[str]:
     header = ("comparison", "loss", "gap, noisy test inputs", "λ_max", "permutation p (gap, λ)", "n", "note")
     title = "## At matched training loss, paired by seed (mean, 95 % interval over seeds)"
     return [title, "", markdown(header, rows), ""] if rows else []
+
+
+_EDGES = {  # curvature over the bound where it may settle
+    "λ_max ÷ 2/η": lambda t: t["stability/edge"],
+    "λ_max ÷ 2/(ηρ)": lambda t: t["stability/edge_rho"],
+    "λ_max ÷ 2/(ηρ_1)": lambda t: t["stability/edge"] * t["stability/rho_directional"],
+    "|μ_1| ÷ 2/η": lambda t: t["stability/mu_abs"] * t["lr"] / 2,
+}
+
+
+def _edges(table: pd.DataFrame) -> list[str]:
+    """Where stability was measured: the curvature of all weights as a multiple of every bound."""
+    table = matched.finished(table)
+    if "stability/edge" not in table or table["stability/edge"].isna().all():
+        return []
+    rows = []
+    for condition, part in table.groupby("condition", sort=False):
+        late = part[part["step"] >= part.groupby("seed")["step"].transform("max") / 2]
+        cells = []
+        for ratio in _EDGES.values():
+            medians = ratio(late).groupby(late["seed"]).median()
+            effect = st.from_values({int(seed): math.log(v) for seed, v in medians.items() if v > 0}, len(medians))
+            low, high = (math.exp(min(v, 50)) for v in effect.interval())
+            cells.append(f"{math.exp(effect.estimate):.3g} ({low:.3g} to {high:.3g})")
+        rows.append((str(condition), str(part["seed"].nunique()), *cells))
+    return [
+        "## Edge of stability: curvature of all weights over its bounds, second half of training",
+        "",
+        markdown(("condition", "n", *_EDGES), rows),
+        "",
+        "Medians over evaluations; geometric means and 95 % intervals over seeds; 1 is where the bound stands. ρ_1 is "
+        "that of the top eigenvector; μ_1 the leading eigenvalue of the rule's own Jacobian (`bpgen.stability`).",
+        "",
+    ]
 
 
 def _correlations(done: Done) -> list[str]:

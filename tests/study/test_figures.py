@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from bpgen.study.figures import PANELS, study_figures, styles
@@ -41,6 +42,19 @@ def test_a_panel_with_unequal_seeds_says_so():
     table = table[~((table["rule"] == "mdgl") & (table["seed"] > 2))]
     for figure in study_figures(table).values():
         assert "n = 3 to 5 seeds a rule" in figure.axes[0].get_title()
+
+
+@pytest.mark.parametrize("settings", [((1.0, "digits"),), ((1.0, "digits"), (0.5, "delayed_match_to_sample"))])
+def test_nothing_is_cut_off(settings):
+    rules = {**YES, "three_factor, early lr": YES["three_factor"], "rflo": YES["three_factor"]}
+    for name, figure in study_figures(study(np.random.default_rng(0), 5, rules, settings=settings)).items():
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        parts = [figure.legends[0], *(ax.xaxis.label for ax in figure.axes), *(ax.yaxis.label for ax in figure.axes)]
+        for part in parts:
+            box = part.get_window_extent(renderer)
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, (name, part)
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, (name, part)
 
 
 def test_a_rule_has_its_colour_in_whatever_company():

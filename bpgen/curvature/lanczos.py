@@ -16,11 +16,11 @@ with c the overlaps of the starting vector. For a random start c_1/c_2 is of ord
 overlooked eigenvalue is larger by little more than the tolerance. The sharper bound ‖r‖²/gap of Kato and Temple is no
 way to stop earlier: its gap is that to eigenvalues already seen, and on trained networks, where close pairs are common,
 it was found wrong by 3e-4 where it promised 1e-4.
-A warm start makes
-c_1/c_2 arbitrarily large: from an exact eigenvector the residual is 0 at once, and after two eigenvalues crossed, the
-wrong one is returned. Here a warm start is mixed with a random vector of the same norm, which leaves c_1/c_2 about √P,
-and the iteration goes on until (2) is smaller than usual by that factor. By (3) it then overlooks no more than a cold
-start does; it also takes about as many products as one, since what the overlap saves the certificate costs.
+A warm start makes c_1/c_2 arbitrarily large: from an exact eigenvector the residual is 0 at once, and after two
+eigenvalues crossed, the wrong one is returned. Here a warm start is mixed with a random vector of the same norm, which
+leaves c_1/c_2 about √P, and the iteration goes on until (2) is smaller than usual by that factor. By (3) it then
+overlooks no more than a cold start does; it also takes about as many products as one, since what the overlap saves the
+certificate costs. What an unsafe warm start could save along a run, at most, is a row of `bpgen bench --curvature`.
 
 References: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950) 255-282; G. H. Golub and C. F. Van Loan, Matrix
 Computations, 4th ed. (2013), chapter 10.

@@ -31,7 +31,10 @@ def study_figures(table: pd.DataFrame) -> dict[str, Figure]:
     table = matched.finished(table)
     if table.empty:
         return {}
-    return {name: sheet(table, panel) for name, panel in PANELS.items()}
+    measured = SHARPNESS in table and table[SHARPNESS].notna().any()
+    return {
+        name: sheet(table, panel) for name, panel in PANELS.items() if measured or name in ("gap_by_rule", "alignment")
+    }
 
 
 def sheet(table: pd.DataFrame, panel: Panel) -> Figure:

@@ -88,7 +88,7 @@ def _differences(table: pd.DataFrame) -> list[str]:
             form = "{:+.2f} ({:+.2f} to {:+.2f}) " if accurate else "{:+.3g} ({:+.3g} to {:+.3g}) "
             cells = [f"{level:.3g}", form.format(scale * difference.estimate, low, high) + unit]
             low, high = (math.exp(min(v, 50)) for v in ratio.interval())
-            cells += [f"x {math.exp(ratio.estimate):.3g} ({low:.3g} to {high:.3g})"]
+            cells += [f"x {math.exp(ratio.estimate):.3g} ({low:.3g} to {high:.3g})" if ratio.n else "not measured"]
             p = [f"{difference.p_permutation:.2g}, {ratio.p_permutation:.2g}"]
             n = f"{difference.n} of {difference.planned}"
             rows.append((f"{condition} - {conditions[0]}", *cells, *p, n, difference.note))
@@ -99,8 +99,8 @@ def _differences(table: pd.DataFrame) -> list[str]:
 
 _EDGES = {  # curvature over the bound where it may settle
     "λ_max ÷ 2/η": lambda t: t["stability/edge"],
-    "λ_max ÷ 2/(ηρ)": lambda t: t["stability/edge_rho"],
-    "λ_max ÷ 2/(ηρ_1)": lambda t: t["stability/edge"] * t["stability/rho_directional"],
+    "λ_max ÷ 2/(ηρ)": lambda t: t["stability/edge"] * t["stability/rho"],
+    "λ_max ÷ 2/(ηρ_1)": lambda t: t["stability/edge_rho"],
     "|μ_1| ÷ 2/η": lambda t: t["stability/mu_abs"] * t["lr"] / 2,
 }
 

@@ -1,0 +1,33 @@
+"""Sections of the report that need something measured."""
+
+import numpy as np
+import pytest
+
+from bpgen.study.figures import study_figures
+from bpgen.study.report import _edges
+from tests.study import planted
+
+RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "rflo": (0.03, 3.0, 1, 0, 0.05)}
+
+
+@pytest.fixture
+def table():
+    return planted.study(np.random.default_rng(0), 5, RULES)
+
+
+def test_curvature_over_its_bounds(table):
+    """Early evaluations do not count, and every ratio is over its own bound."""
+    assert _edges(table) == []
+    late, rflo = table["step"] >= 600, table["rule"] == "rflo"
+    table["stability/edge"] = np.where(late, np.where(rflo, 3.0, 1.0), 50.0)
+    table["stability/rho"] = np.where(rflo, 0.5, 1.0)
+    table["stability/edge_rho"] = np.where(late, 1.0, 50.0)
+    table["stability/mu_abs"] = np.where(late, np.where(rflo, 0.8, 1.0), 50.0) * 2 / table["lr"]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _edges(table)[2].splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["bptt", "5"], ["rflo", "5"]]
+    assert [float(cell.split()[0]) for cell in rows[0][2:]] == [1, 1, 1, 1]
+    assert [float(cell.split()[0]) for cell in rows[1][2:]] == [3, 1.5, 1, 0.8]
+
+
+def test_figures_of_what_was_not_measured_are_left_out(table):
+    assert set(study_figures(table.drop(columns="sharpness/lambda_max"))) == {"gap_by_rule", "alignment"}

@@ -49,7 +49,7 @@ def sheet(table: pd.DataFrame, panel: Panel) -> Figure:
     for ax, ((task, alpha), part) in zip(axes, settings, strict=True):
         panel(ax, part.assign(condition=part["rule"]), style)
         name = task if pd.isna(alpha) else rf"{task}, $\alpha$ = {alpha:g}"
-        ax.set_title(f"{name} ({seeds_of(part)})", fontsize="medium")
+        ax.set_title(f"{name}\n({seeds_of(part)})", fontsize="medium")
         ax.spines[["top", "right"]].set_visible(False)
     handles = [Line2D([], [], color=c, marker=m, ls="", label=rule) for rule, (c, m) in style.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
@@ -119,7 +119,9 @@ def sharpness_against_loss(ax: Axes, table: pd.DataFrame, style: dict[str, tuple
 
 
 def sharpness_against_steps(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
-    """Sharpness along training with the bounds 2/η and, for rules other than BPTT, 2/(ηρ): medians over seeds."""
+    """Sharpness along training with BPTT's bound 2/η and the three-factor rule's 2/(ηρ): medians over seeds."""
+    exact = table[table["condition"] == "bptt"]  # whose learning rate may be another, where it is tuned
+    whose = "" if exact.empty else ", bptt"
     for rule, own in table.groupby("condition", sort=False):
         colour = style[rule][0]
         band(ax, *by_step(own, own[SHARPNESS]), style[rule])
@@ -127,13 +129,16 @@ def sharpness_against_steps(ax: Axes, table: pd.DataFrame, style: dict[str, tupl
             rho = own["alignment/rho"].where(own["alignment/rho"] > 0)
             steps, bound = by_step(own, 2 / (own["lr"] * rho))
             ax.plot(steps, median(bound), color=colour, ls=":", lw=1.4)
-    steps, bound = by_step(table, 2 / table["lr"])
+    exact = table if exact.empty else exact
+    steps, bound = by_step(exact, 2 / exact["lr"])
     ax.plot(steps, np.nanmax(bound, axis=1), color="0.3", ls="--", lw=1.2)
     log_axis(ax, "y")
-    lines = [Line2D([], [], color="0.3", ls="--", label=r"bound $2/\eta$")]
+    lines = [Line2D([], [], color="0.3", ls="--", label=rf"bound $2/\eta${whose}")]
     if _BASE in set(table["condition"]):
         lines.append(Line2D([], [], color=style[_BASE][0], ls=":", label=r"bound $2/(\eta\rho)$, three_factor"))
-    ax.legend(handles=lines, frameon=False, fontsize="small")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.2)  # room for the legend
+    ax.legend(handles=lines, frameon=False, fontsize="small", loc="upper right")
     ax.set_xlabel("training step (updates)")
     ax.locator_params(axis="x", nbins=5)
     ax.set_ylabel(r"sharpness $\lambda_{\max}$ (loss per weight²)")

@@ -44,13 +44,16 @@ def test_a_panel_with_unequal_seeds_says_so():
         assert "n = 3 to 5 seeds a rule" in figure.axes[0].get_title()
 
 
-@pytest.mark.parametrize("settings", [((1.0, "digits"),), ((1.0, "digits"), (0.5, "delayed_match_to_sample"))])
+@pytest.mark.parametrize(
+    "settings", [((0.2, "delayed_match_to_sample"),), ((1.0, "digits"), (0.5, "delayed_match_to_sample"))]
+)
 def test_nothing_is_cut_off(settings):
     rules = {**YES, "three_factor, early lr": YES["three_factor"], "rflo": YES["three_factor"]}
     for name, figure in study_figures(study(np.random.default_rng(0), 5, rules, settings=settings)).items():
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
-        parts = [figure.legends[0], *(ax.xaxis.label for ax in figure.axes), *(ax.yaxis.label for ax in figure.axes)]
+        labels = [label for ax in figure.axes for label in (ax.title, ax.xaxis.label, ax.yaxis.label)]
+        parts = [figure.legends[0], *labels]
         for part in parts:
             box = part.get_window_extent(renderer)
             assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, (name, part)

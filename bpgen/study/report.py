@@ -101,7 +101,7 @@ _EDGES = {  # curvature over the bound where it may settle
     "λ_max ÷ 2/η": lambda t: t["stability/edge"],
     "λ_max ÷ 2/(ηρ)": lambda t: t["stability/edge"] * t["stability/rho"],
     "λ_max ÷ 2/(ηρ_1)": lambda t: t["stability/edge_rho"],
-    "|μ_1| ÷ 2/η": lambda t: t["stability/mu_abs"] * t["lr"] / 2,
+    "size of μ_1 ÷ 2/η": lambda t: t["stability/mu_abs"] * t["lr"] / 2,
 }
 
 

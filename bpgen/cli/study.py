@@ -24,7 +24,8 @@ RUNS_CODES = (
 def run(argv: list[str]) -> int:
     """Run the command."""
     parser = Parser(prog="bpgen study", description=_SAYS, codes=RUNS_CODES)
-    parser.add_argument("plan", help="a shipped plan by name, or the path of a YAML file")
+    shipped = ", ".join(shipped_plans())
+    parser.add_argument("plan", help=f"the path of a YAML file, or a shipped plan by name: {shipped}")
     add_options(parser)
     add_seeds(parser)
     options = with_seeds(parser.parse_args(argv))

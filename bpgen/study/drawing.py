@@ -80,7 +80,8 @@ def log_axis(ax: Axes, which: str) -> None:
     axis.set_major_formatter(plain)
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     decades = abs(math.log10(high / low)) if low > 0 and high > 0 else 2
-    few = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in ("2", "5") else "")
+    shown = "25" if decades >= 0.6 else "2345678"  # at least two numbers on an axis, and none on another
+    few = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in shown else "")
     axis.set_minor_formatter(few if decades < 2 else FuncFormatter(lambda *_: ""))
 
 

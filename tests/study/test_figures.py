@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
+from bpgen.study.drawing import log_axis
 from bpgen.study.figures import PANELS, study_figures, styles
 from tests.study.planted import study
 from tests.study.test_verdicts import YES
@@ -58,6 +60,17 @@ def test_nothing_is_cut_off(settings):
             box = part.get_window_extent(renderer)
             assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, (name, part)
             assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, (name, part)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.6, 1.6), (19, 42), (30, 60), (3, 90), (0.01, 5000)])
+def test_a_log_axis_has_a_few_numbers(low, high):
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([low, high], [low, high])
+    log_axis(ax, "x")
+    figure.draw(FigureCanvasAgg(figure).get_renderer())
+    inside = [t for t in ax.get_xticklabels(which="both") if low <= t.get_position()[0] <= high and t.get_text()]
+    assert 2 <= len(inside) <= 8
 
 
 def test_a_rule_has_its_colour_in_whatever_company():

@@ -120,7 +120,7 @@ def tolerance_for(find: Contestant, t: Trained, n: int, exact: list[float]) -> f
 
 
 def limit_rows(t: Trained, exact: list[float], threads: int, peer: Row) -> list[Row]:
-    """λ_1 at all evaluations by somebody who knows it, and stops the search at the error asked: none is faster from there.
+    """λ_1 at all evaluations by somebody who knows it, and stops the search at the error asked.
 
     Cold from a random vector; warm from the top eigenvector of the evaluation before, which is trusted here, so that a
     crossing of eigenvalues would go unnoticed.

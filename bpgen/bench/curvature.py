@@ -133,7 +133,7 @@ def limit_rows(t: Trained, exact: list[float], threads: int, peer: Row) -> list[
         cold = torch.randn(operator.size, generator=random, dtype=torch.float64)
         for name, start in (("cold", cold), ("warm", cold if before is None else before)):
             began = time.perf_counter()
-            operator = HessianProducts(t.network, params, t.x, t.target, LOSS)
+            operator = HessianProducts(t.network, params, t.x, t.target, LOSS)  # the base pass is part of the search
             products[name] += _fewest(operator, start, value)
             ms[name] += 1e3 * (time.perf_counter() - began)
         u = lanczos(operator, tol=1e-3).vectors[0]

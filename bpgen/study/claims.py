@@ -28,10 +28,8 @@ def overview(done: Sequence[Done], file: Path) -> str:
     settings = list(dict.fromkeys(v.check.setting for v in verdicts))
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for v in sorted(verdicts, key=lambda v: v.check.claim):
-        c, e = v.check, v.check.effect
-        n = f"{e.n}" if e.n == e.planned else f"{e.n} of {e.planned}"
-        row = cells.setdefault((f"({c.claim})", c.text.split(", at training loss")[0]), {})
-        row[c.setting] = f"{v.outcome}: {_number(c, e.estimate)}, n = {n}"
+        row = cells.setdefault((f"({v.check.claim})", _statement(v.check)), {})
+        row[v.check.setting] = _in_short(v)
     rows = [(*statement, *(row.get(s, "") for s in settings)) for statement, row in cells.items()]
     text = "\n".join(["# All claims, all settings", "", markdown(("claim", "statement", *settings), rows), ""])
     file.write_text(text, encoding="utf-8")
@@ -56,10 +54,9 @@ def _verdicts(verdicts: Sequence[Verdict], done: Done) -> list[str]:
         outcome = v.outcome + (f" (about {v.more_seeds} more seeds)" if v.more_seeds else "")
         low, high = e.interval()
         shown = (_number(c, e.estimate), f"{_number(c, low, False)} to {_number(c, high, False)}")
-        n = f"{e.n}" if e.n == e.planned else f"{e.n} of {e.planned}"
         p = f"{v.p_support:.2g}, {v.p_refute:.2g}"
         text = c.text + (f" [{e.note}]" if e.note else "")
-        rows.append((f"({c.claim})", c.setting, text, outcome, *shown, n, _interest(c), p))
+        rows.append((f"({c.claim})", c.setting, text, outcome, *shown, _n(v), _interest(c), p))
     return [
         "## Claims",
         "",
@@ -88,9 +85,7 @@ def _elsewhere(verdicts: Sequence[Verdict], done: Done) -> list[str]:
     rows = []
     for one, *others in elsewhere(verdicts, done.table):
         c = one.check
-        cells = [f"{v.outcome}: {_number(v.check, v.check.effect.estimate)}, n = {v.check.effect.n}" for v in others]
-        text = c.text.split(", at training loss")[0]
-        rows.append((f"({c.claim})", c.setting, text, one.outcome, *cells))
+        rows.append((f"({c.claim})", c.setting, _statement(c), one.outcome, *map(_in_short, others)))
     if not rows:
         return []
     return [
@@ -102,6 +97,20 @@ def _elsewhere(verdicts: Sequence[Verdict], done: Done) -> list[str]:
         "loss, from the start of training. Where all get: the lowest that every run of each rule reaches.",
         "",
     ]
+
+
+def _statement(check: Check) -> str:
+    """Without the loss at which it was looked at."""
+    return check.text.split(", at training loss")[0]
+
+
+def _in_short(v: Verdict) -> str:
+    return f"{v.outcome}: {_number(v.check, v.check.effect.estimate)}, n = {_n(v)}"
+
+
+def _n(v: Verdict) -> str:
+    effect = v.check.effect
+    return f"{effect.n}" if effect.n == effect.planned else f"{effect.n} of {effect.planned}"
 
 
 def _number(check: Check, value: float, unit: bool = True) -> str:

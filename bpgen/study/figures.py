@@ -32,9 +32,7 @@ def study_figures(table: pd.DataFrame) -> dict[str, Figure]:
     if table.empty:
         return {}
     measured = SHARPNESS in table and table[SHARPNESS].notna().any()
-    return {
-        name: sheet(table, panel) for name, panel in PANELS.items() if measured or name in ("gap_by_rule", "alignment")
-    }
+    return {n: sheet(table, panel) for n, panel in PANELS.items() if measured or panel in (gap_by_rule, alignment)}
 
 
 def sheet(table: pd.DataFrame, panel: Panel) -> Figure:
@@ -120,8 +118,6 @@ def sharpness_against_loss(ax: Axes, table: pd.DataFrame, style: dict[str, tuple
 
 def sharpness_against_steps(ax: Axes, table: pd.DataFrame, style: dict[str, tuple[str, str]]) -> None:
     """Sharpness along training with BPTT's bound 2/η and the three-factor rule's 2/(ηρ): medians over seeds."""
-    exact = table[table["condition"] == "bptt"]  # whose learning rate may be another, where it is tuned
-    whose = "" if exact.empty else ", bptt"
     for rule, own in table.groupby("condition", sort=False):
         colour = style[rule][0]
         band(ax, *by_step(own, own[SHARPNESS]), style[rule])
@@ -129,7 +125,8 @@ def sharpness_against_steps(ax: Axes, table: pd.DataFrame, style: dict[str, tupl
             rho = own["alignment/rho"].where(own["alignment/rho"] > 0)
             steps, bound = by_step(own, 2 / (own["lr"] * rho))
             ax.plot(steps, median(bound), color=colour, ls=":", lw=1.4)
-    exact = table if exact.empty else exact
+    exact = table[table["condition"] == "bptt"]  # where learning rates are tuned, each rule has its own
+    whose, exact = ("", table) if exact.empty else (", bptt", exact)
     steps, bound = by_step(exact, 2 / exact["lr"])
     ax.plot(steps, np.nanmax(bound, axis=1), color="0.3", ls="--", lw=1.2)
     log_axis(ax, "y")

@@ -118,7 +118,8 @@ def _edges(table: pd.DataFrame) -> list[str]:
             medians = ratio(late).groupby(late["seed"]).median()
             effect = st.from_values({int(seed): math.log(v) for seed, v in medians.items() if v > 0}, len(medians))
             low, high = (math.exp(min(v, 50)) for v in effect.interval())
-            cells.append(f"{math.exp(effect.estimate):.3g} ({low:.3g} to {high:.3g})")
+            fewer = "" if effect.n == effect.planned else f", {effect.n} seeds"  # the others' is not positive
+            cells.append(f"{math.exp(effect.estimate):.3g} ({low:.3g} to {high:.3g}{fewer})")
         rows.append((str(condition), str(part["seed"].nunique()), *cells))
     return [
         "## Edge of stability: curvature of all weights over its bounds, second half of training",

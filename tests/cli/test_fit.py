@@ -209,6 +209,8 @@ def test_words_of_an_option_may_be_joined_by_hyphens(capsys):
     assert (config["network"]["n_rec"], config["trainer"]["max_steps"]) == (7, 3)
     assert main(["fit", "--network.n-wreck", "7"]) == 2
     assert "Did you mean '--network.n_rec'?" in capsys.readouterr().err
+    assert main(["fit", "--foo", "7"]) == 2
+    assert "Did you mean" not in capsys.readouterr().err
 
 
 def test_the_command_line_wins_over_configs_and_later_over_earlier(tmp_path, capsys):

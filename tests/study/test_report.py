@@ -29,5 +29,12 @@ def test_curvature_over_its_bounds(table):
     assert [float(cell.split()[0]) for cell in rows[1][2:]] == [3, 1.5, 1, 0.8]
 
 
+def test_ratios_without_a_logarithm_are_counted(table):
+    for column in ("edge", "edge_rho", "mu_abs"):
+        table[f"stability/{column}"] = 1.0
+    table["stability/rho"] = np.where(table["seed"] == 3, -0.1, 1.0)
+    assert "1 (1 to 1, 4 seeds)" in _edges(table)[2]
+
+
 def test_figures_of_what_was_not_measured_are_left_out(table):
     assert set(study_figures(table.drop(columns="sharpness/lambda_max"))) == {"gap_by_rule", "alignment"}

@@ -55,6 +55,7 @@ def test_runs_are_ordinary_runs_and_are_not_repeated(tmp_path):
     content = {"axes": {"rule": ["bptt", "rflo"]}, "seeds": 2}
     launcher = Here()
     done = study(tmp_path, **content).run(launcher, Silent(), 1)
+    assert [job.config["seed"] for job in launcher.launched] == [0, 0, 1, 1]  # stopped early, it has complete pairs
     assert [(r.condition.label, r.seed, r.status) for r in done.runs] == [
         (rule, seed, "finished") for rule in ("bptt", "rflo") for seed in (0, 1)
     ]

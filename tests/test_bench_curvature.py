@@ -55,7 +55,7 @@ def test_who_is_told_when_to_stop_needs_the_fewest_products(short):
     tol = curvature.tolerance_for(curvature.ours, short, 2, exact)
     ours = sum(curvature.ours(short, params, tol).products for params in short.weights)
     counted = {row: int(row.case.split()[-2]) for row in (cold, warm)}
-    assert 2 < counted[cold] <= ours + 2  # other random vectors
+    assert ours / 2 < counted[cold] <= ours + 2  # other random vectors
     assert counted[warm] <= counted[cold]
     twice = short._replace(weights=[short.weights[-1]] * 2)
     cold, warm = curvature.limit_rows(twice, [exact[-1]] * 2, 1, cold)

@@ -51,7 +51,9 @@ def test_a_panel_with_unequal_seeds_says_so():
 )
 def test_nothing_is_cut_off(settings):
     rules = {**YES, "three_factor, early lr": YES["three_factor"], "rflo": YES["three_factor"]}
-    for name, figure in study_figures(study(np.random.default_rng(0), 5, rules, settings=settings)).items():
+    table = study(np.random.default_rng(0), 11, rules, settings=settings)
+    table = table[(table["rule"] != "rflo") | (table["seed"] < 10)]  # the longest of titles
+    for name, figure in study_figures(table).items():
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         labels = [label for ax in figure.axes for label in (ax.title, ax.xaxis.label, ax.yaxis.label)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bpgen.study.figures import study_figures
+from bpgen.study.markdown import markdown
 from bpgen.study.report import _edges
 from tests.study import planted
 
@@ -19,14 +20,20 @@ def test_curvature_over_its_bounds(table):
     """Early evaluations do not count, and every ratio is over its own bound."""
     assert _edges(table) == []
     late, rflo = table["step"] >= 600, table["rule"] == "rflo"
-    table["stability/edge"] = np.where(late, np.where(rflo, 3.0, 1.0), 50.0)
+    wave = table["step"].map(dict(zip(range(600, 1200, 100), (0.9, 0.95, 1, 1, 1.05, 1.1), strict=True)))  # median 1
+    table["stability/edge"] = np.where(late, np.where(rflo, 3.0, 1.0) * wave, 50.0)
     table["stability/rho"] = np.where(rflo, 0.5, 1.0)
-    table["stability/edge_rho"] = np.where(late, 1.0, 50.0)
-    table["stability/mu_abs"] = np.where(late, np.where(rflo, 0.8, 1.0), 50.0) * 2 / table["lr"]
+    table["stability/edge_rho"] = np.where(late, wave, 50.0)
+    table["stability/mu_abs"] = np.where(late, np.where(rflo, 0.8, 1.0) * wave, 50.0) * 2 / table["lr"]
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _edges(table)[2].splitlines()[2:]]
     assert [row[:2] for row in rows] == [["bptt", "5"], ["rflo", "5"]]
     assert [float(cell.split()[0]) for cell in rows[0][2:]] == [1, 1, 1, 1]
     assert [float(cell.split()[0]) for cell in rows[1][2:]] == [3, 1.5, 1, 0.8]
+
+
+def test_a_bar_breaks_no_table():
+    lines = markdown(("size |μ|", "n"), [("a|b", "1")]).splitlines()
+    assert [line.count("|") for line in lines] == [3, 3, 3]
 
 
 def test_ratios_without_a_logarithm_are_counted(table):

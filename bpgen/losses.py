@@ -11,7 +11,7 @@ batches add up with it as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -139,6 +139,18 @@ class Loss:
         """The same loss with the step weights of a batch."""
         return self if mask is self.mask else replace(self, mask=mask)
 
+    @classmethod
+    def of(
+        cls,
+        kind: LossName = "cross_entropy",
+        when: When = "last",
+        mask: Tensor | None = None,
+        regulariser: L2 | float | Mapping[str, float] | None = None,
+        activity: Activity | float | None = None,
+    ) -> Loss:
+        """From what users write: regularisers may be numbers, see `L2.of` and `Activity.of`."""
+        return cls(kind, when, mask, L2.of(regulariser), Activity.of(activity))
+
     def without_regulariser(self) -> Loss:
         """The same loss without its regularisers, of the weights and of the activity."""
         return replace(self, regulariser=None, activity=None)
@@ -166,7 +178,7 @@ class Loss:
         return each if h is None or self.activity is None else each + self.activity.per_sample(h)
 
     def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss without regulariser and e = ∂L/∂y, shaped like `outputs`, in closed form."""
+        """The loss without regulariser and e = ∂L/∂y [L,B,O] at the last L steps (1 or T), in closed form."""
         weights, n = self._weights(outputs)
         if self.kind == "mse":
             error = outputs - target.to(outputs.dtype)
@@ -177,12 +189,19 @@ class Loss:
             error = log_p.exp().scatter_add(-1, index, torch.full_like(minus_log_p, -1))
             per_step = minus_log_p.squeeze(-1)
         if weights is None:
-            return per_step.sum() / n, error / n
-        return (per_step * weights).sum() / n, error * (weights / n).unsqueeze(-1)
+            value, error = per_step.sum() / n, error / n
+        else:
+            value, error = (per_step * weights).sum() / n, error * (weights / n).unsqueeze(-1)
+        return value, error.unsqueeze(0) if self.when == "last" else error
 
     def error_along(self, outputs: Tensor, tangents: Tensor) -> Tensor:
-        """e' = (∂²L/∂y²) y' in closed form, of tangents y' [V,...] of the outputs; no loss's depends on its target."""
+        """e' = (∂²L/∂y²) y' [V,L,B,O] in closed form, of tangents y' [V,L,B,O] at the last L steps.
+
+        No loss's depends on its target.
+        """
         weights, n = self._weights(outputs)
+        if self.when == "last":
+            outputs = outputs.unsqueeze(0)
         if self.kind == "cross_entropy":
             p = _log_softmax(outputs).exp()
             tangents = p * (tangents - (p * tangents).sum(-1, keepdim=True))
@@ -199,6 +218,70 @@ class Loss:
             value = value + self.activity.value(h)
         return value
 
+    # Where in time a loss is taken is this class's business: nobody else asks for `when`.
+
+    def of_step(self, y: Tensor, target: Tensor, k: int, n_steps: int) -> tuple[Tensor, Tensor] | None:
+        """What step k (from 0) of T adds to the loss, and e [B,O], of its outputs y [B,O]; None without a loss there."""
+        if self.when == "last":
+            return None if k + 1 < n_steps else _first(self.data_and_error(y, target))
+        weights = self.mask[k : k + 1] if self.mask is not None else self._even(y, n_steps).expand(1, len(y))
+        return _first(replace(self, mask=weights).data_and_error(y.unsqueeze(0), target[k : k + 1]))
+
+    def outputs_of(self, steps: Sequence[Tensor]) -> Tensor:
+        """The outputs it is taken of, [B,O] or [T,B,O], from those of every step."""
+        return torch.stack(list(steps)) if self.when == "all" else steps[-1]
+
+    def of_samples(self, target: Tensor, part: slice | Tensor) -> tuple[Tensor, Loss]:
+        """Target and loss of a part of the batch."""
+        mask = None if self.mask is None else self.mask[:, part]
+        return target[:, part] if self.when == "all" else target[part], self.with_mask(mask)
+
+    def of_steps(self, target: Tensor, part: slice) -> tuple[Tensor, Loss]:
+        """Target and loss of a part of the steps; a target of the last step stays."""
+        mask = None if self.mask is None else self.mask[part]
+        return target[part] if self.when == "all" else target, self.with_mask(mask)
+
+    def repeated(self, target: Tensor, times: int) -> tuple[Tensor, Loss]:
+        """Target and loss of the same batch several times side by side."""
+        axis = int(self.when == "all")
+        mask = None if self.mask is None else self.mask.repeat(1, times)
+        return torch.cat([target] * times, dim=axis), self.with_mask(mask)
+
+    def at_all_steps(self, target: Tensor, n_steps: int, like: Tensor) -> tuple[Tensor, Loss]:
+        """The same loss written as one over all steps: targets [T,B] or [T,B,O], and weights of the steps [T,B]."""
+        if self.when == "all":
+            mask = self._even(like, n_steps).expand(n_steps, target.shape[1]) if self.mask is None else self.mask
+            return target, self.with_mask(mask)
+        mask = like.new_zeros(n_steps, len(target))
+        mask[-1] = 1
+        return target.expand(n_steps, *target.shape), replace(self, when="all", mask=mask)
+
+    def check(self, target: Tensor, n_steps: int, batch: int, n_out: int) -> None:
+        """See that the target and the mask fit T steps, B samples and O outputs.
+
+        Raises:
+            BpgenError: what does not fit, and what was expected.
+        """
+        steps = [batch] if self.when == "last" else [n_steps, batch]
+        expected = steps + ([n_out] if self.kind == "mse" else [])
+        require(
+            list(target.shape) == expected,
+            f"target must be {expected} for loss={self.kind!r}, when={self.when!r}, got {list(target.shape)}.",
+        )
+        if self.kind == "cross_entropy":
+            require(
+                target.dtype == torch.int64 and bool((target >= 0).all()) and bool((target < n_out).all()),
+                f"target must hold int64 classes 0..{n_out - 1} for cross-entropy, got {target.dtype}.",
+            )
+        mask = self.mask
+        require(
+            mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}."
+        )
+
+    def _even(self, like: Tensor, n_steps: int) -> Tensor:
+        """m where there is no mask, 0-d."""
+        return like.new_tensor(1 / n_steps if self.kind == "cross_entropy" else 1.0)
+
     def _per_step(self, outputs: Tensor, target: Tensor) -> Tensor:
         """ℓ, shaped like `outputs` without their last axis."""
         if self.kind == "mse":
@@ -213,6 +296,10 @@ class Loss:
         if self.mask is None:
             return None, B * outputs.shape[0]
         return self.mask.to(outputs.dtype), B  # a bool or int mask divided by B would be float32
+
+
+def _first(value_and_error: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return value_and_error[0], value_and_error[1][0]
 
 
 def _log_softmax(outputs: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bpgen.losses import Activity
 from bpgen.neurons.gain import Local
 from bpgen.readout import filtered
 
@@ -29,7 +30,7 @@ class Trajectory:
     in_place: whether plain tensors may be overwritten by whoever owns them (not under vmap, jvp or autograd).
     from_rest: whether h_0 = 0 and nothing can change that: no product with h_0, no credit for it.
     known_currents: `currents` with K and N in one axis, where they were kept.
-    penalty: ∂E/∂h_t [T,B,N] of a regulariser of the activity, part of every learning signal; None where there is none.
+    activity: the regulariser of the activities, if the loss has one.
     """
 
     network: Network
@@ -42,7 +43,12 @@ class Trajectory:
     current_noise: Tensor | None = None
     known_currents: Tensor | None = field(default=None, repr=False)
     from_rest: bool = False
-    penalty: Tensor | None = None
+    activity: Activity | None = None
+
+    @cached_property
+    def penalty(self) -> Tensor | None:
+        """∂E/∂h_t [T,B,N] of the regulariser of the activity, part of every learning signal; None where there is none."""
+        return None if self.activity is None else self.activity.gradient(self.h)
 
     @property
     def n_steps(self) -> int:

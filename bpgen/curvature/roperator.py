@@ -80,7 +80,7 @@ class ROperator:
         if self._scale is not None:
             self._W = self._scale * self._W
         error = loss.data_and_error(run.outputs, target)[1]
-        self._error = (error if loss.when == "all" else error.unsqueeze(0)).unsqueeze(1)  # e [L,1,B,O]
+        self._error = error.unsqueeze(1)  # e [L,1,B,O]
         self._f: Bend | None = None
         self._g: Bend | None = None
         told = self._told(self._back(self._error, self._W_out))
@@ -188,8 +188,6 @@ class ROperator:
 
     def _loss_hessian(self, dy: Tensor) -> Tensor:
         """e' = (∂²ℓ/∂y²) y', [L,V,B,O]."""
-        if self._loss.when == "last":
-            return self._loss.error_along(self._run.outputs, dy[0]).unsqueeze(0)
         return self._loss.error_along(self._run.outputs, dy.transpose(0, 1)).transpose(0, 1)
 
     def _products(

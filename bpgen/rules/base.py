@@ -153,9 +153,7 @@ class OfflineRule(Rule):
         value, error = loss.data_and_error(trajectory.outputs, target)
         if loss.activity is not None:
             value = value + loss.activity.value(trajectory.h)
-            trajectory = replace(trajectory, penalty=loss.activity.gradient(trajectory.h))
-        if loss.when == "last":
-            error = error.unsqueeze(0)
+            trajectory = replace(trajectory, activity=loss.activity)
         credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)

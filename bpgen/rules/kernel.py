@@ -42,7 +42,7 @@ def propagate(
     """Equations (1) to (3), or (5).
 
     Every call adds a regulariser of the activity to the signal: a rule that sums the credit of several calls hands
-    `dataclasses.replace(trajectory, penalty=None)` to all but one of them.
+    `dataclasses.replace(trajectory, activity=None)` to all but one of them.
 
     Args:
         trajectory: the run to assign credit in.

@@ -118,7 +118,7 @@ class OnlineRule(Rule):
                 now = loss if weights is None else replace(loss, mask=weights[k : k + 1])
                 of_step = (y, target) if loss.when == "last" else (y.unsqueeze(0), target[k : k + 1])
                 part, error = now.data_and_error(*of_step)
-                error, value = error if loss.when == "last" else error.squeeze(0), value + part
+                error, value = error.squeeze(0), value + part
                 outputs.append(y)
                 total["W_out"] = total["W_out"] + error.mT @ r
                 if "b_out" in total:

@@ -29,7 +29,7 @@ def gradients_of(
     if currents is None:
         currents = trajectory.x.new_zeros(0, trajectory.x.shape[1], network.W_rec.shape[0])  # at the last 0 steps
     credit = Credit(currents.unflatten(-1, (network.neuron.n_currents, network.n_rec)))
-    grads = weight_gradients(trajectory, credit, error if loss.when == "all" else error.unsqueeze(0))
+    grads = weight_gradients(trajectory, credit, error)
     return with_regulariser(RuleGradients(value, trajectory.outputs, grads, dict(aux)), params, loss)
 
 

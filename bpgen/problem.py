@@ -143,7 +143,9 @@ class Problem:
     def _each(self, change: Any) -> Problem:
         """The same problem with every tensor of its weights and batch changed."""
         mask = self.loss.mask
-        given: dict[str, Any] = {name: getattr(self, name) for name in ("x", "target", "initial_state", "current_noise")}
+        given: dict[str, Any] = {
+            name: getattr(self, name) for name in ("x", "target", "initial_state", "current_noise")
+        }
         given = {name: None if value is None else change(value) for name, value in given.items()}
         return replace(
             self,

@@ -18,18 +18,31 @@ STYLES = {
     "bpgen runs the network and makes weight gradients. The example sends the error through the signs of W_out.",
     "online": "forward in time with a state that does not grow: `start(...)` and `step(state, moment)`, in which there "
     "is no future. The example is an eligibility trace with random feedback.",
-    "gradient": "all of it by yourself: `gradients(network, params, x, target, loss, draws)`, for rules that are not "
+    "gradient": "all of it by yourself: `estimate(problem, draws)`, for rules that are not "
     "credit, such as perturbation. The example perturbs the recurrent weights.",
 }
 _TEMPLATES = files("bpgen.cli") / "templates"
-_TAKEN = {"Credit", "Feedback", "Increments", "Loss", "Mapping", "Moment", "Network", "OfflineRule", "OnlineRule"} | {
-    "Rule",
-    "RuleGradients",
-    "State",
-    "Tensor",
-    "Traits",
-    "Trajectory",
-}
+_TAKEN = set(
+    [
+        "Credit",
+        "Draws",
+        "Feedback",
+        "Increments",
+        "Limit",
+        "Mapping",
+        "Moment",
+        "Network",
+        "OfflineRule",
+        "OnlineRule",
+        "Problem",
+        "Rule",
+        "RuleGradients",
+        "State",
+        "Tensor",
+        "Traits",
+        "Trajectory",
+    ]
+)
 
 
 def run(argv: list[str]) -> int:

@@ -68,7 +68,7 @@ from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback, FeedbackName
 from bpgen.rules.kernel import hop, learning_signal, propagate
 from bpgen.rules.moment import Moment, own_influence
-from bpgen.rules.online import Carry, Increments, OnlineRule, State, check_chunks, gradients_of_chunk
+from bpgen.rules.online import Carry, Increments, OnlineRule, State, check_chunks, chunk_note, gradients_of_chunk
 from bpgen.rules.traits import Limit, Traits
 from bpgen.trajectory import Trajectory
 
@@ -96,6 +96,7 @@ __all__ = [
     "Trajectory",
     "UnstableRuleWarning",
     "check_chunks",
+    "chunk_note",
     "filtered",
     "filtered_back",
     "gradients",

@@ -43,6 +43,7 @@ class Reinforce(Rule):
         stochastic=True,
         exact_readout=False,
         exact_when=Limit(on_average=True, condition="for the expected loss"),
+        learns=("average.mean", "average.count"),
     )
 
     conformance_exceptions: ClassVar[Mapping[str, str]] = {

@@ -50,6 +50,7 @@ class RewardModulatedHebbian(Rule):
         stochastic=True,
         exact_readout=False,
         neurons=("Leaky",),
+        learns=("reward.mean", "reward.count"),
     )
 
     conformance_exceptions: ClassVar[Mapping[str, str]] = {

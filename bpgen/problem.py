@@ -67,6 +67,10 @@ class Problem:
         run.activity = self.loss.activity
         return run
 
+    def outputs(self) -> Tensor:
+        """The network's outputs [B,O] or [T,B,O]."""
+        return self.run(in_place=False).outputs
+
     def value_and_error(self, run: Trajectory) -> tuple[Tensor, Tensor]:
         """The loss of a run without its regulariser of the weights, 0-d, and e = ∂L/∂y [L,B,O] at the last L steps."""
         value, error = self.loss.data_and_error(run.outputs, self.target)
@@ -139,12 +143,13 @@ class Problem:
     def _each(self, change: Any) -> Problem:
         """The same problem with every tensor of its weights and batch changed."""
         mask = self.loss.mask
-        given = {name: getattr(self, name) for name in ("x", "target", "initial_state", "current_noise")}
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("x", "target", "initial_state", "current_noise")}
+        given = {name: None if value is None else change(value) for name, value in given.items()}
         return replace(
             self,
             params={name: change(w) for name, w in self.params.items()},
             loss=self.loss.with_mask(None if mask is None else change(mask)),
-            **{name: None if value is None else change(value) for name, value in given.items()},
+            **given,
         )
 
     def checked(self) -> Problem:
@@ -159,9 +164,7 @@ class Problem:
             x.ndim == 3 and x.shape[-1] == I and x.shape[0] > 0 and x.shape[1] > 0,
             f"x must be [T,B,I] with I={I} (time first), got {list(x.shape)}.",
         )
-        require(
-            x.dtype == network.W_rec.dtype, f"x is {x.dtype}, the network is {network.W_rec.dtype}: convert one."
-        )
+        require(x.dtype == network.W_rec.dtype, f"x is {x.dtype}, the network is {network.W_rec.dtype}: convert one.")
         self.loss.check(self.target, self.n_steps, self.batch, network.n_out)
         require(
             start is None or list(start.shape) == [self.batch, d, N],

@@ -47,13 +47,18 @@ class Trajectory:
 
     @cached_property
     def penalty(self) -> Tensor | None:
-        """∂E/∂h_t [T,B,N] of the regulariser of the activity, part of every learning signal; None where there is none."""
+        """∂E/∂h_t [T,B,N] of a regulariser of the activity, part of every learning signal; None without one."""
         return None if self.activity is None else self.activity.gradient(self.h)
 
     @property
     def n_steps(self) -> int:
         """T."""
         return self.x.shape[0]
+
+    @property
+    def currents_shape(self) -> tuple[int, int]:
+        """K, N."""
+        return self.network.neuron.n_currents, self.network.n_rec
 
     @cached_property
     def currents(self) -> Tensor:

@@ -73,7 +73,7 @@ def trained(alpha: float, evaluations: int, steps: int, n_rec: int = 128, sample
     with torch.no_grad():
         for step in range(1, steps + 1):
             batch = torch.randint(x.shape[1], (128,), generator=draws)
-            found = rule.gradients(network, params, x[:, batch], split.target[batch], LOSS, {})
+            found = rule.gradients(Problem(network, params, x[:, batch], split.target[batch], LOSS))
             penalty = L2.of(0.01).gradient(params)  # type: ignore[union-attr]
             params = {name: p - 0.01 * (found.grads[name] + penalty.get(name, 0.0)) for name, p in params.items()}
             if step * evaluations // steps > (step - 1) * evaluations // steps:

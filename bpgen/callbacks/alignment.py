@@ -6,13 +6,10 @@ alignment/<number>/<weight>.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
-from bpgen.callbacks.measurement import Measurement, Moment, problem_of, size_of
+from bpgen.callbacks.measurement import Measurement, Moment, size_of
 from bpgen.stability.alignment import alignment
-from bpgen.stability.jacobian import gradients_of
 from bpgen.tasks import Task
 
 
@@ -45,11 +42,9 @@ class Alignment(Measurement):
         """ρ, cosine and orthogonal remainder, overall and per weight."""
         module = moment.module
         split = self.subset(moment, "train", self.samples)
-        draws = module.draws(split.x, "alignment", moment.step)
-        problem = problem_of(module, split, module.loss.without_regulariser())
-        problem = replace(problem, current_noise=draws.pop("current_noise", None))
+        problem, draws = module.problem(split, module.loss.without_regulariser(), "alignment", moment.step)
         with torch.no_grad():
-            estimate = gradients_of(module.rule, problem, draws).grads
+            estimate = module.rule.gradients(problem, draws).grads
         true = problem.gradient()
         row: dict[str, float | int] = {}
         overall = alignment(*(torch.cat([grads[n].flatten() for n in true]) for grads in (estimate, true)))

@@ -6,7 +6,7 @@ batch and as subset they are those of the map that training iterates; with small
 
 from __future__ import annotations
 
-from bpgen.callbacks.measurement import Measurement, Moment, problem_of, size_of
+from bpgen.callbacks.measurement import Measurement, Moment, size_of
 from bpgen.curvature import Search
 from bpgen.errors import require
 from bpgen.stability import RuleJacobian, analyse
@@ -107,6 +107,4 @@ class Stability(Measurement):
         module = moment.module
         split = self.subset(moment, "train", samples)
         loss = module.loss if self.regulariser else module.loss.without_regulariser()
-        draws = module.draws(split.x, "stability", moment.step)
-        draws.pop("current_noise", None)
-        return RuleJacobian(module.rule, problem_of(module, split, loss), draws)
+        return RuleJacobian(module.rule, *module.problem(split, loss, "stability", moment.step))

@@ -62,7 +62,6 @@ def run(argv: list[str]) -> int:
     o = parser().parse_args(argv)
     require(o.samples is None or o.samples >= 1, f"--samples must be positive, got {o.samples}.")
     require(o.lr is None or o.lr > 0, f"--lr must be > 0, got {o.lr}.")
-    from bpgen.callbacks.measurement import problem_of
     from bpgen.cli.sharpness import as_json, folder, subset
     from bpgen.curvature import Search
     from bpgen.saved import find, moments
@@ -82,10 +81,8 @@ def run(argv: list[str]) -> int:
     for moment in moments(saved):
         module, split = moment.module, subset(moment, samples)
         loss = module.loss.without_regulariser() if o.no_regulariser else module.loss
-        draws = module.draws(split.x, "stability", moment.step)
-        draws.pop("current_noise", None)
         found = analyse(
-            RuleJacobian(module.rule, problem_of(module, split, loss), draws),
+            RuleJacobian(module.rule, *module.problem(split, loss, "stability", moment.step)),
             Search(o.top, o.tol, module.seed, max_products=o.max_products),
             lr=moment.lr if o.lr is None else o.lr,
             momentum=module.optimizer.momentum if o.momentum is None else o.momentum,

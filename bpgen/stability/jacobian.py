@@ -12,7 +12,7 @@ from torch import Tensor
 from bpgen.curvature.block import Block, BlockProblem
 from bpgen.errors import BpgenError, require
 from bpgen.problem import Problem
-from bpgen.rules import Rule, RuleGradients
+from bpgen.rules import Rule
 from bpgen.streams import generator
 
 _STEP = 1e-7  # relative to ‖θ‖, of the difference that a derivative is checked against
@@ -80,7 +80,7 @@ class RuleJacobian:
             return self._estimate(problem), self._at.free.gather(problem.gradient()), at_zero
 
     def _estimate(self, problem: Problem) -> Tensor:
-        return self._at.free.gather(gradients_of(self._rule, problem, self._draws).grads)
+        return self._at.free.gather(self._rule.gradients(problem, self._draws).grads)
 
     def _check(self) -> None:
         """Compare Dĝ v with a difference of gradients: a rule that detaches inside would lose terms unnoticed.
@@ -114,13 +114,6 @@ class RuleJacobian:
             f"the derivative of {self.name}'s gradient is not that of its values: does it detach, or draw random "
             "numbers inside? Its gradient must be an explicit function of the weights (no detach, no autograd.grad)."
         )
-
-
-def gradients_of(rule: Rule, problem: Problem, draws: Mapping[str, Tensor]) -> RuleGradients:
-    """The rule's gradient of a problem."""
-    given = {"initial_state": problem.initial_state, "current_noise": problem.current_noise}
-    draws = {**draws, **{name: value for name, value in given.items() if value is not None}}
-    return rule.gradients(problem.network, problem.params, problem.x, problem.target, problem.loss, draws)
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -167,6 +167,8 @@ class LIF(_IntegrateAndFire):
         BpgenError: a number outside its range, or an unknown name.
     """
 
+    derivatives_agree = True
+
     @classmethod
     def from_tau(cls, tau: Tau, dt: float = 1.0, **options: Any) -> LIF:
         """A neuron from its membrane time constant: α = 1 - exp(-dt/τ).
@@ -216,6 +218,7 @@ class ALIF(_IntegrateAndFire):
     """
 
     n_states = 2
+    derivatives_agree = True
 
     def __init__(
         self,

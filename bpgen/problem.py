@@ -17,8 +17,7 @@ from torch import Tensor
 
 from bpgen.errors import require
 from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.trajectory import Trajectory
+from bpgen.network import Network, Trajectory
 
 
 @dataclass(frozen=True)
@@ -159,9 +158,7 @@ class Problem:
             x.ndim == 3 and x.shape[-1] == I and x.shape[0] > 0 and x.shape[1] > 0,
             f"x must be [T,B,I] with I={I} (time first), got {list(x.shape)}.",
         )
-        require(
-            x.dtype == network.W_rec.dtype, f"x is {x.dtype}, the network is {network.W_rec.dtype}: convert one."
-        )
+        require(x.dtype == network.W_rec.dtype, f"x is {x.dtype}, the network is {network.W_rec.dtype}: convert one.")
         self.loss.check(self.target, self.n_steps, self.batch, network.n_out)
         require(
             start is None or list(start.shape) == [self.batch, d, N],

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bpgen.network import Trajectory
 from bpgen.neurons import Leaky, Neuron
-from bpgen.trajectory import Trajectory
 
 _PIECE = 2**19  # numbers of z that are taken at once: what fits a cache is many times faster
 

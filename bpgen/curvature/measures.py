@@ -35,9 +35,8 @@ from bpgen.curvature.lanczos import lanczos
 from bpgen.curvature.products import Products
 from bpgen.errors import require
 from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.streams import generator
-from bpgen.trajectory import Trajectory
 
 Value = Callable[[Tensor], Tensor]  # L: θ [P] float64 -> 0-d, differentiable
 

@@ -42,8 +42,8 @@ from bpgen.curvature.recursion import (
 )
 from bpgen.losses import Loss
 from bpgen.network import Network
+from bpgen.network.readout import filtered, filtered_back
 from bpgen.neurons.gain import Dense
-from bpgen.readout import filtered, filtered_back
 
 Part = Literal["hessian", "gauss_newton", "residual"]
 

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.readout import filtered_back
+from bpgen.network import Network, Trajectory
+from bpgen.network.readout import filtered_back
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
-from bpgen.trajectory import Trajectory
 
 
 class RuleGradients(NamedTuple):

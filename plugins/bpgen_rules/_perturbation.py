@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from bpgen.losses import Loss
+from bpgen.network import Trajectory
 from bpgen.rules import Credit, RuleGradients, weight_gradients
-from bpgen.trajectory import Trajectory
 
 
 def gradients_of(
@@ -27,7 +27,8 @@ def gradients_of(
     if loss.activity is not None:
         value = value + loss.activity.value(trajectory.h)
     if currents is None:
-        currents = trajectory.x.new_zeros(0, trajectory.x.shape[1], network.W_rec.shape[0])  # at the last 0 steps
+        rows = len(trajectory.params["W_rec"])
+        currents = trajectory.x.new_zeros(0, trajectory.x.shape[1], rows)  # at the last 0 steps
     credit = Credit(currents.unflatten(-1, (network.neuron.n_currents, network.n_rec)))
     grads = weight_gradients(trajectory, credit, error)
     return with_regulariser(RuleGradients(value, trajectory.outputs, grads, dict(aux)), params, loss)

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from bpgen.errors import require
 from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen.trajectory import Trajectory
 
 
 class FORCE(Rule):

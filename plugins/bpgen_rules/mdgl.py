@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import unknown
-from bpgen.readout import filtered, filtered_back
+from bpgen.network import Trajectory
+from bpgen.network.readout import filtered, filtered_back
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, hop, propagate, told, type_average
-from bpgen.trajectory import Trajectory
 
 _TAILS, _WEIGHTS = ("one_step", "leaky", "online"), ("cell_type", "nonlocal", "true")
 

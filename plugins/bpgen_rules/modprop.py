@@ -26,11 +26,10 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError, UnstableRuleWarning, require, unknown
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.neurons import Leaky
 from bpgen.neurons.gain import Gain, Scale, scale
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, hop, propagate, type_average
-from bpgen.trajectory import Trajectory
 
 _WEIGHTS, _PSI, _LOOK_EVERY = ("cell_type", "true"), ("mu", "exact"), 100
 

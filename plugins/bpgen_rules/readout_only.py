@@ -8,8 +8,8 @@ Cost: nothing per step beyond the forward pass; memory T·N. Exact: never. Neuro
 
 from torch import Tensor
 
+from bpgen.network import Trajectory
 from bpgen.rules import OfflineRule, Traits
-from bpgen.trajectory import Trajectory
 
 
 class ReadoutOnly(OfflineRule):

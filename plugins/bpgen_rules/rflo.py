@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError, unknown
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.neurons import Leaky
 from bpgen.neurons.activation import ACTIVATIONS
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, propagate, told
-from bpgen.trajectory import Trajectory
 
 
 class RFLO(OfflineRule):

@@ -18,9 +18,8 @@ from typing import Literal
 from torch import Tensor
 
 from bpgen.errors import BpgenError, require, unknown
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.rules import Credit, Feedback, OfflineRule, Traits, propagate
-from bpgen.trajectory import Trajectory
 
 
 class TruncatedBPTT(OfflineRule):

@@ -18,8 +18,8 @@ Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: W_
 
 from torch import Tensor
 
+from bpgen.network import Trajectory
 from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, propagate
-from bpgen.trajectory import Trajectory
 
 
 class ThreeFactor(OfflineRule):

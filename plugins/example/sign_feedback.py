@@ -10,8 +10,8 @@ Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: ne
 
 from torch import Tensor
 
+from bpgen.network import Trajectory
 from bpgen.rules import Credit, OfflineRule, Traits, propagate
-from bpgen.trajectory import Trajectory
 
 
 class SignFeedback(OfflineRule):

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from bpgen.losses import L2, Loss, LossName, When
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky, Neuron
 from bpgen.rules.base import Rule, RuleGradients
 from bpgen.streams import generator
-from bpgen.trajectory import Trajectory
 
 RECURRENT = ("W_rec", "W_in", "b_rec")
 READOUT = ("W_out", "b_out")

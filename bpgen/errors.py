@@ -15,6 +15,10 @@ class BpgenError(Exception):
     """Bad input. The command line prints the message alone and exits with code 2."""
 
 
+class RuleError(Exception):
+    """A rule broke its contract: what it returned cannot be used. The command line prints the message alone, too."""
+
+
 class DivergedError(Exception):
     """Training left the finite numbers: data about a rule, not bad input (exit code 3)."""
 
@@ -57,6 +61,15 @@ def require(condition: bool, message: str) -> None:
     """Raise `BpgenError(message)` unless `condition` holds."""
     if not condition:
         raise BpgenError(message)
+
+
+def defined_in(cls: type, method: str | None = None) -> str:
+    """A class, or one of its methods, with the file and line where its author wrote it."""
+    part: Any = cls if method is None else getattr(cls, method)
+    try:
+        return f"{cls.__name__} ({inspect.getsourcefile(part)}, line {inspect.getsourcelines(part)[1]})"
+    except (OSError, TypeError):  # typed into a shell
+        return cls.__name__
 
 
 def raised_in(error: BaseException, cls: type) -> str | None:

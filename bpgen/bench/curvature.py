@@ -37,6 +37,7 @@ from bpgen.curvature.pyhessian import BlockModel, power_iteration
 from bpgen.losses import L2, Loss
 from bpgen.network import Network
 from bpgen.neurons import Leaky
+from bpgen.problem import Problem
 from bpgen.rules import load_rule
 from bpgen.streams import generator
 from bpgen.tasks.digits import Digits
@@ -68,7 +69,7 @@ def trained(alpha: float, evaluations: int, steps: int, n_rec: int = 128, sample
     with torch.no_grad():
         for step in range(1, steps + 1):
             batch = torch.randint(x.shape[1], (128,), generator=draws)
-            found = rule.gradients(network, params, x[:, batch], split.target[batch], LOSS, {})
+            found = rule.gradients(Problem(network, params, x[:, batch], split.target[batch], LOSS))
             penalty = L2.of(0.01).gradient(params)  # type: ignore[union-attr]
             params = {name: p - 0.01 * (found.grads[name] + penalty.get(name, 0.0)) for name, p in params.items()}
             if step * evaluations // steps > (step - 1) * evaluations // steps:

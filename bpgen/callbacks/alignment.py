@@ -41,17 +41,12 @@ class Alignment(Measurement):
 
     def measure(self, moment: Moment) -> dict[str, float | int]:
         """ρ, cosine and orthogonal remainder, overall and per weight."""
-        module, network = moment.module, moment.module.network
+        module = moment.module
         split = self.subset(moment, "train", self.samples)
-        loss = module.loss.without_regulariser().with_mask(split.mask)
-        draws = module.draws(split.x, "alignment", moment.step)
+        problem, draws = module.problem(split, module.loss.without_regulariser(), "alignment", moment.step)
         with torch.no_grad():
-            estimate = module.rule.gradients(network, network.params(), split.x, split.target, loss, draws).grads
-        params = {name: p.requires_grad_() for name, p in network.params().items()}
-        noise = draws.get("current_noise")
-        outputs = network.run(params, split.x, when=loss.when, current_noise=noise).outputs
-        value = loss.data(outputs, split.target)
-        true = dict(zip(params, torch.autograd.grad(value, list(params.values())), strict=True))
+            estimate = module.rule.gradients(problem, draws).grads
+        params, true = problem.params, problem.gradient()
         row: dict[str, float | int] = {}
         overall = alignment(
             torch.cat([estimate[n].flatten() for n in params]), torch.cat([true[n].flatten() for n in params])

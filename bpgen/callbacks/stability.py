@@ -108,12 +108,7 @@ class Stability(Measurement):
         module = moment.module
         split = self.subset(moment, "train", samples)
         loss = module.loss if self.regulariser else module.loss.without_regulariser()
+        problem, draws = module.problem(split, loss, "stability", moment.step)
         return RuleJacobian(
-            module.rule,
-            module.network,
-            module.network.params(),
-            split.x,
-            split.target,
-            loss.with_mask(split.mask),
-            module.draws(split.x, "stability", moment.step),
+            module.rule, module.network, problem.params, split.x, split.target, problem.loss, dict(draws)
         )

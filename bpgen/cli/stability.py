@@ -82,7 +82,7 @@ def run(argv: list[str]) -> int:
         loss = module.loss.without_regulariser() if o.no_regulariser else module.loss
         what = (module.network, module.network.params(), split.x, split.target, loss.with_mask(split.mask))
         found = measure(
-            RuleJacobian(module.rule, *what, module.draws(split.x, "stability", moment.step)),
+            RuleJacobian(module.rule, *what, dict(module.problem(split, module.loss, "stability", moment.step)[1])),
             lr=moment.lr if o.lr is None else o.lr,
             momentum=module.optimizer.momentum if o.momentum is None else o.momentum,
             top=o.top,

@@ -43,13 +43,18 @@ class Trajectory:
 
     @cached_property
     def penalty(self) -> Tensor | None:
-        """∂E/∂h_t [T,B,N] of the regulariser of the activity, part of every learning signal; None without one."""
+        """∂E/∂h_t [T,B,N] of a regulariser of the activity, part of every learning signal; None without one."""
         return None if self.activity is None else self.activity.gradient(self.h)
 
     @property
     def n_steps(self) -> int:
         """T."""
         return self.x.shape[0]
+
+    @property
+    def currents_shape(self) -> tuple[int, int]:
+        """K, N."""
+        return self.network.neuron.n_currents, self.network.n_rec
 
     @cached_property
     def currents(self) -> Tensor:
@@ -58,7 +63,7 @@ class Trajectory:
         if I is None:
             I = drive(self.params, self.x, self.current_noise) + self.h[:-1] @ self.params["W_rec"].mT
             I = torch.cat([torch.zeros_like(I[:1]), I])
-        return I.unflatten(-1, (self.network.neuron.n_currents, self.network.n_rec))
+        return I.unflatten(-1, self.currents_shape)
 
     @cached_property
     def local(self) -> Local:

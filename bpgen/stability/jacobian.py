@@ -12,6 +12,7 @@ from bpgen.curvature.block import FreeEntries
 from bpgen.errors import BpgenError, require
 from bpgen.losses import Loss
 from bpgen.network import Network
+from bpgen.problem import Problem
 from bpgen.rules import Rule
 from bpgen.streams import generator
 
@@ -96,7 +97,9 @@ class RuleJacobian:
 
     def _estimate(self, theta: Tensor, target: Tensor) -> Tensor:
         params = self.free.scatter(theta, self.params)
-        result = self.rule.gradients(self.network, params, self.x, target, self.loss, self.draws)
+        start = self.draws.get("initial_state")
+        problem = Problem(self.network, params, self.x, target, self.loss, start)
+        result = self.rule.gradients(problem, {n: v for n, v in self.draws.items() if n != "initial_state"})
         return self.free.gather(result.grads)
 
     def _true(self, theta: Tensor, target: Tensor) -> Tensor:

@@ -17,19 +17,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
-from bpgen.rules import Feedback, FeedbackName, Increments, Moment, OnlineRule, State, Traits, own_influence
+from bpgen.rules import Broadcast, Increments, Moment, Network, OnlineRule, State, Traits, own_influence
 
 
-class EPropOnline(OnlineRule):
-    """E-prop with explicit eligibility traces, online.
-
-    Args:
-        feedback: how the output error reaches the neurons: symmetric (W_out), random, or sparse random.
-        seed: seed of random feedback; by default it follows the run's seed.
-        scale: an entry of random feedback has standard deviation scale/√N.
-        density: fraction of neurons that receive any error, for sparse feedback.
-    """
+class EPropOnline(Broadcast, OnlineRule):
+    """E-prop with explicit eligibility traces, online."""
 
     traits = Traits(
         signal_scope="broadcast",
@@ -40,16 +32,6 @@ class EPropOnline(OnlineRule):
         memory="N²",
         exact_when="W_rec = 0",
     )
-
-    def __init__(
-        self,
-        feedback: FeedbackName = "symmetric",
-        seed: int | None = None,
-        scale: float = 1.0,
-        density: float = 0.1,
-    ) -> None:
-        super().__init__()
-        self.feedback = Feedback(feedback, seed, scale, density)
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """ε_0 and ē_0."""

@@ -20,11 +20,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import require, unknown
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen_rules._perturbation import gradients_of, plus_noise
+from bpgen.rules import Draws, Limit, Network, Problem, Rule, RuleGradients, Traits, require, unknown
+from bpgen_rules._perturbation import gradients_of, perturbed
 from bpgen_rules._running_mean import RunningMean
 
 
@@ -43,10 +40,9 @@ class Reinforce(Rule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         stochastic=True,
         exact_readout=False,
-        exact_when="in the mean, for the expected loss",
+        exact_when=Limit(on_average=True, condition="for the expected loss"),
     )
 
     conformance_exceptions: ClassVar[Mapping[str, str]] = {
@@ -76,23 +72,15 @@ class Reinforce(Rule):
         shape = (*x.shape[:2], network.W_rec.shape[0])
         return {"exploration": torch.randn(shape, generator=random, dtype=torch.float64).to(x)}
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equations (1) to (3)."""
-        xi, B = draws["exploration"], x.shape[1]
-        noise = plus_noise(draws.get("current_noise"), self.sigma * xi)
-        run = network.run(params, x, when=loss.when, initial_state=draws.get("initial_state"), current_noise=noise)
-        L = loss.per_sample(run.outputs, target, run.h)
+        xi = draws["exploration"]
+        noisy = perturbed(problem, self.sigma * xi)
+        run = noisy.run()
+        L = noisy.per_sample(run)
         advantage = L - self.expected(L)
-        c = xi * advantage.unsqueeze(-1) / (self.sigma * B)
-        return gradients_of(run, c, params, target, loss, self.average.with_value(L.mean()))
+        c = xi * advantage.unsqueeze(-1) / (self.sigma * problem.batch)
+        return gradients_of(noisy, run, c, self.average.with_value(L.mean()))
 
     def expected(self, L: Tensor) -> Tensor:
         """L̄, 0-d or [B]."""

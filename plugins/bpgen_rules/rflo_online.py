@@ -14,16 +14,14 @@ Exact: W_rec = 0 with symmetric feedback; always equal to `rflo`. Neurons: all w
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, unknown
-from bpgen.network import Network
 from bpgen.neurons import Leaky
 from bpgen.neurons.activation import ACTIVATIONS
-from bpgen.rules import FeedbackName, Moment, State, Traits
+from bpgen.rules import BpgenError, FeedbackName, Moment, Network, State, Traits, unknown
 from bpgen_rules.eprop_online import EPropOnline
 
 
@@ -32,10 +30,8 @@ class RFLOOnline(EPropOnline):
 
     Args:
         feedback: how the output error reaches the neurons: random, sparse random, or symmetric (W_out).
-        seed: seed of the feedback weights; by default it follows the run's seed.
-        scale: an entry of the feedback has standard deviation scale/√N.
-        density: fraction of neurons that receive any error, for sparse feedback.
         trace: "own" follows each neuron's own dynamics, "murray" is the published trace taken literally.
+        **feedback_options: see `bpgen.rules.Broadcast`.
     """
 
     traits = Traits(
@@ -53,12 +49,10 @@ class RFLOOnline(EPropOnline):
     def __init__(
         self,
         feedback: FeedbackName = "random",
-        seed: int | None = None,
-        scale: float = 1.0,
-        density: float = 0.1,
         trace: Literal["own", "murray"] = "own",
+        **feedback_options: Any,
     ) -> None:
-        super().__init__(feedback, seed, scale, density)
+        super().__init__(feedback, **feedback_options)
         if trace not in ("own", "murray"):
             raise unknown("trace of rflo_online", trace, ("own", "murray"))
         self.trace = trace

@@ -24,11 +24,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require, unknown
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen_rules._perturbation import gradients_of, plus_noise, tiled
+from bpgen.rules import BpgenError, Draws, Network, Problem, Rule, RuleGradients, Traits, require, unknown
+from bpgen_rules._perturbation import gradients_of, perturbed, repeated
 from bpgen_rules._running_mean import RunningMean
 
 
@@ -50,7 +47,6 @@ class RewardModulatedHebbian(Rule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         stochastic=True,
         exact_readout=False,
         neurons=("Leaky",),
@@ -94,23 +90,14 @@ class RewardModulatedHebbian(Rule):
         happens = torch.rand(shape, generator=random, dtype=torch.float64) < self.probability
         return {"jumps": (self.jump * size * happens).to(x)}
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equations (1) to (4)."""
-        B = x.shape[1]
-        x, target, loss, s_0, noise = tiled(self.repeats, x, target, loss, draws)
+        B, network = problem.batch, problem.network
         alpha: Any = network.neuron.alpha  # a number, or one per neuron
-        noise = plus_noise(noise, draws["jumps"] / alpha)
-        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
-        R = loss.per_sample(run.outputs, target, run.h)
-        types = trial_types(target, network.n_out).to(R)
+        noisy = perturbed(repeated(problem, self.repeats), draws["jumps"] / alpha)
+        run = noisy.run()
+        R = noisy.per_sample(run)
+        types = trial_types(noisy.target, network.n_out).to(R)
         seen = types.sum(0)
         present = (R @ types) / seen.clamp(min=1)  # mean loss of each type in this batch [O]
         mean = types @ torch.where(self.reward.count > 0, self.reward.mean, present)
@@ -122,12 +109,12 @@ class RewardModulatedHebbian(Rule):
         for potential in potentials[1:].unbind(0):
             fluctuations.append(potential - trend)
             trend = self.decay * trend + (1 - self.decay) * potential
-        modulation = (mean * (R - mean) / x.shape[1]).unsqueeze(-1)
-        result = gradients_of(run, None, params, target, loss, learned)
+        modulation = (mean * (R - mean) / noisy.batch).unsqueeze(-1)
+        result = gradients_of(noisy, run, aux=learned)
         post, power = torch.stack(fluctuations), 3 if self.trace == "cubic" else 1
         c = (modulation * post**power).flatten(0, 1)
-        hebbian = {"W_rec": c.mT @ (run.h[:-1] ** power).flatten(0, 1), "W_in": c.mT @ (x**power).flatten(0, 1)}
-        if "b_rec" in params:
+        hebbian = {"W_rec": c.mT @ (run.h[:-1] ** power).flatten(0, 1), "W_in": c.mT @ (noisy.x**power).flatten(0, 1)}
+        if "b_rec" in problem.params:
             hebbian["b_rec"] = c.sum(0)
         for name, mask in network.masks().items():
             hebbian[name] = hebbian[name] * mask

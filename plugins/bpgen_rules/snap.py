@@ -18,9 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.errors import require
-from bpgen.network import Network
-from bpgen.rules import Increments, Moment, OnlineRule, State, Traits, own_influence
+from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, Traits, own_influence, require
 
 
 class SnAp(OnlineRule):
@@ -35,7 +33,7 @@ class SnAp(OnlineRule):
         online=True,
         time_per_step="N² R², R neurons within n-1 synapses",
         memory="N² R",
-        exact_when="always with n > diameter of the network",
+        exact_when=Limit(("always",), condition="with n > diameter of the network"),
         exact_with={"n": 1000},
     )
 
@@ -78,10 +76,10 @@ def reached(network: Network, n: int) -> tuple[Tensor, Tensor]:
     """Neurons [R,N] that each neuron p reaches within n-1 synapses, p first, and which of the entries count."""
     N = network.n_rec
     mask = network.masks().get("W_rec")
-    synapse = torch.ones(N, N) if mask is None else mask.unflatten(0, (-1, N)).amax(0).float()  # [post, pre]
-    within = torch.eye(N, device=synapse.device)
+    synapse = torch.ones(N, N) if mask is None else mask.unflatten(0, (-1, N)).amax(0)  # [post, pre]
+    within = one = torch.eye(N).to(synapse)
     for _ in range(min(n - 1, N)):
         within = (within + synapse @ within > 0).to(synapse)
-    order = (within + torch.eye(N, device=synapse.device)).argsort(dim=0, descending=True, stable=True)
+    order = (within + one).argsort(dim=0, descending=True, stable=True)
     order = order[: int(within.sum(0).max())]
     return order, within.gather(0, order) > 0

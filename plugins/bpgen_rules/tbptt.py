@@ -17,9 +17,19 @@ from typing import Literal
 
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require, unknown
-from bpgen.network import Network, Trajectory
-from bpgen.rules import Credit, Feedback, OfflineRule, Traits, propagate
+from bpgen.rules import (
+    BpgenError,
+    Credit,
+    Feedback,
+    Limit,
+    Network,
+    OfflineRule,
+    Traits,
+    Trajectory,
+    propagate,
+    require,
+    unknown,
+)
 
 
 class TruncatedBPTT(OfflineRule):
@@ -30,7 +40,11 @@ class TruncatedBPTT(OfflineRule):
         style: "blocks" cuts the sequence at multiples of the window, "sliding" looks back from every step.
     """
 
-    traits = Traits(time_per_step="N² (blocks), k N² (sliding)", exact_when="window >= T", exact_with={"window": 1000})
+    traits = Traits(
+        time_per_step="N² (blocks), k N² (sliding)",
+        exact_when=Limit(("by its options",), condition="with window >= T"),
+        exact_with={"window": 1000},
+    )
 
     def __init__(self, window: int = 10, style: Literal["blocks", "sliding"] = "blocks") -> None:
         super().__init__()

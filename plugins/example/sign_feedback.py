@@ -10,8 +10,7 @@ Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: ne
 
 from torch import Tensor
 
-from bpgen.network import Trajectory
-from bpgen.rules import Credit, OfflineRule, Traits, propagate
+from bpgen.rules import Credit, OfflineRule, Traits, Trajectory, propagate
 
 
 class SignFeedback(OfflineRule):

@@ -21,6 +21,7 @@ from tests.oracles import (
     RECURRENT,
     WEIGHTS,
     acting,
+    asked,
     assert_differ,
     assert_equal,
     autograd,
@@ -177,7 +178,7 @@ def test_noise_reaches_every_current(cell):
 
     def noisy(noise):
         draws = {"initial_state": p.s_0, "current_noise": noise}
-        return rule.gradients(p.network, p.network.params(), p.x, p.target, loss, draws)
+        return rule.gradients(*asked(p.network, p.network.params(), p.x, p.target, loss, draws))
 
     assert_equal(noisy(noise).grads, expected, WEIGHTS)
     assert_differ(autograd(p), expected, RECURRENT)
@@ -197,7 +198,9 @@ def test_two_stacked_seeds_are_two_alone(cell):
     x, target = (torch.stack([getattr(p, n) for p in problems]) for n in ("x", "target"))
     for name in ("bptt", "three_factor"):
         rule = bpgen.load_rule(name)
-        grads = vmap(lambda w, x, y, rule=rule: rule.gradients(network, w, x, y, loss, {}).grads)(stacked, x, target)
+        grads = vmap(lambda w, x, y, rule=rule: rule.gradients(*asked(network, w, x, y, loss, {})).grads)(
+            stacked, x, target
+        )
         for s, p in enumerate(problems):
             assert_equal({n: g[s] for n, g in grads.items()}, p.rule(name).grads)
         assert distance(grads["W_rec"][0], grads["W_rec"][1]) > 0.1

@@ -114,15 +114,15 @@ def install(tmp_path, monkeypatch):
 
 
 GOOD = '''"""A stranger's rule."""
-from bpgen.rules import OfflineRule, Traits
+from bpgen.rules import Limit, OfflineRule, Traits
 class Mine(OfflineRule):
-    traits = Traits(exact_when="never, it is mine")
+    traits = Traits(exact_when=Limit(condition="never, it is mine"))
 '''
 
 
 def test_a_strangers_rule_is_found_by_its_entry_point(install):
     install("stranger", {"mine": "stranger_mine:Mine"}, stranger_mine=GOOD)
-    assert bpgen.list_rules()["mine"].exact_when == "never, it is mine"
+    assert bpgen.list_rules()["mine"].plain()["exact_when"] == "never, it is mine"
     assert type(bpgen.load_rule("mine")).__name__ == "Mine"
     plugin = plugins("rule")["mine"]
     assert (plugin.package, plugin.class_path, plugin.summary) == (

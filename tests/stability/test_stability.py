@@ -224,9 +224,9 @@ class Detached(OfflineRule):
 
 
 class Traced(Rule):
-    def gradients(self, network, params, x, target, loss, draws):
-        value = params["W_rec"].sum()
-        return RuleGradients(value, x, {n: p * np.tanh(value.numpy()) for n, p in params.items()}, {})
+    def estimate(self, problem, draws):
+        value = problem.params["W_rec"].sum()
+        return RuleGradients(value, problem.x, {n: p * np.tanh(value.numpy()) for n, p in problem.params.items()}, {})
 
 
 def test_rules_without_an_explicit_gradient_are_refused():

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from bpgen.neurons import Leaky
+from bpgen.problem import Problem
 from bpgen.rules.conformance.case import Case, Inapplicable
 from bpgen.rules.conformance.check import (
     assert_apart,
@@ -26,7 +27,7 @@ from bpgen.rules.conformance.check import (
     prop,
     steps_are_no_gradients,
 )
-from bpgen.rules.conformance.problem import READOUT, RECURRENT, Problem, neurons, problem
+from bpgen.rules.conformance.problem import READOUT, RECURRENT, ask, neurons, problem
 from bpgen.rules.traits import Traits
 
 WEIGHTS = (*RECURRENT, *READOUT)
@@ -34,15 +35,15 @@ WEIGHTS = (*RECURRENT, *READOUT)
 
 def _not_without_hops(t: Traits) -> str:
     """Why W_rec = 0 is not a limit of this rule."""
-    if t.stochastic and ("expectation" in t.exact_when or "mean" in t.exact_when):
+    if t.limit.on_average:
         return "it claims its limit for the mean over draws only"
-    promised = "W_rec = 0" in t.exact_when or t.exact_when.startswith("always")
-    return steps_are_no_gradients(t) or ("" if promised else f"its traits say exact_when={t.exact_when!r}")
+    promised = {"W_rec = 0", "always"} & set(t.limit.at)
+    return steps_are_no_gradients(t) or ("" if promised else f"its traits say exact_when={str(t.limit)!r}")
 
 
 def without_recurrence(p: Problem) -> Problem:
     """The problem without recurrent weights."""
-    return p.with_params(W_rec=torch.zeros_like(p.params["W_rec"]))
+    return p.at(W_rec=torch.zeros_like(p.params["W_rec"]))
 
 
 def _like(p: Problem, **changed: Any) -> Problem:
@@ -57,9 +58,9 @@ def compare(
     case: Case, p: Problem, control: Problem, names: tuple[str, ...], differs: str, wrong: str, full: bool = False
 ) -> None:
     """The rule in its limit against autograd, seen to be sensitive to what tells `control` from `p`."""
-    expected = only(p.true_gradients(), names)
-    assert_apart(control.true_gradients(), expected, names, differs)
-    got = p.ask(case.in_its_limit(p, full)).grads
+    expected = only(p.gradient(), names)
+    assert_apart(control.gradient(), expected, names, differs)
+    got = ask(case.in_its_limit(p, full), p).grads
     assert_same(only(got, names), expected, f"{wrong}: it should equal BPTT here")
 
 
@@ -70,8 +71,8 @@ def compare(
 )
 def _feedback(case: Case) -> None:
     p = without_recurrence(case.leaky(1.0, "linear", when="last", loss="mse"))
-    other = replace(p, target=p.target - p.outputs() + p.with_params(W_out=p.params["W_out"].flip(0)).outputs())
-    control = other.with_params(W_out=p.params["W_out"].flip(0))
+    other = replace(p, target=p.target - p.outputs() + p.at(W_out=p.params["W_out"].flip(0)).outputs())
+    control = other.at(W_out=p.params["W_out"].flip(0))
     compare(case, p, control, ("b_rec",), "permuting W_out", "the learning signal q_t is wrong")
 
 
@@ -143,10 +144,10 @@ def _no_recurrence(case: Case) -> None:
 @prop(
     "equals BPTT at T = 1, on every neuron",
     "in a single step credit has no time to cross a synapse.",
-    lambda t: steps_are_no_gradients(t) or ("" if "T = 1" in t.exact_when else _not_without_hops(t)),
+    lambda t: steps_are_no_gradients(t) or ("" if "T = 1" in t.limit.at else _not_without_hops(t)),
 )
 def _one_step(case: Case) -> None:
-    _on_every_neuron(case, lambda p: p.steps(1), "T = 1")
+    _on_every_neuron(case, lambda p: p.steps(slice(1)), "T = 1")
 
 
 @prop(

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from bpgen.errors import require, unknown
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.rules.moment import Moment
 from bpgen.streams import generator
-from bpgen.trajectory import Trajectory
 
 FeedbackName = Literal["symmetric", "random", "sparse"]
 _NAMES = ("symmetric", "random", "sparse")

@@ -55,7 +55,7 @@ say in data what a rule needs and claims; `bpgen.conformance` (`bpgen check NAME
 need is importable from here; neurons and their gains are in `bpgen.neurons`.
 """
 
-from bpgen.errors import BpgenError, RuleError, UnstableRuleWarning, require, unknown
+from bpgen.errors import BpgenError, RuleError, UnstableRuleWarning, choice, require, unknown
 from bpgen.losses import Loss
 from bpgen.network import Network, Trajectory
 from bpgen.network.readout import filtered, filtered_back
@@ -95,6 +95,7 @@ __all__ = [
     "Trajectory",
     "UnstableRuleWarning",
     "check_chunks",
+    "choice",
     "chunk_note",
     "filtered",
     "filtered_back",

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bpgen.errors import BpgenError
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
+from bpgen.network.readout import filtered_back
 from bpgen.problem import Problem
 from bpgen.rules.base import (
     NO_DRAWS,
@@ -29,6 +30,7 @@ from bpgen.rules.base import (
     completed,
     refuse_activity,
 )
+from bpgen.rules.credit import readout_gradients
 from bpgen.rules.moment import Moment
 
 State = dict[str, Tensor]
@@ -82,6 +84,22 @@ class OnlineRule(Rule):
         """
         raise NotImplementedError
 
+    @property
+    def at_once(self) -> bool:
+        """Whether `block` is written for this rule as it is configured."""
+        return False
+
+    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
+        """Many steps at fixed weights at once: what `step` after `step` gives, for rules that know a shorter way.
+
+        Args:
+            state: before the first of them.
+            run: the network over these steps, its index 0 where the state stands.
+            error: ē [L,B,O] at the last L of them, filtered back through the readout.
+            ends: whether the sequence ends here; the state returned is then not used.
+        """
+        raise NotImplementedError
+
     def begin(self, problem: Problem) -> Carry:
         """Network and rule before the first step of a problem's sequences."""
         network, params = problem.network, problem.network.masked(problem.params)
@@ -101,6 +119,24 @@ class OnlineRule(Rule):
             ends: whether the sequence ends with the last of them; a loss at the last step is taken there alone.
         """
         refuse_activity(self, problem.loss)
+        whole = carry.t == 0 and ends  # a block knows nothing of a readout filter that goes on
+        if self.at_once and problem.n_steps > 1 and (whole or problem.network.kappa == 0):
+            return self._advance_at_once(problem, carry, ends)
+        return self.advance_by_steps(problem, carry, draws, ends)
+
+    def _advance_at_once(self, problem: Problem, carry: Carry, ends: bool) -> tuple[Carry, RuleGradients]:
+        run = problem.run() if carry.t == 0 else replace(problem, initial_state=carry.s).run()
+        value, error = problem.value_and_error(run)
+        filtered = filtered_back(error, problem.network.kappa, run.n_steps)
+        state, increments = self.block(carry.state, run, filtered, ends)
+        sums = _Sums(run.params)
+        sums.add({**increments, **readout_gradients(run, error)})
+        s, h = run.states[-1].clone(), run.h[-1].clone()  # not views of all of the run
+        carry = Carry(carry.t + run.n_steps, s, h, h, state)
+        return carry, RuleGradients(value, run.outputs, sums.grads, sums.aux)
+
+    def advance_by_steps(self, problem: Problem, carry: Carry, draws: Draws, ends: bool) -> tuple[Carry, RuleGradients]:
+        """`advance`, step after step."""
         network, x, loss = problem.network, problem.x, problem.loss
         params, n_steps, noise = network.masked(problem.params), problem.n_steps, problem.current_noise
         t, s, h, r, state = carry

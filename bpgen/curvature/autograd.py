@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from bpgen.curvature.roperator import Part
-from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.problem import Problem
 
 
 class DoubleBackward:
@@ -23,11 +22,16 @@ class DoubleBackward:
     Args:
         value: the scalar, with a graph behind it.
         weights: the tensors by name, which require gradients.
+
+    Attributes:
+        unreached: names of those that the scalar does not depend on.
     """
 
     def __init__(self, value: Tensor, weights: Mapping[str, Tensor]) -> None:
         self._names, self._weights = tuple(weights), tuple(weights.values())
-        self._gradient = torch.autograd.grad(value, self._weights, create_graph=True, materialize_grads=True)
+        found = torch.autograd.grad(value, self._weights, create_graph=True, allow_unused=True)
+        self.unreached = tuple(name for name, g in zip(self._names, found, strict=True) if g is None)
+        self._gradient = [torch.zeros_like(w) if g is None else g for g, w in zip(found, self._weights, strict=True)]
 
     def __call__(self, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """H θ' by name, each [V,...], of V directions θ' [V,...] of all those tensors."""
@@ -72,22 +76,18 @@ class GaussNewton:
 class NetworkByAutograd:
     """The same interface as `ROperator`, by double backward through a network of any kind.
 
-    Its Hessian is that of the loss it is given, with its regulariser, which belongs to the residual part.
+    Its Hessian is that of the problem's whole loss; a regulariser of the weights belongs to the residual part.
+
+    Args:
+        problem: whose Hessian.
+        names: the parameters it is taken by.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        names: Sequence[str],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        initial_state: Tensor | None,
-    ) -> None:
-        leaves = {name: p.detach().clone() for name, p in params.items()}
+    def __init__(self, problem: Problem, names: Sequence[str]) -> None:
+        loss, target = problem.loss, problem.target
+        leaves = {name: w.detach().clone() for name, w in problem.params.items()}
         block = {name: leaves[name].requires_grad_() for name in names}
-        run = network.run(leaves, x, when=loss.when, initial_state=initial_state, in_place=False)
+        run = problem.run(leaves, in_place=False)
         y, activity, self._block = run.outputs, loss.activity, block
         self._outputs = y if activity is None else torch.cat([y.flatten(), run.h.flatten()])  # what has a cost
 

@@ -41,6 +41,8 @@ class Leaky(LeakyState):
         BpgenError: alpha outside (0, 1], or an unknown activation or leak.
     """
 
+    derivatives_agree = True
+
     def __init__(
         self,
         alpha: float | tuple[float, float] = 0.5,
@@ -68,6 +70,11 @@ class Leaky(LeakyState):
             **options: as for `Leaky`.
         """
         return cls(leak(tau, dt, discretisation), **options)
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Where φ is."""
+        return self.activation in ("relu", "linear")
 
     def f(self, s: Tensor, I: Tensor) -> Tensor:
         """Equations (1) to (3)."""

@@ -61,6 +61,8 @@ class LIF(IntegrateAndFire):
         BpgenError: a number outside its range, or an unknown name.
     """
 
+    derivatives_agree = True
+
     @classmethod
     def from_tau(cls, tau: Tau, dt: float = 1.0, **options: Any) -> LIF:
         """A neuron from its membrane time constant: α = 1 - exp(-dt/τ).
@@ -120,6 +122,7 @@ class ALIF(IntegrateAndFire):
     """
 
     n_states = 2
+    derivatives_agree = True
     beta: Any
     rho: Any
 

@@ -22,6 +22,7 @@ from bpgen.neurons import ALIF, LIF, Leaky, Neuron
 from bpgen.neurons.surrogate import SURROGATES, Surrogate
 from bpgen.training.build import NEURONS
 from bpgen.training.module import RuleTraining
+from tests.curvature.dense import asked
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
@@ -312,7 +313,7 @@ def test_curvature_is_that_of_the_smooth_network_around_the_present_point(name, 
 
     W = net.W_rec.detach()
     torch.testing.assert_close(gradient(W), p.rule("bptt").grads["W_rec"])  # the same at the present weights
-    products = HessianProducts(net, net.params(), p.x, p.target, Loss("mse", "all"), "W_rec", p.s_0)
+    products = HessianProducts(asked(p, Loss("mse", "all")))
     free = ~torch.eye(8, dtype=torch.bool)
     v, w = randn(5, products.size), randn(6, products.size)
     direction = torch.zeros(8, 8, dtype=torch.float64).masked_scatter(free, v)

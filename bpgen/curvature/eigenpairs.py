@@ -34,7 +34,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from bpgen.curvature.products import Products, several
+from bpgen.curvature.products import Products, products_of
 from bpgen.errors import require, unknown
 from bpgen.streams import generator
 
@@ -107,7 +107,7 @@ def lanczos(
     T = torch.zeros(budget, budget, dtype=torch.float64)  # its lower triangle
     m, width = 0, _extend(Q, 0, block, 0.0, random)[0]
     while True:
-        images = several(operator, Q[m : m + width])
+        images = products_of(operator, Q[m : m + width])
         m += width
         if not bool(images.isfinite().all()):
             return _undefined(ends * k, P, m)

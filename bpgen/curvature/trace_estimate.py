@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from bpgen.curvature.products import Products, several
+from bpgen.curvature.products import Products, products_of
 from bpgen.errors import require, unknown
 from bpgen.streams import generator
 
@@ -84,17 +84,17 @@ def trace(
     if s == P:
         Q, taken = torch.eye(P, dtype=torch.float64), 0
     else:
-        HS = several(operator, _signs(s, P, random))
+        HS = products_of(operator, _signs(s, P, random))
         _, sizes, V = torch.linalg.svd(HS, full_matrices=False)
         keep = sizes > 8 * operator.precision * sizes[0]
         Q, taken = V[keep], s
-    exact = (Q * several(operator, Q)).sum().item() if len(Q) else 0.0
+    exact = (Q * products_of(operator, Q)).sum().item() if len(Q) else 0.0
     taken += len(Q)
     rest = torch.zeros(n, dtype=torch.float64)
     if len(Q) < P:
         g = _signs(n, P, random)
         g = g - (g @ Q.T) @ Q
-        rest = (g * several(operator, g)).sum(1)
+        rest = (g * products_of(operator, g)).sum(1)
         taken += n
     half = float(student.ppf(0.5 + confidence / 2, n - 1)) * rest.std().item() / n**0.5
     value = exact + rest.mean().item()

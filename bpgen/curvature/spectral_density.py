@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bpgen.curvature.products import Products, several
+from bpgen.curvature.products import Products, products_of
 from bpgen.errors import require, unknown
 from bpgen.streams import generator
 
@@ -105,7 +105,7 @@ def density(
     Q[0] = z / math.sqrt(P)
     T = torch.zeros(probes, m, m, dtype=torch.float64)
     for j in range(m):
-        rest = several(operator, Q[j])
+        rest = products_of(operator, Q[j])
         for _ in range(2):  # twice is enough (Parlett 1980)
             along = torch.einsum("inp,np->in", Q[: j + 1], rest)
             rest = rest - torch.einsum("in,inp->np", along, Q[: j + 1])

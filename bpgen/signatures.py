@@ -37,7 +37,9 @@ def options_of(cls: type) -> list[Option]:
     """A constructor's options."""
     found: dict[str, Option] = {}
     for base, parameter in _parameters(cls):
-        kind = "" if parameter.annotation is parameter.empty else _spelled(parameter.annotation)
+        hint = _hint(base, parameter.name)
+        named = hint if typing.get_origin(hint) is Literal else parameter.annotation  # choices behind their alias
+        kind = "" if parameter.annotation is parameter.empty else _spelled(named)
         option = Option(parameter.name, parameter.default, kind, _argument(base, parameter.name))
         found.setdefault(parameter.name, option)
     return list(found.values())
@@ -56,16 +58,20 @@ def check_options(cls: type, given: Mapping[str, Any], what: str) -> None:
     """
     types_of: dict[str, Any] = {}
     for base, parameter in _parameters(cls):
-        try:
-            hint = typing.get_type_hints(base.__init__).get(parameter.name, Any)  # type: ignore[misc]
-        except Exception:  # names that exist for type checkers only
-            hint = Any
-        types_of.setdefault(parameter.name, hint)
+        types_of.setdefault(parameter.name, _hint(base, parameter.name))
     for name, value in given.items():
         if name not in types_of:
             raise unknown(f"option of {what}", name, types_of)
         if not _is(value, types_of[name]):
             raise BpgenError(f"{what}: {name} must be {_in_words(types_of[name])}, got {value!r}.")
+
+
+def _hint(cls: type, name: str) -> Any:
+    """The type of a constructor's option; Any where it names what exists for type checkers only."""
+    try:
+        return typing.get_type_hints(cls.__init__).get(name, Any)  # type: ignore[misc]
+    except Exception:
+        return Any
 
 
 def _is(value: Any, hint: Any) -> bool:

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from bpgen.errors import BpgenError, RuleError, defined_in
 from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
+from bpgen.network.readout import filtered_back
 from bpgen.problem import Problem
-from bpgen.readout import filtered_back
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
-from bpgen.trajectory import Trajectory
 
 Draws = Mapping[str, Tensor]
 NO_DRAWS: Draws = MappingProxyType({})
@@ -115,6 +114,16 @@ class Rule(nn.Module):
         """
         raise NotImplementedError
 
+    def limit_weights(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that have to change for the rule to equal BPTT in the limit that its traits name; none by default.
+
+        For the conformance suite: feedback through the signs of W_out, say, is exact where W_out holds only signs.
+
+        Args:
+            params: weights by name.
+        """
+        return {}
+
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Take over what one batch taught the rule itself (a running mean, a synthesiser); nothing by default.
 
@@ -160,7 +169,7 @@ class OfflineRule(Rule):
             raise RuleError(f"{where}: `credit` must be [L,B,K,N], with [B,K,N] = {expected}, got {found}.")
         grads = weight_gradients(run, credit, error)
         last = run.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
-        return RuleGradients(value, run.outputs, grads, {"last_state": last})
+        return RuleGradients(value, run.outputs, grads, {"last_state": last, **credit.aux})
 
 
 def completed(rule: Rule, result: RuleGradients, problem: Problem, share: float = 1.0) -> RuleGradients:

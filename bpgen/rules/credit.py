@@ -6,23 +6,27 @@ Credit that is zero before some step is stored from there on: a credit [L,B,K,N]
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bpgen.trajectory import Trajectory
+from bpgen.network import Trajectory
 
 
 class Credit(NamedTuple):
     """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None.
 
     outputs: what the outputs are told by their feedback into the network, besides e [L,B,O]; None where nothing is.
+    aux: what the rule itself wants to learn from (`Rule.learn`) or to report, by name.
     """
 
     currents: Tensor
     initial: Tensor | None = None
     outputs: Tensor | None = None
+    aux: Mapping[str, Tensor] = MappingProxyType({})
 
     def plus(self, other: Credit) -> Credit:
         """The sum of the currents' and of the initial state's credit."""

@@ -180,6 +180,16 @@ def gradients_of_chunk(
     return carry, completed(rule, result, replace(problem, initial_state=inner.initial_state), share)
 
 
+def chunk_note(rule: Rule, chunk: int) -> str:
+    """What training in chunks of so many steps does to a rule, in one line; empty for online rules."""
+    if isinstance(rule, OnlineRule):
+        return ""
+    return (
+        f"{type(rule).__name__} is not an online rule: its credit is cut at every chunk of {chunk} steps. The rules "
+        "that `bpgen rules --traits` calls online carry theirs on."
+    )
+
+
 def check_chunks(rule: Rule, network: Network) -> None:
     """Whether a rule can go on from chunk to chunk.
 

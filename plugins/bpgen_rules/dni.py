@@ -41,6 +41,7 @@ class DNI(OnlineRule):
         time_per_step="N²",
         memory="N²",
         exact_when=Limit(("T = 1",), condition="or where its synthesiser is perfect"),
+        learns=("synthesiser",),
     )
 
     def __init__(self, lr: float = 0.1) -> None:

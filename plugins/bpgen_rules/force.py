@@ -38,6 +38,7 @@ class FORCE(Rule):
         needs_future=False,
         memory="N²",
         update="step",
+        learns=("P",),
     )
     P: Tensor
 

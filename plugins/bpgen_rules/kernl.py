@@ -13,8 +13,8 @@ A learned initial state earns nothing.
 Limits: the two runs start together with each sequence; on a stream they drift apart as far as the network lets them.
 Shapes: A [N,N] and γ [N] are buffers "kernel", "decay"; e [B,N,X]; ŝ [B,1,N]; ω, Γ [B,N]; draws "kicks" [T,B,N].
 Cost: N² per step and sample; memory N², flat in T.
-Exact: never; with lr = 0 (A = 1, γ = α) it is `rflo` on the rate leak, and `eprop` with symmetric feedback on the
-potential leak. Neurons: Leaky with leak="potential" or "rate", readouts without a filter (κ = 0).
+Exact: W_rec = 0 as long as A = 1; with lr = 0 (A = 1, γ = α) it is `rflo` on the rate leak, and `eprop` with symmetric
+feedback on the potential leak. Neurons: Leaky with leak="potential" or "rate", readouts without a filter (κ = 0).
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,8 @@ class KeRNL(Broadcast, OnlineRule):
         time_per_step="N²",
         memory="N²",
         neurons=("Leaky",),
-        exact_when=Limit(condition="never; RFLO at lr = 0 on the rate leak"),
+        exact_when=Limit(("W_rec = 0",), condition="before its kernel has learned"),
+        learns=("kernel", "decay"),
     )
     conformance_exceptions: ClassVar = {
         "stochastic if and only if it says so": "its draws teach the kernel; the gradient under a kernel has none in it"

@@ -335,3 +335,18 @@ class ForgetsTheActivity(OfflineRule):
 
     def credit(self, trajectory, error):
         return propagate(trajectory, error @ trajectory.params["W_out"], carrier=trajectory.params["W_rec"])
+
+
+class AlphaOfItsOwn(Local):
+    """The leak's complement of another network, typed in by hand."""
+
+    def credit(self, trajectory, error):
+        credit = super().credit(trajectory, error)
+        return 0.5 * (credit if isinstance(credit, torch.Tensor) else credit.currents)
+
+
+class LearnsInSilence(Local):
+    """Feedback weights that follow the readout (Kolen and Pollack 1994), which the traits do not say."""
+
+    def learn(self, aux):
+        self.feedback.weight = 0.9 * self.feedback.weight

@@ -53,6 +53,8 @@ WRONG = {
         "equals BPTT under a cost of the activity and with output feedback, or refuses them",
         "with a cost of the activity",
     ),
+    "AlphaOfItsOwn": ("the credit of a current has the right size", "size of the credit is wrong"),
+    "LearnsInSilence": ("what it learns is declared", "`learn` changes feedback.weight"),
     "BiasedPerturbation": ("its mean over draws is the true gradient", "along the true gradient"),
 }
 # mistakes in what a whole limit rests on: checks before the one that names them may see them, too

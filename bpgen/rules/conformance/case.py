@@ -104,12 +104,26 @@ class Case:
 
         A rule that is exact in full (`full`) only with these options keeps its own in the limit of W_rec = 0.
         """
-        rule = self.bound(p, **(self.traits.exact_with if full == self.traits.limit.in_full else {}))
+        options = self.traits.exact_with if full == self.traits.limit.in_full else {}
         if self.traits.limit.symmetric_feedback:
-            carriers = [m for m in rule.modules() if isinstance(m, Feedback)]
-            if not carriers:
-                raise Inapplicable("it has no bpgen.rules.Feedback whose weight could be set to W_out")
-            for carrier in carriers:
-                if carrier.kind != "symmetric":
-                    carrier.weight = p.params["W_out"].clone()
+            return self.with_symmetric_feedback(p, required=True, **options)
+        return self.bound(p, **options)
+
+    def at_its_weights(self, rule: Rule, p: Problem) -> Problem:
+        """The problem at the weights at which the rule is exact in its limit."""
+        return p.at(**rule.limit_weights(p.params))
+
+    def with_symmetric_feedback(self, p: Problem, required: bool = False, **options: Any) -> Rule:
+        """A fresh rule whose feedback weights, if it has any, are W_out.
+
+        Raises:
+            Inapplicable: it has none although they are `required`, or refuses the network.
+        """
+        rule = self.bound(p, **options)
+        carriers = [m for m in rule.modules() if isinstance(m, Feedback)]
+        if required and not carriers:
+            raise Inapplicable("it has no bpgen.rules.Feedback whose weight could be set to W_out")
+        for carrier in carriers:
+            if carrier.kind != "symmetric":
+                carrier.weight = p.params["W_out"].clone()
         return rule

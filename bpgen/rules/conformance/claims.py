@@ -105,7 +105,8 @@ def _unbiased(case: Case) -> None:
     p = case.problem(T=6, B=2)
     true = torch.cat([g.flatten() for n, g in p.gradient().items() if n in RECURRENT])
     stacks = case.traits.vmappable
-    rule, n_draws = case.bound(p), 8000 if stacks else 2000
+    options = case.traits.exact_with if case.traits.limit.on_average else {}
+    rule, n_draws = case.bound(p, **options), 8000 if stacks else 2000
     batch = [draws_of(rule, p, seed=s) for s in range(n_draws)]
     stacked = {n: torch.stack([d[n] for d in batch]) for n in batch[0]}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from bpgen.problem import Problem
 from bpgen.rules.conformance.case import Case
 from bpgen.rules.conformance.check import alive, assert_apart, assert_same, prop
+from bpgen.rules.conformance.findings import learned
 from bpgen.rules.conformance.problem import ask, clone, draws_of, randn
 
 
@@ -131,6 +132,18 @@ def _carried(case: Case) -> None:
     found = ", ".join(changed)
     assert not changed, f"`gradients` changed its {found}: hand new values out in aux and take them over in `learn`."
     assert_same(ask(rule, p, draws).grads, expected, "the gradient depends on the batch before: something is kept")
+
+
+@prop(
+    "what it learns is declared",
+    "feedback weights or a baseline that change between batches are part of the model: its traits name them "
+    "(`learns`), so that a reader knows of them.",
+)
+def _learns(case: Case) -> None:
+    moved, declared = learned(case), set(case.traits.learns)
+    silent, still = set(moved) - declared, declared - set(moved)
+    assert not silent, f"`learn` changes {', '.join(sorted(silent))}, which traits.learns does not name."
+    assert not still, f"traits.learns names {', '.join(sorted(still))}, which three batches leave as they are."
 
 
 @prop(

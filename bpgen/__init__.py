@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from bpgen._version import __version__
 
 _HOMES = {
     "Network": "bpgen.network",
@@ -20,6 +20,7 @@ _HOMES = {
 }
 __all__ = [
     "Network",
+    "__version__",
     "conformance",
     "gradients",
     "list_rules",
@@ -47,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

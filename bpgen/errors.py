@@ -6,7 +6,9 @@ import difflib
 import inspect
 import traceback
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar, get_args
+
+Value = TypeVar("Value")
 
 
 class BpgenError(Exception):
@@ -36,6 +38,23 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Bpgen
     if 0 < len(known) <= 15:
         parts.append(f"Known: {', '.join(known)}.")
     return BpgenError(" ".join([*parts, hint]).strip())
+
+
+def choice(name: str, value: Value, choices: Any) -> Value:
+    """`value`, once it is seen to be one of `choices`.
+
+    Args:
+        name: of the option, for the message.
+        value: what was given.
+        choices: a `Literal`, or the known names (a mapping stands for its keys).
+
+    Raises:
+        BpgenError: it is none of them.
+    """
+    known = get_args(choices) or tuple(choices)
+    if value not in known:
+        raise unknown(name, str(value), known)
+    return value
 
 
 def require(condition: bool, message: str) -> None:

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require, unknown
+from bpgen.errors import BpgenError, choice, require, unknown
 
 LossName = Literal["cross_entropy", "mse"]
 When = Literal["last", "all"]
@@ -78,8 +78,7 @@ class Activity:
 
     def __post_init__(self) -> None:
         require(self.coefficient >= 0, f"loss.activity must be >= 0, got {self.coefficient}.")
-        if self.form not in ("rate", "square"):
-            raise unknown("loss.activity_form", self.form, ("rate", "square"))
+        choice("loss.activity_form", self.form, ActivityForm)
         require(
             self.form == "rate" or self.target == 0,
             f"loss.activity_target is the target of activity_form 'rate'; 'square' has none, got {self.target}.",
@@ -129,10 +128,8 @@ class Loss:
     activity: Activity | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("cross_entropy", "mse"):
-            raise unknown("loss", self.kind, ("cross_entropy", "mse"))
-        if self.when not in ("last", "all"):
-            raise unknown("loss.when", self.when, ("last", "all"))
+        choice("loss", self.kind, LossName)
+        choice("loss.when", self.when, When)
         require(self.mask is None or self.when == "all", "a mask needs when='all': it weights the steps.")
 
     def with_mask(self, mask: Tensor | None) -> Loss:

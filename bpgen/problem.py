@@ -17,8 +17,7 @@ from torch import Tensor
 
 from bpgen.errors import require
 from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.trajectory import Trajectory
+from bpgen.network import Network, Trajectory
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,7 @@ class Problem:
     def _each(self, change: Any) -> Problem:
         """The same problem with every tensor of its weights and batch changed."""
         mask = self.loss.mask
-        given: dict[str, Any] = {
-            name: getattr(self, name) for name in ("x", "target", "initial_state", "current_noise")
-        }
+        given: dict[str, Any] = {n: getattr(self, n) for n in ("x", "target", "initial_state", "current_noise")}
         given = {name: None if value is None else change(value) for name, value in given.items()}
         return replace(
             self,

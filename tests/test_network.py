@@ -213,7 +213,7 @@ def test_initial_weights_have_their_published_spread(init):
 
 
 def test_initialisation_table_covers_every_scheme():
-    from bpgen.initialisation import INITIALISATIONS
+    from bpgen.network.initialisation import INITIALISATIONS
 
     assert set(STATISTICS) == set(INITIALISATIONS)
 

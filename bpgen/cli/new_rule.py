@@ -22,27 +22,6 @@ STYLES = {
     "credit, such as perturbation. The example perturbs the recurrent weights.",
 }
 _TEMPLATES = files("bpgen.cli") / "templates"
-_TAKEN = set(
-    [
-        "Credit",
-        "Draws",
-        "Feedback",
-        "Increments",
-        "Limit",
-        "Mapping",
-        "Moment",
-        "Network",
-        "OfflineRule",
-        "OnlineRule",
-        "Problem",
-        "Rule",
-        "RuleGradients",
-        "State",
-        "Tensor",
-        "Traits",
-        "Trajectory",
-    ]
-)
 
 
 def run(argv: list[str]) -> int:
@@ -95,7 +74,9 @@ def package(name: str, style: str) -> dict[str, str]:
     taken = plugins("rule").get(module)
     if taken is not None:
         raise BpgenError(f"there is a rule {module!r} already, from {taken.package}. Choose another name.")
-    free = not keyword.iskeyword(module) and class_name not in _TAKEN and find_spec(module) is None
+    example = (_TEMPLATES / f"{style}.py.txt").read_text(encoding="utf-8")
+    used = re.search(rf"\b{class_name}\b", example) is not None  # what the example imports
+    free = not keyword.iskeyword(module) and not used and find_spec(module) is None
     require(free, f"{name!r} is a name of Python, of an installed module or of bpgen's own. Try {slug + '-rule'!r}.")
     values = {"slug": slug, "module": module, "class": class_name, "title": " ".join(words).capitalize()}
     sources = {

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bpgen.network import Trajectory
 from bpgen.neurons.gain import Dense, Gain, Scale
-from bpgen.trajectory import Trajectory
 
 
 class Tangent(NamedTuple):

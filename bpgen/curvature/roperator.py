@@ -41,9 +41,9 @@ from bpgen.curvature.recursion import (
     scale_of,
 )
 from bpgen.curvature.second_derivatives import SecondDerivatives, of_activity, of_dynamics
+from bpgen.network.readout import filtered, filtered_back
 from bpgen.neurons.gain import Dense
 from bpgen.problem import Problem
-from bpgen.readout import filtered, filtered_back
 
 Part = Literal["hessian", "gauss_newton", "residual"]
 

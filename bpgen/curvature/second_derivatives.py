@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bpgen.trajectory import Trajectory
+from bpgen.network import Trajectory
 
 _PIECE = 2**19  # numbers of z that are taken at once: what fits a cache is many times faster
 

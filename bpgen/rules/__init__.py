@@ -55,11 +55,11 @@ say in data what a rule needs and claims; `bpgen.conformance` (`bpgen check NAME
 need is importable from here; neurons and their gains are in `bpgen.neurons`.
 """
 
-from bpgen.errors import BpgenError, RuleError, UnstableRuleWarning, require, unknown
+from bpgen.errors import BpgenError, RuleError, UnstableRuleWarning, choice, require, unknown
 from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
+from bpgen.network.readout import filtered, filtered_back
 from bpgen.problem import Problem
-from bpgen.readout import filtered, filtered_back
 from bpgen.rules.api import gradients, list_rules, load_rule
 from bpgen.rules.base import Draws, OfflineRule, Rule, RuleGradients
 from bpgen.rules.broadcast import Broadcast
@@ -70,7 +70,6 @@ from bpgen.rules.kernel import hop, learning_signal, propagate
 from bpgen.rules.moment import Moment, own_influence
 from bpgen.rules.online import Carry, Increments, OnlineRule, State, check_chunks, chunk_note, gradients_of_chunk
 from bpgen.rules.traits import Limit, Traits
-from bpgen.trajectory import Trajectory
 
 __all__ = [
     "BpgenError",
@@ -96,6 +95,7 @@ __all__ = [
     "Trajectory",
     "UnstableRuleWarning",
     "check_chunks",
+    "choice",
     "chunk_note",
     "filtered",
     "filtered_back",

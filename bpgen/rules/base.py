@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from bpgen.errors import BpgenError, RuleError, defined_in
 from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
+from bpgen.network.readout import filtered_back
 from bpgen.problem import Problem
-from bpgen.readout import filtered_back
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
-from bpgen.trajectory import Trajectory
 
 Draws = Mapping[str, Tensor]
 NO_DRAWS: Draws = MappingProxyType({})

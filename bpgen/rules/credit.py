@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bpgen.trajectory import Trajectory
+from bpgen.network import Trajectory
 
 
 class Credit(NamedTuple):

@@ -22,10 +22,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bpgen.network import Trajectory
 from bpgen.neurons.gain import Gain, Local, Scale
 from bpgen.rules.credit import Credit, add_at_end
 from bpgen.rules.output_feedback import OutputFeedback
-from bpgen.trajectory import Trajectory
 
 
 def propagate(

@@ -19,9 +19,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.neurons.gain import Gain, Local
-from bpgen.trajectory import Trajectory
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bpgen.rules import BpgenError, Draws, Network, Problem, Rule, RuleGradients, load_rule, unknown
+from bpgen.rules import BpgenError, Draws, Network, Problem, Rule, RuleGradients, choice, load_rule
 from bpgen_rules._running_mean import RunningMean
 from bpgen_rules._vectors import Grads, divide, dot
 
@@ -42,9 +42,7 @@ class Control(Rule):
 
     def __init__(self, reference: str | None, reference_options: Mapping[str, Any] | None, over: Over) -> None:
         super().__init__()
-        if over not in ("all", "recurrent"):
-            raise unknown("over", over, ("all", "recurrent"))
-        self.over, self.exact = over, load_rule("bptt")
+        self.over, self.exact = choice("over", over, Over), load_rule("bptt")
         self.reference = None if reference is None else load_rule(reference, **(reference_options or {}))
         if self.reference is not None and self.reference.traits.update != "gradient":
             raise BpgenError(f"rule {reference!r} changes weights by finished steps: it has no gradient to compare.")
@@ -96,9 +94,7 @@ class Ratio(nn.Module):
 
     def __init__(self, mode: Mode, value: float, decay: float) -> None:
         super().__init__()
-        if mode not in ("per_step", "running_mean", "constant"):
-            raise unknown("mode", mode, ("per_step", "running_mean", "constant"))
-        self.mode, self.value, self.average = mode, value, RunningMean(decay)
+        self.mode, self.value, self.average = choice("mode", mode, Mode), value, RunningMean(decay)
 
     def forward(self, g_hat: Grads, g: Grads) -> tuple[Tensor, Grads]:
         """ρ as it is applied, 0-d, and what to report and to learn; a batch without a gradient is not averaged in."""

@@ -32,16 +32,17 @@ from bpgen.rules import (
     OfflineRule,
     Traits,
     Trajectory,
+    choice,
     filtered,
     filtered_back,
     hop,
     learning_signal,
     propagate,
     type_average,
-    unknown,
 )
 
-_TAILS, _WEIGHTS = ("one_step", "leaky", "online"), ("cell_type", "nonlocal", "true")
+Tail = Literal["one_step", "leaky", "online"]
+Weights = Literal["cell_type", "nonlocal", "true"]
 
 
 class MDGL(Broadcast, OfflineRule):
@@ -57,16 +58,12 @@ class MDGL(Broadcast, OfflineRule):
 
     def __init__(
         self,
-        tail: Literal["one_step", "leaky", "online"] = "one_step",
-        weights: Literal["cell_type", "nonlocal", "true"] = "cell_type",
+        tail: Tail = "one_step",
+        weights: Weights = "cell_type",
         **feedback: Any,
     ) -> None:
         super().__init__(**feedback)
-        if tail not in _TAILS:
-            raise unknown("tail of mdgl", tail, _TAILS)
-        if weights not in _WEIGHTS:
-            raise unknown("weights of mdgl", weights, _WEIGHTS)
-        self.tail, self.weights = tail, weights
+        self.tail, self.weights = choice("tail of mdgl", tail, Tail), choice("weights of mdgl", weights, Weights)
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equation (3), of the signal that `tail` names."""

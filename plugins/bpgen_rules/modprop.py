@@ -37,14 +37,16 @@ from bpgen.rules import (
     Traits,
     Trajectory,
     UnstableRuleWarning,
+    choice,
     hop,
     propagate,
     require,
     type_average,
-    unknown,
 )
 
-_WEIGHTS, _PSI, _LOOK_EVERY = ("cell_type", "true"), ("mu", "exact"), 100
+Weights = Literal["cell_type", "true"]
+Slope = Literal["mu", "exact"]
+_LOOK_EVERY = 100
 
 
 class ModProp(Broadcast, OfflineRule):
@@ -68,18 +70,16 @@ class ModProp(Broadcast, OfflineRule):
     def __init__(
         self,
         mu: float = 0.25,
-        weights: Literal["cell_type", "true"] = "cell_type",
-        local_psi: Literal["mu", "exact"] = "mu",
+        weights: Weights = "cell_type",
+        local_psi: Slope = "mu",
         taps: int | None = None,
         **feedback: Any,
     ) -> None:
         super().__init__(**feedback)
         require(mu >= 0, f"rule.mu must be >= 0, got {mu}.")
         require(taps is None or taps >= 0, f"rule.taps must be a number of synapses, or none for all, got {taps}.")
-        for name, value, known in (("weights", weights, _WEIGHTS), ("local_psi", local_psi, _PSI)):
-            if value not in known:
-                raise unknown(f"{name} of modprop", value, known)
-        self.mu, self.weights, self.local_psi, self.taps = float(mu), weights, local_psi, taps
+        self.mu, self.weights, self.taps = float(mu), choice("weights of modprop", weights, Weights), taps
+        self.local_psi = choice("local_psi of modprop", local_psi, Slope)
         self._calls, self._warned = 0, False
 
     def bind(self, network: Network, seed: int = 0) -> "ModProp":

@@ -19,9 +19,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bpgen.rules import Draws, Limit, Network, Traits, require, unknown
+from bpgen.rules import Draws, Limit, Network, Traits, choice, require
 from bpgen_rules._control import Control, Over
 from bpgen_rules._vectors import Grads, divide, draw_noise, noise_of, norm, plus, remainder, times
+
+Kind = Literal["isotropic", "orthogonal", "remainder"]
 
 
 class NoisyBPTT(Control):
@@ -45,14 +47,13 @@ class NoisyBPTT(Control):
 
     def __init__(
         self,
-        kind: Literal["isotropic", "orthogonal", "remainder"] = "orthogonal",
+        kind: Kind = "orthogonal",
         scale: float = 1.0,
         reference: str = "three_factor",
         reference_options: dict[str, Any] | None = None,
         over: Over = "all",
     ) -> None:
-        if kind not in ("isotropic", "orthogonal", "remainder"):
-            raise unknown("kind of noisy_bptt", kind, ("isotropic", "orthogonal", "remainder"))
+        choice("kind of noisy_bptt", kind, Kind)
         require(scale >= 0, f"scale must be >= 0, got {scale}.")
         super().__init__(None if kind == "isotropic" else reference, reference_options, over)
         self.kind, self.scale = kind, scale

@@ -20,9 +20,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bpgen.rules import Draws, Limit, Network, Problem, Rule, RuleGradients, Traits, require, unknown
+from bpgen.rules import Draws, Limit, Network, Problem, Rule, RuleGradients, Traits, choice, require
 from bpgen_rules._perturbation import gradients_of, perturbed
 from bpgen_rules._running_mean import RunningMean
+
+Baseline = Literal["running_mean", "batch", "none"]
 
 
 class Reinforce(Rule):
@@ -53,14 +55,13 @@ class Reinforce(Rule):
     def __init__(
         self,
         sigma: float = 0.1,
-        baseline: Literal["running_mean", "batch", "none"] = "running_mean",
+        baseline: Baseline = "running_mean",
         decay: float = 0.9,
     ) -> None:
         super().__init__()
         require(sigma > 0, f"sigma must be > 0, got {sigma}.")
-        if baseline not in ("running_mean", "batch", "none"):
-            raise unknown("baseline of reinforce", baseline, ("running_mean", "batch", "none"))
-        self.sigma, self.baseline, self.average = sigma, baseline, RunningMean(decay)
+        self.sigma, self.average = sigma, RunningMean(decay)
+        self.baseline = choice("baseline of reinforce", baseline, Baseline)
 
     def bind(self, network: Network, seed: int = 0) -> "Reinforce":
         """Keep the baseline as precisely as the weights."""

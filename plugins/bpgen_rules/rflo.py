@@ -31,10 +31,12 @@ from bpgen.rules import (
     OfflineRule,
     Traits,
     Trajectory,
+    choice,
     learning_signal,
     propagate,
-    unknown,
 )
+
+Trace = Literal["own", "murray"]
 
 
 class RFLO(Broadcast, OfflineRule):
@@ -59,13 +61,11 @@ class RFLO(Broadcast, OfflineRule):
     def __init__(
         self,
         feedback: FeedbackName = "random",
-        trace: Literal["own", "murray"] = "own",
+        trace: Trace = "own",
         **feedback_options: Any,
     ) -> None:
         super().__init__(feedback, **feedback_options)
-        if trace not in ("own", "murray"):
-            raise unknown("trace of rflo", trace, ("own", "murray"))
-        self.trace = trace
+        self.trace = choice("trace of rflo", trace, Trace)
 
     def bind(self, network: Network, seed: int = 0) -> "RFLO":
         """Refuse the literal trace where it is not defined."""

@@ -14,15 +14,16 @@ Exact: W_rec = 0 with symmetric feedback; always equal to `rflo`. Neurons: all w
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bpgen.neurons import Leaky
 from bpgen.neurons.activation import ACTIVATIONS
-from bpgen.rules import BpgenError, FeedbackName, Moment, Network, State, Traits, unknown
+from bpgen.rules import BpgenError, FeedbackName, Moment, Network, State, Traits, choice
 from bpgen_rules.eprop_online import EPropOnline
+from bpgen_rules.rflo import Trace
 
 
 class RFLOOnline(EPropOnline):
@@ -49,13 +50,11 @@ class RFLOOnline(EPropOnline):
     def __init__(
         self,
         feedback: FeedbackName = "random",
-        trace: Literal["own", "murray"] = "own",
+        trace: Trace = "own",
         **feedback_options: Any,
     ) -> None:
         super().__init__(feedback, **feedback_options)
-        if trace not in ("own", "murray"):
-            raise unknown("trace of rflo_online", trace, ("own", "murray"))
-        self.trace = trace
+        self.trace = choice("trace of rflo_online", trace, Trace)
 
     def bind(self, network: Network, seed: int = 0) -> "RFLOOnline":
         """Draw the feedback weights."""

@@ -24,9 +24,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bpgen.rules import BpgenError, Draws, Network, Problem, Rule, RuleGradients, Traits, require, unknown
+from bpgen.rules import BpgenError, Draws, Network, Problem, Rule, RuleGradients, Traits, choice, require
 from bpgen_rules._perturbation import gradients_of, perturbed, repeated
 from bpgen_rules._running_mean import RunningMean
+
+Trace = Literal["cubic", "linear"]
 
 
 class RewardModulatedHebbian(Rule):
@@ -61,7 +63,7 @@ class RewardModulatedHebbian(Rule):
         self,
         jump: float = 0.5,
         probability: float = 0.003,
-        trace: Literal["cubic", "linear"] = "cubic",
+        trace: Trace = "cubic",
         decay: float = 0.05,
         reward_decay: float = 0.75,
         repeats: int = 1,
@@ -70,8 +72,7 @@ class RewardModulatedHebbian(Rule):
         require(jump > 0, f"jump must be > 0, got {jump}.")
         require(0 < probability <= 1, f"probability must be in (0, 1], got {probability}.")
         require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}.")
-        if trace not in ("cubic", "linear"):
-            raise unknown("trace of rmhl", trace, ("cubic", "linear"))
+        choice("trace of rmhl", trace, Trace)
         require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
         self.jump, self.probability, self.trace, self.decay, self.repeats = jump, probability, trace, decay, repeats
         self.reward = RunningMean(reward_decay)

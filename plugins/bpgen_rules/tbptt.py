@@ -26,10 +26,12 @@ from bpgen.rules import (
     OfflineRule,
     Traits,
     Trajectory,
+    choice,
     propagate,
     require,
-    unknown,
 )
+
+Style = Literal["blocks", "sliding"]
 
 
 class TruncatedBPTT(OfflineRule):
@@ -46,12 +48,10 @@ class TruncatedBPTT(OfflineRule):
         exact_with={"window": 1000},
     )
 
-    def __init__(self, window: int = 10, style: Literal["blocks", "sliding"] = "blocks") -> None:
+    def __init__(self, window: int = 10, style: Style = "blocks") -> None:
         super().__init__()
         require(window >= 1, f"rule.window must be a positive number of steps, got {window}.")
-        if style not in ("blocks", "sliding"):
-            raise unknown("style of tbptt", style, ("blocks", "sliding"))
-        self.window, self.style = window, style
+        self.window, self.style = window, choice("style of tbptt", style, Style)
         self.feedback = Feedback("symmetric")
 
     def bind(self, network: Network, seed: int = 0) -> "TruncatedBPTT":

@@ -19,9 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bpgen.rules import Draws, Limit, Network, Problem, Rule, RuleGradients, Traits, require, unknown
+from bpgen.rules import Draws, Limit, Network, Problem, Rule, RuleGradients, Traits, choice, require
 from bpgen_rules._perturbation import gradients_of
 from bpgen_rules._vectors import draw_noise, noise_of
+
+Over = Literal["all", "recurrent"]
 
 
 class WeightPerturbation(Rule):
@@ -51,14 +53,12 @@ class WeightPerturbation(Rule):
         sigma: float = 0.01,
         antithetic: bool = True,
         repeats: int = 1,
-        over: Literal["all", "recurrent"] = "all",
+        over: Over = "all",
     ) -> None:
         super().__init__()
         require(sigma > 0, f"sigma must be > 0, got {sigma}.")
         require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
-        if over not in ("all", "recurrent"):
-            raise unknown("over", over, ("all", "recurrent"))
-        self.sigma, self.antithetic, self.repeats, self.over = sigma, antithetic, repeats, over
+        self.sigma, self.antithetic, self.repeats, self.over = sigma, antithetic, repeats, choice("over", over, Over)
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """ξ for every parameter, [repeats, ...]."""

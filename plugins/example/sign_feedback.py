@@ -5,7 +5,8 @@
     (3) ∂L/∂W_rec ≈ Σ_t c_t h_{t-1}ᵀ                                    from the framework
 Source: Liao, Leibo and Poggio 2016 (sign-concordant feedback), here for the readout of a recurrent network.
 Shapes: ē [T,B,O], q [T,B,N], λ [T,B,d,N], c [T,B,K,N].
-Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: W_rec = 0 and W_out of one size. Neurons: all.
+Cost: N per step and sample, plus the N² weight product; memory T·N. Neurons: all.
+Exact: at W_rec = 0, where W_out is made of signs of one size.
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from bpgen._version import __version__
 
 _HOMES = {
     "Network": "bpgen.network",
@@ -21,6 +21,7 @@ _HOMES = {
 }
 __all__ = [
     "Network",
+    "__version__",
     "conformance",
     "curvature",
     "errors",
@@ -51,4 +52,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

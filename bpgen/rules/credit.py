@@ -54,13 +54,11 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     Returns:
         A gradient for every parameter of the network, by name.
     """
-    params, network = trajectory.params, trajectory.network
+    params = trajectory.params
     c = credit.currents.flatten(-2)  # [L,B,K·N]
     before = trajectory.n_steps - c.shape[0]
     silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
     grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
-    for name, mask in network.masks().items():
-        grads[name] = grads[name] * mask
     if credit.outputs is not None:
         error = add_at_end(credit.outputs, error)
     grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
@@ -71,6 +69,7 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     if "initial_state" in params:
         none = torch.zeros_like(params["initial_state"])
         grads["initial_state"] = none if credit.initial is None else credit.initial.sum(0)
+    grads = trajectory.network.masked(grads)
     return {name: grads[name] for name in params}
 
 

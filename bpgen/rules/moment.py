@@ -129,11 +129,9 @@ class Moment:
         return grads
 
     def synapses(self, W: Tensor) -> dict[str, Tensor]:
-        """Gradients by parameter name, from those of all currents by all sources [K·N,Q]; masked ones are zero."""
+        """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
         N, I = self.network.n_rec, self.network.n_in
         grads = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}
-        for name, mask in self.network.masks().items():
-            grads[name] = grads[name] * mask
         if "b_rec" in self.params:
             grads["b_rec"] = W[:, -1]
         return grads

@@ -60,8 +60,9 @@ class Carry(NamedTuple):
 class OnlineRule(Rule):
     """A rule that moves forward in time with the network. A subclass writes `start` and `step`.
 
-    W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework. Random numbers come from
-    `draw`, whose tensors are time first, [T,...]; a moment holds those of its own step.
+    W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework, which also leaves out what a
+    rule gives to weights that cannot act. Random numbers come from `draw`, whose tensors are time first, [T,...]; a
+    moment holds those of its own step.
     """
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
@@ -121,7 +122,7 @@ class OnlineRule(Rule):
             moment = Moment(network, params, t + k + 1, x[k], I, s_before, h_before, s, h, r, error, last, drawn)
             state, increments = self.step(state, moment)
             sums.add(increments)
-        result = RuleGradients(value, loss.outputs_of(outputs), sums.grads, sums.aux)
+        result = RuleGradients(value, loss.outputs_of(outputs), network.masked(sums.grads), sums.aux)
         return Carry(t + n_steps, s, h, r, state), result
 
     def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:

@@ -62,8 +62,9 @@ class Carry(NamedTuple):
 class OnlineRule(Rule):
     """A rule that moves forward in time with the network. A subclass writes `start` and `step`.
 
-    W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework. Random numbers come from
-    `draw`, whose tensors are time first, [T,...]; a moment holds those of its own step.
+    W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework, which also leaves out what a
+    rule gives to weights that cannot act. Random numbers come from `draw`, whose tensors are time first, [T,...]; a
+    moment holds those of its own step.
     """
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
@@ -147,7 +148,8 @@ class OnlineRule(Rule):
             s, h = run.states[-1].clone(), run.h[-1].clone()  # not views of all of the run
             r = h if problem.network.kappa == 0 else run.r[-1].clone()
             carry = Carry(carry.t + run.n_steps, s, h, r, state)
-        return carry, RuleGradients(value, problem.loss.outputs_of(outputs), sums.grads, sums.aux)
+        grads = problem.network.masked(sums.grads)
+        return carry, RuleGradients(value, problem.loss.outputs_of(outputs), grads, sums.aux)
 
     def _step_by_step(
         self, carry: Carry, steps: Steps, error: Tensor | None, draws: Draws, ends: bool, sums: _Sums

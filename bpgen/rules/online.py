@@ -126,7 +126,9 @@ class OnlineRule(Rule):
         size = problem.n_steps if at_once and problem.network.kappa > 0 else BLOCK
         sums, value, outputs = _Sums(problem.params), problem.x.new_zeros(()), []
         for part, target, loss in problem.loss.in_blocks(problem.x, problem.target, size):
-            here = replace(problem.steps(part), target=target, loss=loss or problem.loss)
+            here = problem
+            if part.stop - part.start < problem.n_steps:
+                here = replace(problem.steps(part), target=target, loss=loss or problem.loss)
             if carry.t > 0:
                 here = replace(here, initial_state=carry.s, readout_state=carry.r if problem.network.kappa else None)
             run = here.run()
@@ -207,7 +209,7 @@ def gradients_of_chunk(
     refuse_activity(rule, problem.loss)
     rule.check(problem.loss)
     target, loss = problem.loss.of_chunk(problem.x, problem.target, share, ends)
-    inner = as_rules_see_it(replace(problem, target=target, loss=loss))
+    inner = as_rules_see_it(problem if loss is problem.loss else replace(problem, target=target, loss=loss))
     if isinstance(rule, OnlineRule):
         carry, result = rule.advance(inner, rule.begin(inner) if carry is None else carry, draws, ends)
         return carry, completed(rule, result, problem, share)

@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
 
     import torch
 
-    from bpgen.rules.conformance import plan
+    from bpgen.conformance import plan
 
     torch.set_num_threads(1)  # matrices of five neurons: a second thread only costs time
     given = dict(_option(text) for text in options.options)
@@ -60,17 +60,7 @@ def run(argv: list[str]) -> int:
 
 def _print_findings(case: Any) -> None:
     """What the suite found out by itself, and, last and loudly, what it could not check."""
-    from bpgen.rules.conformance import findings
-
-    moved = findings.learned(case) if case.traits.learns else {}
-    if moved:
-        print("learns: " + ", ".join(f"{name} (moved by {by:.2g} in three batches)" for name, by in moved.items()))
-    warning = findings.unchecked(case)
-    if not warning:
-        return
-    lines = [warning, *findings.advice(findings.limits_of(case), findings.nearest_rule(case))]
-    print()
-    for line in lines:
+    for line in case.remarks():
         print(textwrap.fill(line, 118, subsequent_indent="  "))
 
 

@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from bpgen.conformance.check import Inapplicable, Suite
+from bpgen.conformance.problem import neurons, problem
 from bpgen.errors import BpgenError
 from bpgen.neurons import Leaky, Neuron
 from bpgen.problem import Problem
-from bpgen.rules.base import Rule
-from bpgen.rules.conformance.problem import ask, neurons, problem
+from bpgen.rules.base import Rule, RuleGradients
 from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
+from bpgen.streams import generator
+
+SUITE = Suite("form", "purity", "answers", "limits", "claims", "paths")
 
 LOSSES: tuple[dict[str, Any], ...] = (
     {"loss": "mse", "when": "all"},
@@ -22,8 +29,25 @@ LOSSES: tuple[dict[str, Any], ...] = (
 )
 
 
-class Inapplicable(Exception):
-    """This rule cannot be put into the situation a check is about; the message says why."""
+def prop(name: str, why: str, unless: Callable[[Traits], str] = lambda t: "") -> Callable[[Any], Any]:
+    """Register a check of rules: `unless(traits)` is the reason why it does not apply to a rule, or ""."""
+    return SUITE.prop(name, why, lambda case: unless(case.traits))
+
+
+def steps_are_no_gradients(t: Traits) -> str:
+    """The commonest reason to skip."""
+    return "its updates are finished steps, not gradients" if t.update == "step" else ""
+
+
+def draws_of(rule: Rule, p: Problem, seed: int = 0) -> dict[str, Tensor]:
+    """The random numbers of one call of `rule.gradients`."""
+    return dict(rule.draw(p.network, p.x, generator(seed, "draws")))
+
+
+def ask(rule: Rule, p: Problem, draws: Mapping[str, Tensor] | None = None) -> RuleGradients:
+    """The rule's answer."""
+    with torch.no_grad():
+        return rule.gradients(p, draws_of(rule, p) if draws is None else draws)
 
 
 @dataclass
@@ -35,8 +59,24 @@ class Case:
 
     name: str
     make: Callable[..., Rule]
-    traits: Traits
+    cls: type[Rule]
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def traits(self) -> Traits:
+        """What the rule says of itself."""
+        return self.cls.traits
+
+    @property
+    def exceptions(self) -> Mapping[str, str]:
+        """Checks that it declares to fail, with reasons."""
+        return self.cls.conformance_exceptions
+
+    def remarks(self) -> list[str]:
+        """See `bpgen.conformance.rules.findings`."""
+        from bpgen.conformance.rules.findings import remarks  # findings ask a case
+
+        return remarks(self)
 
     def bound(self, p: Problem, seed: int = 0, **options: Any) -> Rule:
         """A fresh rule bound to the network of a problem.

@@ -11,18 +11,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from bpgen.conformance.check import Inapplicable
+from bpgen.conformance.compare import alive, assert_apart, assert_same, gap, only
+from bpgen.conformance.problem import READOUT, RECURRENT, neurons, problem, randn
+from bpgen.conformance.rules.case import LOSSES, Case, ask, draws_of, prop, steps_are_no_gradients
 from bpgen.errors import BpgenError
 from bpgen.losses import L2
-from bpgen.rules.conformance.case import LOSSES, Case, Inapplicable
-from bpgen.rules.conformance.check import (
-    alive,
-    assert_apart,
-    assert_same,
-    only,
-    prop,
-    steps_are_no_gradients,
-)
-from bpgen.rules.conformance.problem import READOUT, RECURRENT, ask, draws_of, gap, neurons, problem, randn
 
 
 @prop(

@@ -19,17 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpgen.conformance.check import Inapplicable
+from bpgen.conformance.compare import assert_apart, assert_same, only
+from bpgen.conformance.problem import RECURRENT, neurons, problem
+from bpgen.conformance.rules.case import Case, ask, prop, steps_are_no_gradients
 from bpgen.neurons import Leaky
 from bpgen.problem import Problem
-from bpgen.rules.conformance.case import Case, Inapplicable
-from bpgen.rules.conformance.check import (
-    assert_apart,
-    assert_same,
-    only,
-    prop,
-    steps_are_no_gradients,
-)
-from bpgen.rules.conformance.problem import RECURRENT, ask, neurons, problem
 from bpgen.rules.traits import Traits
 
 

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bpgen.conformance.check import Inapplicable
+from bpgen.conformance.compare import gap
+from bpgen.conformance.problem import RECURRENT
+from bpgen.conformance.rules.case import Case, ask
+from bpgen.conformance.rules.limits import without_recurrence
 from bpgen.errors import BpgenError
 from bpgen.problem import Problem
 from bpgen.registry import plugins
 from bpgen.rules.api import load_rule
 from bpgen.rules.base import Rule
-from bpgen.rules.conformance.case import Case, Inapplicable
-from bpgen.rules.conformance.limits import without_recurrence
-from bpgen.rules.conformance.problem import RECURRENT, ask, gap
 
 PLACES: dict[str, Callable[[Problem], Problem]] = {
     "always": lambda p: p,
@@ -107,6 +109,20 @@ def _comparison(name: str, got: dict[str, Tensor], expected: dict[str, Tensor]) 
     one, other = (torch.cat([grads[n].flatten() for n in RECURRENT if n in grads]) for grads in (got, expected))
     sizes = float(one.norm() * other.norm())
     return Comparison(name, gap(one, other), float(one @ other) / sizes if sizes > 0 else 0.0)
+
+
+def remarks(case: Case) -> list[str]:
+    """All of it as sentences, and, last and loudly, what the suite could not check."""
+    lines = []
+    moved = learned(case) if case.traits.learns else {}
+    if moved:
+        lines.append(
+            "learns: " + ", ".join(f"{name} (moved by {by:.2g} in three batches)" for name, by in moved.items())
+        )
+    warning = unchecked(case)
+    if warning:
+        lines += [warning, *advice(limits_of(case), nearest_rule(case))]
+    return lines
 
 
 def unchecked(case: Case) -> str:

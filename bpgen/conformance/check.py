@@ -15,6 +15,14 @@ from bpgen.errors import BpgenError, RuleError, raised_in
 Status = Literal["pass", "fail", "declared", "skipped"]
 
 
+class Outcome(NamedTuple):
+    """What came of a check: message is why it failed, what was declared, or why it was skipped."""
+
+    status: Status
+    message: str
+    seconds: float
+
+
 class Case(Protocol):
     """The part under examination: each kind has one, with what its checks need.
 
@@ -28,21 +36,17 @@ class Case(Protocol):
     @property
     def exceptions(self) -> Mapping[str, str]: ...  # noqa: D102
 
-    def remarks(self) -> list[str]:
-        """What the suite found out about the part that neither passes nor fails, and what it could not check."""
+    def remarks(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """What was found out that neither passes nor fails, and, last and loudly, what was not checked.
+
+        Args:
+            outcomes: of all its checks by name.
+        """
         ...
 
 
 class Inapplicable(Exception):
     """This part cannot be put into the situation a check is about; the message says why."""
-
-
-class Outcome(NamedTuple):
-    """What came of a check: message is why it failed, what was declared, or why it was skipped."""
-
-    status: Status
-    message: str
-    seconds: float
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_a_failure_is_reported_and_is_exit_code_1(capsys, monkeypatch):
     text = out(capsys, "check", "mine", code=1)
     assert "FAIL      the leak carries credit back with the right factor and sign" in text
     assert "2 failed" in text
-    rows = json.loads(out(capsys, "check", "mine", "--json", code=1))
+    rows = json.loads(out(capsys, "check", "mine", "--json", code=1))["checks"]
     assert {row["status"] for row in rows} == {"pass", "fail", "skipped"}
     assert all(row["why"] for row in rows)
 
@@ -76,7 +76,7 @@ def test_a_failure_is_reported_and_is_exit_code_1(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nope"], "unknown rule 'nope'"),
+        (["nope"], "unknown rule, neuron or task 'nope'"),
         ([], "required"),
         (["tbptt", "window"], "OPTION=VALUE"),
         (["tbptt", "windw=3"], "Did you mean 'window'"),

@@ -350,3 +350,9 @@ class LearnsInSilence(Local):
 
     def learn(self, aux):
         self.feedback.weight = 0.9 * self.feedback.weight
+
+
+class SilentAboutFeedback(Local):
+    """Random feedback weights, and a limit that does not mention them."""
+
+    traits = replace(Local.traits, exact_when="W_rec = 0")

@@ -83,7 +83,7 @@ def _carried_out(checks: Sequence[Check], shown: bool, why: bool) -> Iterator[tu
 
 def _conclude(name: str, outcomes: dict[str, Outcome], remarks: list[str]) -> None:
     """The count, what to look at first, and what the suite found out or could not check."""
-    counts = Counter(outcome.status for outcome in outcomes.values())
+    counts: Counter[str] = Counter(outcome.status for outcome in outcomes.values())
     numbers = ", ".join(f"{counts[s]} {words}" for s, words in _WORDS.items() if counts[s] or s == "fail")
     print(f"\n{name}: {numbers}; {sum(o.seconds for o in outcomes.values()):.1f} s")
     failures = Counter(outcome.message for outcome in outcomes.values() if outcome.status == "fail")

@@ -61,7 +61,8 @@ def _kind_of_class(part: type) -> tuple[KindName, type]:
 def _kind_of_name(part: str) -> tuple[KindName, str]:
     said, colon, name = part.partition(":")
     if colon and not said.endswith(".py"):
-        return choice("kind of part to check", said, _KINDS), name  # type: ignore[return-value]
+        kind: Any = choice("kind of part to check", said, _KINDS)
+        return kind, name
     if colon:
         return _kind_of_file(part), part
     spelled = part.replace("-", "_")

@@ -69,7 +69,8 @@ def _neurons(case: Case) -> None:
 
 
 def _on_every_neuron(case: Case, cut: Callable[[Problem], Problem], where: str) -> None:
-    right, reason = [], ""
+    right: list[str] = []
+    reason = ""
     for name, neuron in neurons().items():
         if not case.defined_for(name):
             continue

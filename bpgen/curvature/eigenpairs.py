@@ -29,13 +29,13 @@ Computations, 4th ed. (2013), chapter 10.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bpgen.curvature.products import Products, products_of
-from bpgen.errors import require, unknown
+from bpgen.errors import choice, require
 from bpgen.streams import generator
 
 Which = Literal["largest", "smallest", "both", "magnitude"]
@@ -91,8 +91,7 @@ def lanczos(
         BpgenError: an option out of its range, or a start of another size.
     """
     P, k = operator.size, top
-    if which not in get_args(Which):
-        raise unknown("which", which, get_args(Which))
+    choice("which", which, Which)
     ends = 2 if which == "both" else 1
     require(k >= 1 and ends * k <= P, f"top must be in 1..{P // ends}, there are {P} free weights, got {k}.")
     require(max_products >= ends * k, f"max_products must be at least {ends * k} for top={k}, got {max_products}.")

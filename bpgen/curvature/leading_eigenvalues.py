@@ -23,7 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from bpgen.curvature.block import Block, label
 from bpgen.curvature.eigenpairs import Eigenpairs, Which, lanczos
 from bpgen.curvature.products import HessianProducts, Products
 from bpgen.curvature.pyhessian import pyhessian
-from bpgen.errors import require, unknown
+from bpgen.errors import choice, require
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.problem import Problem
@@ -63,14 +63,9 @@ class Search:
     backend: Backend = "lanczos"
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("definition", self.definition, get_args(Definition)),
-            ("backend", self.backend, get_args(Backend)),
-        ):
-            if value not in choices:
-                raise unknown(name, value, choices)
+        choice("definition", self.definition, Definition)
         require(
-            self.backend == "lanczos" or self.definition not in ("smallest", "both"),
+            choice("backend", self.backend, Backend) == "lanczos" or self.definition not in ("smallest", "both"),
             f"backend 'pyhessian' has no definition {self.definition!r}.",
         )
 

@@ -207,4 +207,4 @@ class ForgetsTheLeakInPlace(Leaky):
 
 class BranchesOnData(Good):
     def f(self, s, I):
-        return super().f(s, I) if float(I.sum()) < 1e9 else 0 * s
+        return super().f(s, I) if bool(I.sum() < 1e9) else 0 * s

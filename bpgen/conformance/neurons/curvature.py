@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from bpgen.conformance.check import Inapplicable
-from bpgen.conformance.neurons.case import SUITE, Case
-from bpgen.curvature.proof import disagreement
+from bpgen.conformance.compare import gap
+from bpgen.conformance.neurons.case import SUITE, Case, bptt
+from bpgen.conformance.problem import randn
+from bpgen.curvature import HessianProducts
+from bpgen.curvature.block import BlockProblem
 
 
 @SUITE.prop(
@@ -34,13 +37,34 @@ def _piecewise(case: Case) -> None:
     "curvature takes first derivatives from `local` and second ones from f and g: a path that is cut in one of them "
     "alone gives the Hessian of no function.",
 )
-def _second(case: Case) -> None:
-    network = case.problem().network
-    declared = vars(case.cls).get("derivatives_agree")
-    if declared is False:
+def _products(case: Case) -> None:
+    if vars(case.cls).get("derivatives_agree") is False:
         raise Inapplicable("it says derivatives_agree = False: curvature is left to autograd")
-    distance = disagreement(network)
-    assert distance <= 1e-9, (
+    p = case.problem()
+    fast, slow = (HessianProducts(p, "all", by=by) for by in ("roperator", "autograd"))
+    v = randn(34, fast.size)
+    distance = gap(fast(v), slow(v))
+    assert distance < 1e-9, (
         f"they differ by {distance:.2g}: `local` and f, g do not have the same derivatives. Where that is meant, say "
         "derivatives_agree = False, and curvature is left to autograd."
     )
+
+
+@SUITE.prop(
+    "Hessian products are the slope of the gradient",
+    "an operation whose second derivative is wrong or cut in autograd itself is wrong in every product, and only "
+    "differences of gradients see it.",
+    lambda case: "the gradient of a surrogate is no slope of it" if case.fresh().spiking else "",
+)
+def _slope(case: Case) -> None:
+    p, eps = case.problem(), 1e-6
+    block = BlockProblem(p, "all")
+    products = HessianProducts(p, "all", by="autograd")
+    v = randn(34, products.size)
+
+    def gradient(step: float) -> Tensor:
+        moved = block.at(block.theta + step * v)
+        return block.free.gather(bptt(moved, moved.run(in_place=False)))
+
+    distance = gap(products(v), (gradient(eps) - gradient(-eps)) / (2 * eps))
+    assert distance < 1e-5, f"they differ by {distance:.2g} from differences of the gradient."

@@ -11,17 +11,12 @@ from dataclasses import replace
 
 import torch
 
+from bpgen.conformance.check import Inapplicable
+from bpgen.conformance.compare import assert_apart, assert_same, only
+from bpgen.conformance.problem import RECURRENT, neurons, randn
+from bpgen.conformance.rules.case import Case, ask, draws_of, prop, steps_are_no_gradients
 from bpgen.problem import Problem
 from bpgen.rules.base import as_rules_see_it
-from bpgen.rules.conformance.case import Case, Inapplicable
-from bpgen.rules.conformance.check import (
-    assert_apart,
-    assert_same,
-    only,
-    prop,
-    steps_are_no_gradients,
-)
-from bpgen.rules.conformance.problem import RECURRENT, ask, draws_of, neurons, randn
 from bpgen.rules.online import OnlineRule, gradients_of_chunk
 from bpgen.rules.traits import Traits
 

@@ -11,7 +11,7 @@ batches add up with it as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -217,23 +217,26 @@ class Loss:
 
     # Where in time a loss is taken is this class's business: nobody else asks for `when`.
 
-    def of_step(self, y: Tensor, target: Tensor, k: int, n_steps: int) -> tuple[Tensor, Tensor] | None:
-        """What step k (from 0) of T adds to the loss, and e [B,O], of outputs y [B,O]; None without a loss there."""
-        if self.when == "last":
-            if k + 1 < n_steps:
-                return None
-            value, error = self.data_and_error(y, target)
-        else:
-            at = slice(k, k + 1)
-            now = self if self.mask is None else replace(self, mask=self.mask[at])
-            value, error = now.data_and_error(y.unsqueeze(0), target[at])
-            if self.mask is None and self.kind == "cross_entropy":
-                value, error = value / n_steps, error / n_steps
-        return value, error[0]
+    def in_blocks(self, x: Tensor, target: Tensor, size: int) -> Iterator[tuple[slice, Tensor, Loss | None]]:
+        """The steps of a sequence in blocks of `size`: where each is, its target, and its part of the loss, if any.
 
-    def outputs_of(self, steps: Sequence[Tensor]) -> Tensor:
-        """The outputs it is taken of, [B,O] or [T,B,O], from those of every step."""
-        return torch.stack(list(steps)) if self.when == "all" else steps[-1]
+        Args:
+            x: inputs [T,B,I].
+            target: of every step, or of the last one.
+            size: steps of a block; the last one may be shorter.
+        """
+        T = len(x)
+        whole = self
+        if self.when == "all" and size < T:  # 1/T, not one over the length of a block
+            target, whole = self.of_chunk(x, target)
+        for first in range(0, T, size):
+            part = slice(first, min(first + size, T))
+            here, loss = whole.of_steps(target, part)
+            yield part, here, loss if self.when == "all" or part.stop == T else None
+
+    def outputs_of(self, blocks: Sequence[Tensor]) -> Tensor:
+        """The outputs it is taken of, [B,O] or [T,B,O], from those of blocks of steps."""
+        return torch.cat(list(blocks)) if self.when == "all" and len(blocks) > 1 else blocks[-1]
 
     def of_samples(self, target: Tensor, part: slice | Tensor) -> tuple[Tensor, Loss]:
         """Target and loss of a part of the batch."""

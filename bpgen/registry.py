@@ -161,6 +161,13 @@ def find(kind: KindName, name: str) -> Plugin:
     return known[_spelled(name)]
 
 
+def base_of(kind: KindName) -> type:
+    """The class that every part of this kind derives from."""
+    module, _, name = KINDS[kind].base.partition(":")
+    base: type = getattr(import_module(module), name)
+    return base
+
+
 def owner(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution that announces an entry point."""
     return (point.dist.name, point.dist.version) if point.dist else ("?", "")
@@ -188,9 +195,9 @@ def _checked(kind: KindName, name: str, package: str, value: str, load: Callable
         ) from error
     if not isinstance(loaded, type):
         raise BpgenError(f"{kind} {name!r} from {package} names {value!r}, which is not a class.")
-    module, _, base = KINDS[kind].base.partition(":")
-    if not issubclass(loaded, getattr(import_module(module), base)):
-        raise BpgenError(f"{kind} {name!r} from {package} is {loaded.__name__}, which is not a {module}.{base}.")
+    if not issubclass(loaded, base_of(kind)):
+        base = KINDS[kind].base.replace(":", ".")
+        raise BpgenError(f"{kind} {name!r} from {package} is {loaded.__name__}, which is not a {base}.")
     return loaded
 
 

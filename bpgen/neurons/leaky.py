@@ -18,15 +18,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import unknown
+from bpgen.errors import choice
 from bpgen.neurons.activation import ACTIVATIONS
 from bpgen.neurons.base import Path
 from bpgen.neurons.gain import Local, Scale, Slope, scale
-from bpgen.neurons.leak import LeakyState, leak
+from bpgen.neurons.leak import Discretisation, LeakyState, leak
 
 ActivationName = Literal["relu", "tanh", "softplus", "retanh", "linear"]
 Leak = Literal["potential", "rate", "inside"]
-_LEAKS = ("potential", "rate", "inside")
 
 
 class Leaky(LeakyState):
@@ -51,11 +50,7 @@ class Leaky(LeakyState):
         leak: Leak = "potential",
     ) -> None:
         super().__init__(alpha)
-        if activation not in ACTIVATIONS:
-            raise unknown("activation", activation, ACTIVATIONS)
-        if leak not in _LEAKS:
-            raise unknown("leak", leak, _LEAKS)
-        self.activation, self.leak = activation, leak
+        self.activation, self.leak = choice("activation", activation, ActivationName), choice("leak", leak, Leak)
         self._phi = ACTIVATIONS[activation]
 
     @classmethod
@@ -63,7 +58,7 @@ class Leaky(LeakyState):
         cls,
         tau: float | Sequence[float] | Tensor,
         dt: float = 1.0,
-        discretisation: Literal["exp", "euler"] = "exp",
+        discretisation: Discretisation = "exp",
         **options: Any,
     ) -> Leaky:
         """A leaky neuron from its time constant, for people who think in milliseconds.

@@ -69,6 +69,7 @@ from bpgen.rules.feedback import Feedback, FeedbackName
 from bpgen.rules.kernel import hop, learning_signal, propagate
 from bpgen.rules.moment import Moment, own_influence
 from bpgen.rules.online import Carry, Increments, OnlineRule, State, check_chunks, chunk_note, gradients_of_chunk
+from bpgen.rules.own_path import block_gradients, trace_end, trace_met, trace_start, trace_step
 from bpgen.rules.traits import Limit, Traits
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "Traits",
     "Trajectory",
     "UnstableRuleWarning",
+    "block_gradients",
     "check_chunks",
     "choice",
     "chunk_note",
@@ -108,6 +110,10 @@ __all__ = [
     "own_influence",
     "propagate",
     "require",
+    "trace_end",
+    "trace_met",
+    "trace_start",
+    "trace_step",
     "type_average",
     "unknown",
     "weight_gradients",

@@ -54,7 +54,9 @@ WRONG = {
         "with a cost of the activity",
     ),
     "AlphaOfItsOwn": ("the credit of a current has the right size", "size of the credit is wrong"),
+    "SilentAboutFeedback": ("its limit says that the feedback is symmetric there", "W_rec = 0 with symmetric feedback"),
     "LearnsInSilence": ("what it learns is declared", "`learn` changes feedback.weight"),
+    "ForgetsWhatCameIn": ("many steps at once equal step after step", "steps 1 to 3 at once differ"),
     "BiasedPerturbation": ("its mean over draws is the true gradient", "along the true gradient"),
 }
 # mistakes in what a whole limit rests on: checks before the one that names them may see them, too

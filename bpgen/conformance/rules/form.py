@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bpgen.rules.conformance.case import Case
-from bpgen.rules.conformance.check import prop
-from bpgen.rules.conformance.problem import ask
+from bpgen.conformance.rules.case import Case, ask, prop
 
 
 @prop(

@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from bpgen.conformance.check import Inapplicable, Outcome, Suite
+from bpgen.conformance.problem import neurons, problem
 from bpgen.errors import BpgenError
 from bpgen.neurons import Leaky, Neuron
 from bpgen.problem import Problem
-from bpgen.rules.base import Rule
-from bpgen.rules.conformance.problem import ask, neurons, problem
+from bpgen.rules.base import Rule, RuleGradients
 from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
+from bpgen.streams import generator
+
+SUITE = Suite("form", "purity", "answers", "ingredients", "limits", "claims", "paths")
 
 LOSSES: tuple[dict[str, Any], ...] = (
     {"loss": "mse", "when": "all"},
@@ -22,21 +29,55 @@ LOSSES: tuple[dict[str, Any], ...] = (
 )
 
 
-class Inapplicable(Exception):
-    """This rule cannot be put into the situation a check is about; the message says why."""
+def prop(name: str, why: str, unless: Callable[[Traits], str] = lambda t: "") -> Callable[[Any], Any]:
+    """Register a check of rules: `unless(traits)` is the reason why it does not apply to a rule, or ""."""
+    return SUITE.prop(name, why, lambda case: unless(case.traits))
+
+
+def steps_are_no_gradients(t: Traits) -> str:
+    """The commonest reason to skip."""
+    return "its updates are finished steps, not gradients" if t.update == "step" else ""
+
+
+def draws_of(rule: Rule, p: Problem, seed: int = 0) -> dict[str, Tensor]:
+    """The random numbers of one call of `rule.gradients`."""
+    return dict(rule.draw(p.network, p.x, generator(seed, "draws")))
+
+
+def ask(rule: Rule, p: Problem, draws: Mapping[str, Tensor] | None = None) -> RuleGradients:
+    """The rule's answer."""
+    with torch.no_grad():
+        return rule.gradients(p, draws_of(rule, p) if draws is None else draws)
 
 
 @dataclass
 class Case:
     """The rule under examination: how to make a fresh one, and problems it accepts.
 
-    make: the constructor. options: what the user chose of its arguments.
+    make: the constructor. options: what the user chose of its arguments. claimed: traits in place of its own.
     """
 
     name: str
     make: Callable[..., Rule]
-    traits: Traits
+    cls: type[Rule]
     options: Mapping[str, Any] = field(default_factory=dict)
+    claimed: Traits | None = None
+
+    @property
+    def traits(self) -> Traits:
+        """What the rule says of itself."""
+        return self.claimed or self.cls.traits
+
+    @property
+    def exceptions(self) -> Mapping[str, str]:
+        """Checks that it declares to fail, with reasons."""
+        return self.cls.conformance_exceptions
+
+    def remarks(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """See `bpgen.conformance.rules.findings`."""
+        from bpgen.conformance.rules.findings import remarks  # findings ask a case
+
+        return remarks(self, outcomes)
 
     def bound(self, p: Problem, seed: int = 0, **options: Any) -> Rule:
         """A fresh rule bound to the network of a problem.
@@ -100,18 +141,25 @@ class Case:
         return not self.traits.neurons or neuron.split(",")[0] in self.traits.neurons
 
     def in_its_limit(self, p: Problem, full: bool = False) -> Rule:
-        """A fresh rule as its `exact_when` wants it: `exact_with` options, symmetric feedback where that is said.
+        """A fresh rule as its `exact_when` wants it: `exact_with` options, and with symmetric feedback.
 
         A rule that is exact in full (`full`) only with these options keeps its own in the limit of W_rec = 0.
         """
         options = self.traits.exact_with if full == self.traits.limit.in_full else {}
-        if self.traits.limit.symmetric_feedback:
-            return self.with_symmetric_feedback(p, required=True, **options)
-        return self.bound(p, **options)
+        return self.with_symmetric_feedback(p, required=self.traits.limit.symmetric_feedback, **options)
 
     def at_its_weights(self, rule: Rule, p: Problem) -> Problem:
         """The problem at the weights at which the rule is exact in its limit."""
         return p.at(**rule.limit_weights(p.params))
+
+    def has_own_feedback(self) -> bool:
+        """Whether the error reaches the neurons through a `Feedback` other than W_out.
+
+        Raises:
+            Inapplicable: it takes no network of the suite.
+        """
+        parts = self.bound(self.problem()).modules()
+        return any(isinstance(part, Feedback) and part.kind != "symmetric" for part in parts)
 
     def with_symmetric_feedback(self, p: Problem, required: bool = False, **options: Any) -> Rule:
         """A fresh rule whose feedback weights, if it has any, are W_out.

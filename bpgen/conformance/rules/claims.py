@@ -7,19 +7,14 @@ from dataclasses import replace
 import torch
 from torch.func import vmap
 
+from bpgen.conformance.check import Inapplicable
+from bpgen.conformance.compare import assert_apart, assert_same, gap, only
+from bpgen.conformance.problem import RECURRENT, neurons, problem, randn
+from bpgen.conformance.rules.case import Case, ask, draws_of, prop, steps_are_no_gradients
+from bpgen.conformance.rules.limits import compare, without_recurrence
 from bpgen.errors import BpgenError
 from bpgen.losses import Activity
 from bpgen.neurons import Leaky
-from bpgen.rules.conformance.case import Case, Inapplicable
-from bpgen.rules.conformance.check import (
-    assert_apart,
-    assert_same,
-    only,
-    prop,
-    steps_are_no_gradients,
-)
-from bpgen.rules.conformance.limits import compare, without_recurrence
-from bpgen.rules.conformance.problem import RECURRENT, ask, draws_of, gap, neurons, problem, randn
 from bpgen.rules.traits import Traits
 
 

@@ -1,11 +1,10 @@
-"""Problems on which a rule is examined: nothing here knows the credit kernel.
+"""Problems on which rules and neurons are examined: nothing here knows a rule.
 
 A problem is generic: no weight is zero, square or symmetric, the initial state is random, α < 1, T >= 6, float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -16,7 +15,6 @@ from bpgen.losses import Loss, LossName, When
 from bpgen.network import Network
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky, Neuron
 from bpgen.problem import Problem
-from bpgen.rules.base import Rule, RuleGradients
 from bpgen.streams import generator
 
 RECURRENT = ("W_rec", "W_in", "b_rec")
@@ -39,17 +37,6 @@ def neurons() -> dict[str, Neuron]:
 def randn(seed: int, *shape: int) -> Tensor:
     """Standard normal numbers of a stream of their own, float64."""
     return torch.randn(*shape, generator=generator(seed, "conformance"), dtype=torch.float64)
-
-
-def draws_of(rule: Rule, p: Problem, seed: int = 0) -> dict[str, Tensor]:
-    """The random numbers of one call of `rule.gradients`."""
-    return dict(rule.draw(p.network, p.x, generator(seed, "draws")))
-
-
-def ask(rule: Rule, p: Problem, draws: Mapping[str, Tensor] | None = None) -> RuleGradients:
-    """The rule's answer."""
-    with torch.no_grad():
-        return rule.gradients(p, draws_of(rule, p) if draws is None else draws)
 
 
 def problem(
@@ -97,12 +84,6 @@ def problem(
     s_0 = None if learned else randn(first + 22, B, neuron.n_states, N)
     x = randn(first + 23, T, B, I)
     return Problem(network, network.params(), x, target, Loss.of(loss, when, mask, l2), s_0)
-
-
-def gap(got: Tensor, expected: Tensor) -> float:
-    """‖got - expected‖ / ‖expected‖; infinite where only the expected one is zero."""
-    scale = float(expected.norm())
-    return float((got - expected).norm()) / scale if scale > 0 else float("inf") if got.any() else 0.0
 
 
 def clone(network: Network) -> Network:

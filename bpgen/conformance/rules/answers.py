@@ -11,18 +11,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from bpgen.conformance.check import Inapplicable
+from bpgen.conformance.compare import alive, assert_apart, assert_same, gap, only
+from bpgen.conformance.problem import READOUT, RECURRENT, problem, randn
+from bpgen.conformance.rules.case import LOSSES, Case, ask, draws_of, prop, steps_are_no_gradients
 from bpgen.errors import BpgenError
 from bpgen.losses import L2
-from bpgen.rules.conformance.case import LOSSES, Case, Inapplicable
-from bpgen.rules.conformance.check import (
-    alive,
-    assert_apart,
-    assert_same,
-    only,
-    prop,
-    steps_are_no_gradients,
-)
-from bpgen.rules.conformance.problem import READOUT, RECURRENT, ask, draws_of, gap, neurons, problem, randn
 
 
 @prop(
@@ -73,20 +67,22 @@ def _readout(case: Case) -> None:
 
 @prop(
     "no gradient where a weight cannot act",
-    "a masked entry of W_rec (an autapse, a missing block or synapse) has no effect and so no gradient, whatever "
-    "value is stored there.",
+    "a masked entry (an autapse, a missing block or synapse, an area that does not see the input or that the readout "
+    "does not see) has no effect and so no gradient, whatever value is stored there.",
 )
 def _masks(case: Case) -> None:
-    p = case.problem(density=0.6)
-    masks = p.network.masks()
-    got = ask(case.bound(p), p)
-    for name, mask in masks.items():
-        assert not got.grads[name][mask == 0].any(), f"{name} has gradients on entries that are masked."
-    stored = {name: torch.where(mask == 0, 3.0, p.params[name]) for name, mask in masks.items()}
-    again = ask(case.bound(p), p.at(**stored))
-    assert_same(again.grads, got.grads, "what is stored in masked entries changes the gradient")
-    free = ask(case.bound(p), p.at(W_rec=1.5 * p.params["W_rec"]))  # control: entries that act
-    assert gap(free.outputs, got.outputs) > 1e-3, "the check cannot see anything here: W_rec has no effect."
+    areas = {"first": {"size": 2, "input": True}, "last": {"size": 3, "readout": True, "from": {"first": 1.0}}}
+    for options in ({"density": 0.6}, {"areas": areas}):
+        p = case.problem(**options)
+        masks = p.network.masks()
+        got = ask(case.bound(p), p)
+        for name, mask in masks.items():
+            assert not got.grads[name][mask == 0].any(), f"{name} has gradients on entries that are masked."
+        stored = {name: torch.where(mask == 0, 3.0, p.params[name]) for name, mask in masks.items()}
+        again = ask(case.bound(p), p.at(**stored))
+        assert_same(again.grads, got.grads, "what is stored in masked entries changes the gradient")
+        free = ask(case.bound(p), p.at(W_rec=1.5 * p.params["W_rec"]))  # control: entries that act
+        assert gap(free.outputs, got.outputs) > 1e-3, "the check cannot see anything here: W_rec has no effect."
 
 
 @prop(
@@ -167,32 +163,6 @@ def _seeds(case: Case) -> None:
 
 def _stack(trees: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
-
-
-@prop(
-    "runs on the neurons it is defined for, and refuses others",
-    "a rule derived for one model and run on another is a lookalike: `bind` refuses what the traits do not name.",
-)
-def _neurons(case: Case) -> None:
-    ran, loss = [], case.problem().loss
-    for name, neuron in neurons().items():
-        p = problem(neuron, loss=loss.kind, when=loss.when)
-        if case.defined_for(name):
-            try:
-                result = ask(case.bound(p), p)
-            except (Inapplicable, BpgenError):
-                continue  # options of a neuron it names, refused in so many words
-            ran.append(name)
-            assert all(bool(g.isfinite().all()) for g in result.grads.values()), f"not finite on {name}."
-        else:
-            try:
-                case.bound(p)
-            except Inapplicable:
-                continue
-            raise AssertionError(f"`bind` takes {name}, which its traits do not name: call super().bind(network).")
-    kinds = {name.split(",")[0] for name in ran}
-    missing = set(case.traits.neurons or ("Leaky",)) - kinds
-    assert not missing, f"its traits name {', '.join(sorted(missing))}, which it refuses."
 
 
 @prop(

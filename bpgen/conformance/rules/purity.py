@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpgen.conformance.compare import alive, assert_apart, assert_same
+from bpgen.conformance.problem import clone, randn
+from bpgen.conformance.rules.case import Case, ask, draws_of, prop
+from bpgen.conformance.rules.findings import learned
 from bpgen.problem import Problem
-from bpgen.rules.conformance.case import Case
-from bpgen.rules.conformance.check import alive, assert_apart, assert_same, prop
-from bpgen.rules.conformance.findings import learned
-from bpgen.rules.conformance.problem import ask, clone, draws_of, randn
 
 
 def _other_batch(p: Problem) -> Problem:

@@ -186,7 +186,7 @@ class Moment:
         return gradients_of_own(self.network, self.params, own)
 
     def synapses(self, W: Tensor) -> dict[str, Tensor]:
-        """Gradients by parameter name, from those of all currents by all sources [K·N,Q]; masked ones are zero."""
+        """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
         return _by_name(self.network, self.params, W)
 
 
@@ -206,10 +206,9 @@ def gradients_of_own(network: Structure, params: Mapping[str, Tensor], own: Tens
 
 
 def _by_name(network: Structure, params: Mapping[str, Tensor], W: Tensor) -> dict[str, Tensor]:
-    """Gradients by parameter name, from those of all currents by all sources [K·N,Q]; masked ones are zero."""
+    """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
     N, I = network.n_rec, network.n_in
-    grads, masks = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}, network.masks()
-    grads = {name: g * masks[name] if name in masks else g for name, g in grads.items()}
+    grads = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}
     if "b_rec" in params:
         grads["b_rec"] = W[:, -1]
     return grads

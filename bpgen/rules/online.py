@@ -62,8 +62,9 @@ class Carry(NamedTuple):
 class OnlineRule(Rule):
     """A rule that moves forward in time with the network. A subclass writes `start` and `step`.
 
-    W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework. Random numbers come from
-    `draw`, whose tensors are time first, [T,...]; a moment holds those of its own step.
+    W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework, which also leaves out what a
+    rule gives to weights that cannot act. Random numbers come from `draw`, whose tensors are time first, [T,...]; a
+    moment holds those of its own step.
     """
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
@@ -125,7 +126,9 @@ class OnlineRule(Rule):
         size = problem.n_steps if at_once and problem.network.kappa > 0 else BLOCK
         sums, value, outputs = _Sums(problem.params), problem.x.new_zeros(()), []
         for part, target, loss in problem.loss.in_blocks(problem.x, problem.target, size):
-            here = replace(problem.steps(part), target=target, loss=loss or problem.loss)
+            here = problem
+            if part.stop - part.start < problem.n_steps:
+                here = replace(problem.steps(part), target=target, loss=loss or problem.loss)
             if carry.t > 0:
                 here = replace(here, initial_state=carry.s, readout_state=carry.r if problem.network.kappa else None)
             run = here.run()
@@ -147,7 +150,8 @@ class OnlineRule(Rule):
             s, h = run.states[-1].clone(), run.h[-1].clone()  # not views of all of the run
             r = h if problem.network.kappa == 0 else run.r[-1].clone()
             carry = Carry(carry.t + run.n_steps, s, h, r, state)
-        return carry, RuleGradients(value, problem.loss.outputs_of(outputs), sums.grads, sums.aux)
+        grads = problem.network.masked(sums.grads)
+        return carry, RuleGradients(value, problem.loss.outputs_of(outputs), grads, sums.aux)
 
     def _step_by_step(
         self, carry: Carry, steps: Steps, error: Tensor | None, draws: Draws, ends: bool, sums: _Sums
@@ -205,7 +209,7 @@ def gradients_of_chunk(
     refuse_activity(rule, problem.loss)
     rule.check(problem.loss)
     target, loss = problem.loss.of_chunk(problem.x, problem.target, share, ends)
-    inner = as_rules_see_it(replace(problem, target=target, loss=loss))
+    inner = as_rules_see_it(problem if loss is problem.loss else replace(problem, target=target, loss=loss))
     if isinstance(rule, OnlineRule):
         carry, result = rule.advance(inner, rule.begin(inner) if carry is None else carry, draws, ends)
         return carry, completed(rule, result, problem, share)

@@ -21,8 +21,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from bpgen.cli import main
 from bpgen.errors import BpgenError
+from bpgen.run.folder import RunFolder
 from bpgen.tracking.wandb import Tracking, has_key, start
-from bpgen.training.run_folder import RunFolder
 from tests.tracking.stub import KEY, Stub
 
 SMALL = (

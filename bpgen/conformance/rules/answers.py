@@ -67,20 +67,22 @@ def _readout(case: Case) -> None:
 
 @prop(
     "no gradient where a weight cannot act",
-    "a masked entry of W_rec (an autapse, a missing block or synapse) has no effect and so no gradient, whatever "
-    "value is stored there.",
+    "a masked entry (an autapse, a missing block or synapse, an area that does not see the input or that the readout "
+    "does not see) has no effect and so no gradient, whatever value is stored there.",
 )
 def _masks(case: Case) -> None:
-    p = case.problem(density=0.6)
-    masks = p.network.masks()
-    got = ask(case.bound(p), p)
-    for name, mask in masks.items():
-        assert not got.grads[name][mask == 0].any(), f"{name} has gradients on entries that are masked."
-    stored = {name: torch.where(mask == 0, 3.0, p.params[name]) for name, mask in masks.items()}
-    again = ask(case.bound(p), p.at(**stored))
-    assert_same(again.grads, got.grads, "what is stored in masked entries changes the gradient")
-    free = ask(case.bound(p), p.at(W_rec=1.5 * p.params["W_rec"]))  # control: entries that act
-    assert gap(free.outputs, got.outputs) > 1e-3, "the check cannot see anything here: W_rec has no effect."
+    areas = {"first": {"size": 2, "input": True}, "last": {"size": 3, "readout": True, "from": {"first": 1.0}}}
+    for options in ({"density": 0.6}, {"areas": areas}):
+        p = case.problem(**options)
+        masks = p.network.masks()
+        got = ask(case.bound(p), p)
+        for name, mask in masks.items():
+            assert not got.grads[name][mask == 0].any(), f"{name} has gradients on entries that are masked."
+        stored = {name: torch.where(mask == 0, 3.0, p.params[name]) for name, mask in masks.items()}
+        again = ask(case.bound(p), p.at(**stored))
+        assert_same(again.grads, got.grads, "what is stored in masked entries changes the gradient")
+        free = ask(case.bound(p), p.at(W_rec=1.5 * p.params["W_rec"]))  # control: entries that act
+        assert gap(free.outputs, got.outputs) > 1e-3, "the check cannot see anything here: W_rec has no effect."
 
 
 @prop(

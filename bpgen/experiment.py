@@ -134,7 +134,7 @@ def _parts(config: dict[str, Any]) -> Parts:
         Spectrum(**config.get("spectrum", {})),
     ]
     EvaluationClock(**config["evaluation"])
-    tracking.Tracking(**config["tracking"])
+    tracking.check(config["wandb"], tracking.Tracking(**config["tracking"]))
     module = RuleTraining(network, make_rule(config), loss, optimizer, schedule, config["seed"])
     module.check_trainer(options.clip, options.accumulate)
     fitted(task.split("train"), loss, task.n_out)  # loads the data: if they fail or do not fit, it is found here
@@ -208,8 +208,7 @@ def _train(
     if logger is not None:
         for picture in sorted((folder.path / "figures").glob("*.png")):
             logger.log_image(f"figures/{picture.stem}", [str(picture)])
-        logger.experiment.summary["status"] = status
-        logger.experiment.finish(exit_code=0 if status == "finished" else 1)
+        tracking.finish(logger, status, say)
     return Outcome(folder, status, code or EXIT_CODES[status], message)
 
 

@@ -61,7 +61,9 @@ def problem(
     """A network, its batch, and the options of a call."""
     options = SITUATIONS[situation]
     cell = NEURONS[neuron]()
-    network = bpgen.Network(cell, I, N, O, dtype=torch.float64, seed=1, **{"bias": "both", **options.get("network", {})})
+    network = bpgen.Network(
+        cell, I, N, O, dtype=torch.float64, seed=1, **{"bias": "both", **options.get("network", {})}
+    )
     with torch.no_grad():
         for i, p in enumerate(network.parameters()):
             p.add_(randn(i, *p.shape), alpha=0.4)

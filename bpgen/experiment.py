@@ -208,7 +208,7 @@ def _train(
     if logger is not None:
         for picture in sorted((folder.path / "figures").glob("*.png")):
             logger.log_image(f"figures/{picture.stem}", [str(picture)])
-        tracking.finish(logger, status, say)
+        logger.finish(status)
     return Outcome(folder, status, code or EXIT_CODES[status], message)
 
 

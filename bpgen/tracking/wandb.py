@@ -15,31 +15,22 @@ config of the run without the folders in it, and the versions of W&B and Python.
 
 from __future__ import annotations
 
-import atexit
 import io
-import netrc
 import os
 import secrets
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlparse
+from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from bpgen.errors import require, unknown
+from bpgen.tracking.own_settings import Mode, has_key, own_settings, resolved
+from bpgen.tracking.safe_logger import SafeLogger
 
-from bpgen.errors import BpgenError, require, unknown
-
-Mode = Literal["auto", "online", "offline", "off"]
 INIT_SECONDS, FINISH_SECONDS = 5.0, 10.0
 _PROJECT = "bpgen"
-_SECOND_NAMES = {"api.forge.coreweave.com": "api.wandb.ai"}  # W&B looks for keys of its cloud under both
-_MODES = {"run": "online", "dryrun": "offline", "disabled": "off"}  # W&B's other names
-_YES = ("1", "true", "yes", "on")
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ def check(mode: Mode, tracking: Tracking) -> None:
     if mode not in ("auto", "online", "offline", "off"):
         raise unknown("wandb mode", mode, ("auto", "online", "offline", "off"))
     if mode != "off":
-        _own_settings(tracking)
+        own_settings(tracking.machine)
 
 
 def start(
@@ -89,7 +80,7 @@ def start(
     config: dict[str, Any],
     say: Callable[[str], None],
     run_id: str | None = None,
-) -> WandbLogger | None:
+) -> SafeLogger | None:
     """Open the W&B run of a folder, or nothing.
 
     Args:
@@ -97,7 +88,7 @@ def start(
         tracking: project and labels.
         folder: the run's folder; W&B writes to its `wandb/`, or below WANDB_DIR.
         config: the resolved config, logged with the run.
-        say: told in one line when the server cannot be reached and the run goes on offline.
+        say: told in one line when the server cannot be reached, and when something is left to be sent at the end.
         run_id: W&B id of an earlier part of the same run.
 
     Raises:
@@ -106,76 +97,17 @@ def start(
     check(mode, tracking)
     if mode == "off":
         return None
-    own = _own_settings(tracking)
-    chosen = _resolved(mode, own)
+    own = own_settings(tracking.machine)
+    chosen = resolved(mode, own)
     if chosen == "off":
         return None
     if not tracking.machine:
         config = _without_folders({key: value for key, value in config.items() if key != "out"})
-    import wandb
-
-    options = _options(tracking, folder, own, run_id)
-    traces = set(_traces(own, options))
-    try:
-        run = wandb.init(mode=chosen, **options)  # type: ignore[arg-type]
-    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-        for trace in set(_traces(own, options)) - traces:  # of the try that failed; one run is one folder
-            shutil.rmtree(trace, ignore_errors=True)
-        run = wandb.init(mode="offline", **options)
-        reason = str(error).strip().splitlines()[0]
-        kept = folder / "wandb" if options["dir"] else run.settings.sync_dir
-        say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {kept}` sends it later")
+    run = _open(chosen, tracking, folder, own, run_id, say)
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
     run.config.update(config, allow_val_change=True)
-    return WandbLogger(experiment=run)
-
-
-def finish(logger: WandbLogger, status: str, say: Callable[[str], None]) -> None:
-    """Close the W&B run with the status of the run; if not everything could be sent in time, say what to do.
-
-    Args:
-        logger: what `start` returned.
-        status: finished, diverged, interrupted or failed; anything but finished is a failed run for W&B.
-        say: told in one line when something is left to be sent.
-    """
-    run, heard = logger.experiment, io.StringIO()
-    run.summary["status"] = status
-    try:
-        with redirect_stderr(heard):  # W&B says several lines of its own
-            run.finish(exit_code=0 if status == "finished" else 1)
-        sent = "wandb sync" not in heard.getvalue()
-    except TimeoutError:
-        sent = False
-    if sent:
-        sys.stderr.write(heard.getvalue())
-        return
-    left = Path(run.settings.sync_dir)
-    size = sum(file.stat().st_size for file in left.rglob("*") if file.is_file() and not file.is_symlink())
-    say(
-        f"W&B's server did not take the whole run: it is kept in {left} ({size / 1e6:.1f} MB); "
-        f"`wandb sync {left}` sends it later"
-    )
-
-
-def has_key() -> bool:
-    """Whether W&B has a key for its server: WANDB_API_KEY, or the netrc entry that `wandb login` writes."""
-    import wandb
-
-    settings = wandb.setup().settings
-    if os.environ.get("WANDB_API_KEY") or settings.identity_token_file:
-        return True
-    host = urlparse(settings.base_url).netloc  # from WANDB_BASE_URL, `wandb login --host` or W&B's own
-    hosts = (host, _SECOND_NAMES.get(host, host))
-    places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for place in places:
-        try:
-            keys = netrc.netrc(os.path.expanduser(place))
-            if any(keys.authenticators(host) for host in hosts):
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
+    return SafeLogger(run, say)
 
 
 def _without_folders(value: Any) -> Any:
@@ -187,42 +119,35 @@ def _without_folders(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _own_settings(tracking: Tracking) -> Any:
-    """What W&B's environment variables and settings files say, read once in a process; W&B itself is kept silent."""
-    if not tracking.machine:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # before W&B starts its process
-    os.environ.setdefault("WANDB_SILENT", "true")
-    _give_a_cache()
+def _open(mode: str, tracking: Tracking, folder: Path, own: Any, run_id: str | None, say: Callable[[str], None]) -> Any:
+    """An open W&B run; offline where the server does not answer in time or refuses."""
     import wandb
 
+    options = _options(tracking, folder, own, run_id)
+    traces = set(_traces(own, options))
+    silent = "silent" not in own.model_fields_set and (mode == "offline" or has_key())  # it may ask for a key
     try:
-        return wandb.setup().settings
-    except (ValueError, wandb.errors.UsageError) as error:  # of pydantic
-        lines = [line.split(" [type=")[0].strip() for line in str(error).splitlines()]  # without the value: a secret?
-        text = "; ".join(line for line in lines if "errors.pydantic.dev" not in line)
-        raise BpgenError(
-            f"W&B refuses its own settings ({text}): correct its WANDB_... variables or its settings file, "
-            f"or use --wandb off."
-        ) from None
-
-
-def _resolved(mode: Mode, own: Any) -> str:
-    """online, offline, shared or off: bpgen's option, else W&B's own settings, else whether there is a key."""
-    if mode != "auto":
-        return mode
-    if os.environ.get("WANDB_DISABLED", "").lower() in _YES:
-        return "off"
-    if "mode" in own.model_fields_set:
-        return _MODES.get(own.mode, own.mode)
-    return "online" if has_key() else "offline"
+        with redirect_stderr(io.StringIO()) if silent else nullcontext():
+            return wandb.init(mode=mode, **options)  # type: ignore[arg-type]
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        reason = str(error).strip().splitlines()[0]
+    for trace in set(_traces(own, options)) - traces:  # of the try that failed; one run is one folder
+        shutil.rmtree(trace, ignore_errors=True)
+    if run_id or own.run_id:
+        wandb.teardown()  # or W&B says that the id is in use
+    run = wandb.init(mode="offline", **_options(tracking, folder, own, run_id))
+    kept = folder / "wandb" if options["dir"] else run.settings.sync_dir
+    say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {kept}` sends it later")
+    return run
 
 
 def _options(tracking: Tracking, folder: Path, own: Any, run_id: str | None) -> dict[str, Any]:
     """Arguments of `wandb.init`; what is None there is left to W&B's own settings."""
     import wandb
 
-    settings: dict[str, Any] = {"init_timeout": INIT_SECONDS, "finish_timeout": FINISH_SECONDS}
+    settings: dict[str, Any] = {"init_timeout": INIT_SECONDS, "finish_timeout": FINISH_SECONDS, "silent": True}
     settings = {name: value for name, value in settings.items() if name not in own.model_fields_set}
+    settings["finish_timeout_raises"] = True
     if not tracking.machine:
         settings |= {
             "x_disable_stats": True,
@@ -244,7 +169,7 @@ def _options(tracking: Tracking, folder: Path, own: Any, run_id: str | None) -> 
         "group": tracking.group,
         "tags": tracking.tags,
         "resume": "allow",
-        "settings": wandb.Settings(finish_timeout_raises=True, **settings),
+        "settings": wandb.Settings(**settings),
     }
 
 
@@ -252,17 +177,3 @@ def _traces(own: Any, options: dict[str, Any]) -> list[Path]:
     """The folders of online parts of a run; W&B names them `run-TIME-ID`."""
     run_id = options["id"] or own.run_id
     return list(Path(options["dir"] or own.root_dir).glob(f"*wandb/run-*-{run_id}")) if run_id else []
-
-
-def _give_a_cache() -> None:
-    """W&B's service keeps its log in the user's cache folder; where there is none it would print all of it."""
-    home, cache = os.environ.get("HOME"), os.environ.get("XDG_CACHE_HOME")
-    try:
-        place = Path(cache or Path(home or "") / ".cache")
-        place.mkdir(parents=True, exist_ok=True)
-        usable = bool(cache or home) and os.access(place, os.W_OK)
-    except OSError:
-        usable = False
-    if not usable and sys.platform.startswith("linux"):
-        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="bpgen-wandb-")
-        atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)

@@ -49,9 +49,14 @@ class Stub:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self.close()
+
+    def close(self) -> None:
+        """Refuse every connection from now on."""
+        if not self.closing.is_set():
+            self.closing.set()
+            self._server.shutdown()
+            self._server.server_close()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -129,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.stub.fault
         if fault == "hang":
             self.stub.closing.wait()
-        answer = json.dumps({} if fault else self.stub.answer(self.path, body)).encode()
+        answer = b"" if fault else json.dumps(self.stub.answer(self.path, body)).encode()
         self.send_response(fault if isinstance(fault, int) else 200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()

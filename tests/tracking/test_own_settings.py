@@ -10,7 +10,8 @@ import wandb
 
 from bpgen.cli import main
 from bpgen.errors import BpgenError
-from bpgen.tracking.wandb import Mode, Tracking, check, start
+from bpgen.tracking.own_settings import Mode
+from bpgen.tracking.wandb import Tracking, check, start
 from tests.tracking.bench import EPOCH, Bench, refusing, wandb_command
 from tests.tracking.stub import KEY, Stub
 

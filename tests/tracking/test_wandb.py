@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from bpgen.cli import main
 from bpgen.errors import BpgenError
-from bpgen.tracking.wandb import Tracking, has_key, start
+from bpgen.tracking.own_settings import has_key
+from bpgen.tracking.wandb import Tracking, start
 from bpgen.training.run_folder import RunFolder
 from tests.tracking.bench import EPOCH, REMOTE, SMALL, USER, Bench, Run, inspect, refusing, wandb_command
 from tests.tracking.stub import KEY, Stub

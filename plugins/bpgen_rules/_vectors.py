@@ -1,11 +1,11 @@
 """Gradients as vectors: a dictionary of tensors by parameter name, with the operations the controls need."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
+from bpgen.rules import Draws, Network
 
 Grads = dict[str, Tensor]
 NOISE = "noise/"  # before the names of drawn vectors
@@ -45,12 +45,11 @@ def remainder(g_hat: Grads, g: Grads) -> Grads:
 
 def draw_noise(network: Network, random: torch.Generator) -> dict[str, Tensor]:
     """ξ ~ N(0, 1) for every weight that can act, under the names that `noise_of` looks up."""
-    masks, params = network.masks(), network.params()
+    params = network.params()
     noise = {n: torch.randn(p.shape, generator=random, dtype=torch.float64).to(p) for n, p in params.items()}
-    return {NOISE + n: v * masks[n] if n in masks else v for n, v in noise.items()}
+    return {NOISE + n: v for n, v in network.masked(noise).items()}
 
 
-def noise_of(names: Iterable[str], draws: Mapping[str, Tensor]) -> Grads:
-    """The ξ drawn for the parameters `names`; a learned start that a given one replaced gets none."""
-    replaced = "initial_state" in draws
-    return {n: draws[NOISE + n] * (not (replaced and n == "initial_state")) for n in names}
+def noise_of(names: Iterable[str], draws: Draws) -> Grads:
+    """The ξ drawn for the parameters `names`."""
+    return {n: draws[NOISE + n] for n in names}

@@ -1,0 +1,146 @@
+"""Which weights exist: the blocks of a neuron's currents, areas, synapses, autapses; and initial weights to fit.
+
+With p_i the fraction of neurons from which neuron i is expected to have a synapse, and q the fraction of neurons that
+feed the readout:
+    (1) W_rec = W_rec⁰ / √p_i on the synapses, zero elsewhere: the variance g²/(p_i N) keeps the summed variance of a
+        neuron's inputs (Sussillo & Abbott 2009, Neuron 63:544)
+    (2) W_out = W_out⁰ / √q from the areas that feed the readout, zero elsewhere
+A synapse carries all K currents or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpgen.errors import require
+from bpgen.network.areas import Areas
+from bpgen.network.cell_types import assign, signs_of, with_signs
+from bpgen.neurons import Neuron
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    """The options of a `Network` that say who is connected to whom; see there."""
+
+    autapses: bool = False
+    cell_types: Mapping[str, float] | None = None
+    dale: bool = False
+    density: float = 1.0
+    ring: int | None = None
+    areas: Mapping[str, Mapping[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        require(0 < self.density <= 1, f"network.density must be in (0, 1] (1 is all-to-all), got {self.density}.")
+        require(
+            self.ring is None or self.ring >= 1, f"network.ring must be at least 1 place to each side, got {self.ring}."
+        )
+
+    def draw(self, neuron: Neuron, N: int, I: int, O: int, random: torch.Generator) -> Wiring:
+        """The wiring of N such neurons with I inputs and O outputs.
+
+        Raises:
+            BpgenError: areas or types that do not fit, or Dale's law where it says nothing.
+        """
+        areas, K = Areas.of(self.areas, N), neuron.n_currents
+        names, cell_type = assign(self.cell_types, areas)
+        synapses, p = self._synapses(areas, random)
+        rec_blocks = _blocks(neuron, "recurrent_currents", N, N)
+        present = [synapses, None if self.autapses else ~torch.eye(N, dtype=torch.bool)]
+        seen = None if areas.sees_input.all() else areas.sees_input.unsqueeze(1).expand(N, I)
+        return Wiring(
+            areas=areas,
+            names=names,
+            cell_type=cell_type,
+            signs=signs_of(names, cell_type, neuron) if self.dale else None,
+            rec_mask=_product(rec_blocks, *(None if m is None else m.repeat(K, 1) for m in present)),
+            in_mask=_product(_blocks(neuron, "input_currents", N, I), None if seen is None else seen.repeat(K, 1)),
+            out_mask=None if areas.feeds_readout.all() else areas.feeds_readout.expand(O, N),
+            rec_blocks=rec_blocks,
+            synapses=synapses,
+            p=p,
+        )
+
+    def _synapses(self, areas: Areas, random: torch.Generator) -> tuple[Tensor | None, Tensor]:
+        """Which synapses exist, bool [N,N] (None where all do), and p of equation (1) [N,1], float64."""
+        N, probability = len(areas.of_neuron), areas.density
+        if self.ring is not None:
+            apart = (torch.arange(N).unsqueeze(1) - torch.arange(N)).abs()
+            probability = probability * (torch.minimum(apart, N - apart) <= self.ring)
+        p = self.density * probability.mean(1, keepdim=True)
+        if self.density == 1 and bool((probability == 1).all()):
+            return None, p
+        exists = torch.rand(N, N, generator=random, dtype=torch.float64) < self.density * probability
+        return exists, p
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Structure of a network, fixed for life.
+
+    areas: areas of the neurons.
+    names: of the cell types. cell_type: int64 [N], an index into them. signs: ±1 [N], or None without Dale's law.
+    rec_mask [K·N,N], in_mask [K·N,I], out_mask [O,N]: bool, which weights can act; None where all can.
+    rec_blocks: rec_mask, but for the blocks of the currents alone.
+    synapses: bool [N,N], or None where all exist. p: as in equation (1), [N,1].
+    """
+
+    areas: Areas
+    names: tuple[str, ...]
+    cell_type: Tensor
+    signs: Tensor | None
+    rec_mask: Tensor | None
+    in_mask: Tensor | None
+    out_mask: Tensor | None
+    rec_blocks: Tensor | None
+    synapses: Tensor | None
+    p: Tensor
+
+    def fit(self, W_rec: Tensor, W_in: Tensor, W_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The weights of a scheme, made to fit: missing ones are zero; equations (1), (2) and Dale's start."""
+        if self.rec_blocks is not None:
+            W_rec = W_rec * self.rec_blocks
+        if self.synapses is not None:
+            K = len(W_rec) // len(self.synapses)
+            root = torch.tensor([[p**0.5] if p > 0 else [1.0] for p in self.p.flatten().tolist()], dtype=W_rec.dtype)
+            W_rec = W_rec * self.synapses.repeat(K, 1) / root.repeat(K, 1)
+        if self.signs is not None:
+            W_rec = with_signs(W_rec, self.signs, self.rec_mask)
+        if self.in_mask is not None:
+            W_in = W_in * self.in_mask
+        if self.out_mask is not None:
+            W_out = W_out * self.out_mask / float(self.out_mask.double().mean()) ** 0.5
+        return W_rec, W_in, W_out
+
+    def feedback(self, rows: int, O: int, scale: float, random: torch.Generator) -> Tensor:
+        """Fixed weights from O outputs to the currents [rows,O], uniform in ±scale, where activity may arrive."""
+        W_fb = scale * (2 * torch.rand(rows, O, generator=random, dtype=torch.float64) - 1)
+        return W_fb if self.rec_blocks is None else W_fb * self.rec_blocks[:, :1]
+
+
+def _product(*masks: Tensor | None) -> Tensor | None:
+    """The product of those masks that there are; None where there is none."""
+    given = [mask for mask in masks if mask is not None]
+    return torch.stack(given).all(0) if given else None
+
+
+def _blocks(neuron: Neuron, which: str, rows: int, columns: int) -> Tensor | None:
+    """Bool mask [K·rows,columns] of the blocks of those of the neuron's currents that `which` names; None is all.
+
+    Raises:
+        BpgenError: the neuron names a current it does not have.
+    """
+    currents, K = getattr(neuron, which), neuron.n_currents
+    if currents is None:
+        return None
+    require(
+        all(0 <= k < K for k in currents),
+        f"{type(neuron).__name__}.{which} must name currents from 0 to {K - 1}, got {tuple(currents)}.",
+    )
+    mask = torch.zeros(K, rows, columns, dtype=torch.bool)
+    mask[list(currents)] = True
+    return mask.flatten(0, 1)

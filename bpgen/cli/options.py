@@ -80,7 +80,8 @@ def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
         "--wandb",
         type=Mode,
         default="auto",
-        help="Weights & Biases: auto is online only when a key is configured, else offline into the run's folder.",
+        help="Weights & Biases: auto is what W&B's own variables and settings file say; where they say nothing, online "
+        "when a key is configured, else offline into the run's folder.",
     )
     run.add_argument("--threads", type=int | None, default=None, help="CPU threads; null leaves the choice to torch.")
     for action in parser._actions:  # a whole group as a file of its own would be a second kind of config

@@ -36,16 +36,16 @@ class Split(NamedTuple):
 
     def take(self, index: Tensor) -> Split:
         """The sequences at `index` [B], in that order; x stays [T, B, I] and contiguous."""
-        along = 1 if self._target_has_time else 0
         return Split(
             self.x.index_select(1, index),
-            self.target.index_select(along, index),
+            self.target.index_select(self.sample_axis, index),
             None if self.mask is None else self.mask.index_select(1, index),
         )
 
     @property
-    def _target_has_time(self) -> bool:
-        return self.target.ndim == 3 or (self.target.ndim == 2 and not self.target.is_floating_point())
+    def sample_axis(self) -> int:
+        """Along which axis of `target` the sequences lie: 1 where it has a time axis, else 0."""
+        return int(self.target.ndim == 3 or (self.target.ndim == 2 and not self.target.is_floating_point()))
 
 
 class Task:

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-import wandb
 
-from bpgen.training.run_folder import RunFolder
+import wandb
+from bpgen.run.folder import RunFolder
 
 SMALL = (
     *("--alignment.samples", "32", "--sharpness.samples", "32"),

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+import wandb
 from bpgen.cli import main
 from bpgen.errors import BpgenError
+from bpgen.run.folder import RunFolder
 from bpgen.tracking.own_settings import has_key
 from bpgen.tracking.wandb import Tracking, start
-from bpgen.training.run_folder import RunFolder
 from tests.tracking.bench import EPOCH, REMOTE, SMALL, USER, Bench, Run, inspect, refusing, wandb_command
 from tests.tracking.stub import KEY, Stub
 

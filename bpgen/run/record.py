@@ -1,16 +1,44 @@
-"""Ctrl-C and SIGTERM stop a run after the step it is in, with a checkpoint that continues bit for bit."""
+"""Keeps a run's folder complete: at every evaluation, and when Ctrl-C or SIGTERM stops the run.
+
+A stopped run has finished the step it was in, and its checkpoint continues bit for bit.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 
-from bpgen.training.run_folder import RunFolder
+from bpgen.callbacks import Measurement
+from bpgen.callbacks.evaluation import Row
+from bpgen.run.folder import RunFolder
+
+WHERE = ("epoch", "step", "lr")  # the first columns of every row
+
+
+class Record(pl.Callback):
+    """Keeps a run's folder complete after every evaluation.
+
+    Args:
+        folder: the run's.
+        measurements: whose columns stand in every row, if need be empty.
+    """
+
+    def __init__(self, folder: RunFolder, measurements: Sequence[Measurement] = ()) -> None:
+        self.folder = folder
+        own = (column for measurement in measurements for column in measurement.columns)
+        self.columns = [*WHERE, *(column.name for column in own if not column.optional)]
+
+    def on_evaluation(self, trainer: pl.Trainer, module: Any, row: Row) -> None:
+        """Row first, checkpoint last: what a checkpoint promises is on disk."""
+        self.folder.append(row, self.columns)
+        self.folder.save_weights(trainer.global_step, module.network, module.rule)
+        trainer.save_checkpoint(self.folder.checkpoint)
 
 
 class RunInterrupted(Exception):

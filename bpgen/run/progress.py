@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bpgen.training.run_folder import Row
+from bpgen.callbacks.evaluation import Row
 
 _REFRESH = 50  # batches between two looks at the bar: drawing costs more than a small step
 

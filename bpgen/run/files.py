@@ -1,23 +1,19 @@
-"""Config files: all options of a run as YAML text with a format number, written and read back."""
+"""Files that runs and studies read, each with a clear error where it is damaged."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 import yaml
 
-from bpgen import __version__
+from bpgen._version import __version__
 from bpgen.errors import BpgenError, require
 
 FORMAT = 1
 _EXAMPLES = {"config": "rule: rflo", "plan": "axes: {rule: [bptt, rflo]}"}
-
-
-def dump_config(config: dict[str, Any]) -> str:
-    """A config as YAML text."""
-    head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
-    return head + yaml.safe_dump({"format": FORMAT, **config}, sort_keys=False, allow_unicode=True)
 
 
 def read_config(path: Path, kind: str = "config") -> dict[str, Any]:
@@ -44,3 +40,15 @@ def read_config(path: Path, kind: str = "config") -> dict[str, Any]:
         f"use the bpgen that wrote it, or carry its options over by hand.",
     )
     return config
+
+
+def load_file(file: Path, remedy: str) -> Any:
+    """What torch saved in a file.
+
+    Raises:
+        BpgenError: the file is damaged; `remedy` says what to do.
+    """
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        raise BpgenError(f"{file} is damaged ({type(error).__name__}): {remedy}.") from None

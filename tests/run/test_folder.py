@@ -6,20 +6,27 @@ import os
 import pytest
 
 from bpgen.errors import BpgenError
-from bpgen.training.config import dump_config, read_config
-from bpgen.training.run_folder import COLUMNS, RunFolder, config_hash, load_run
+from bpgen.run.config import Config, config_hash
+from bpgen.run.files import read_config
+from bpgen.run.folder import RunFolder
+from bpgen.run.replay import load_run
+
+
+def new(out):
+    return RunFolder.create(Config(out=str(out)))
 
 
 def test_an_existing_run_is_never_overwritten(tmp_path):
-    names = [RunFolder.create(tmp_path, "run").path.name for _ in range(3)]
-    assert names == ["run", "run-2", "run-3"]
+    names = [new(tmp_path).path.name for _ in range(3)]
+    assert names == ["digits-rflo-seed0", "digits-rflo-seed0-2", "digits-rflo-seed0-3"]
 
 
 def test_rows_keep_every_column_and_full_precision(tmp_path):
-    folder = RunFolder.create(tmp_path, "run")
-    folder.append({"epoch": 0.0, "step": 0, "train/loss": 1 / 3, "extra": float("nan")})
+    folder = new(tmp_path)
+    columns = ["epoch", "step", "sharpness/lambda_max", "train/loss"]
+    folder.append({"epoch": 0.0, "step": 0, "train/loss": 1 / 3, "extra": float("nan")}, columns)
     folder.append({"epoch": 1.0, "step": 10, "train/loss": 0.1})
-    assert folder.columns() == [*COLUMNS, "extra"]
+    assert folder.columns() == [*columns, "extra"]
     first, second = folder.rows()
     assert first["train/loss"] == 1 / 3
     assert first["extra"] != first["extra"]
@@ -28,7 +35,7 @@ def test_rows_keep_every_column_and_full_precision(tmp_path):
 
 
 def test_what_was_measured_after_the_checkpoint_is_forgotten(tmp_path):
-    folder = RunFolder.create(tmp_path, "run")
+    folder = new(tmp_path)
     for step in (0, 10, 20):
         folder.append({"epoch": step / 10, "step": step})
         (folder.path / "weights" / f"step{step:08d}.pt").touch()
@@ -40,15 +47,17 @@ def test_what_was_measured_after_the_checkpoint_is_forgotten(tmp_path):
 
 
 def test_a_summary_is_valid_json_whatever_was_measured(tmp_path):
-    folder = RunFolder.create(tmp_path, "run")
+    folder = new(tmp_path)
     folder.write_summary({"status": "diverged", "last": {"train/loss": float("inf")}})
     assert json.loads((folder.path / "summary.json").read_text())["last"] == {"train/loss": None}
 
 
 def test_config_round_trip_and_other_formats(tmp_path):
     file = tmp_path / "config.yaml"
-    file.write_text(dump_config({"rule": {"name": "rflo", "scale": 1e-7}, "seed": 3}))
-    assert read_config(file) == {"rule": {"name": "rflo", "scale": 1e-7}, "seed": 3}
+    config = Config.of({"rule": {"name": "rflo", "scale": 1e-7}, "seed": 3})
+    file.write_text(config.yaml())
+    assert read_config(file) == config.plain()
+    assert Config.of(read_config(file)) == config
     for text, message in (
         ("format: 2\nrule: rflo", "format 2"),
         ("rule: [rflo", "not valid YAML at line"),
@@ -71,9 +80,9 @@ def test_the_config_hash_knows_what_decides_the_numbers():
 def test_places_that_cannot_be_written_or_read(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BpgenError, match="cannot write"):
-        RunFolder.create(tmp_path / "file" / "deeper", "run")
+        new(tmp_path / "file" / "deeper")
     with pytest.raises(BpgenError, match="cannot write"):
-        RunFolder.create(tmp_path / "file", "run")
+        new(tmp_path / "file")
     with pytest.raises(BpgenError, match="not a run folder"):
         load_run(tmp_path)
 
@@ -82,4 +91,4 @@ def test_places_that_cannot_be_written_or_read(tmp_path):
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(BpgenError, match="Permission denied"):
-        RunFolder.create(tmp_path, "run")
+        new(tmp_path)

@@ -1,7 +1,7 @@
 """The folder of one run: its format, how it is written, and how it is read back.
 
     config.yaml   resolved options; `bpgen fit --config RUN/config.yaml` runs it again
-    metrics.csv   one complete row per evaluation, columns as in COLUMNS, then any further ones
+    metrics.csv   one complete row per evaluation: where it is, the columns of the measurements, then any further ones
     summary.json  status, last row, seconds, versions, seed, config hash
     figures/      pictures of the run            weights/      the network at every evaluation
     checkpoints/  what `--resume` needs          wandb/        the W&B run, if any
@@ -11,41 +11,23 @@ Nothing here measures or trains.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from bpgen.callbacks.evaluation import Row
 from bpgen.errors import BpgenError, require
 from bpgen.network import Network
 from bpgen.rules import Rule
-from bpgen.tasks import Task
-from bpgen.training.build import make_network, make_rule, make_task
-from bpgen.training.config import dump_config, read_config
+from bpgen.run.config import Config
+from bpgen.run.files import read_config
 
-COLUMNS = (
-    *("epoch", "step", "lr", "train/objective", "train/loss", "train/accuracy", "val/loss", "val/accuracy"),
-    *("test/loss", "test/accuracy", "test_noisy/loss", "test_noisy/accuracy"),
-    *("gap/loss", "gap/accuracy", "gap_noisy/loss", "gap_noisy/accuracy"),
-    *("sharpness/lambda_max", "sharpness/residual", "sharpness/products"),
-    *("alignment/rho", "alignment/cosine", "alignment/orthogonal"),
-)
-Row = dict[str, float | int]
-
-
-class LoadedRun(NamedTuple):
-    """A run read back: network and rule as they were at one evaluation, the task, and the config."""
-
-    network: Network
-    rule: Rule
-    task: Task
-    config: dict[str, Any]
+_NEEDED = ("task", "neuron", "rule", "network", "loss", "trainer", "seed")
 
 
 class RunFolder:
@@ -55,23 +37,21 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, out: str | os.PathLike[str], name: str) -> RunFolder:
-        """A new folder OUT/NAME, or OUT/NAME-2, -3, ... : an existing run is never overwritten.
+    def create(cls, config: Config) -> RunFolder:
+        """A new folder OUT/NAME, or OUT/NAME-2, -3, ... , with the run's config: no existing run is overwritten.
 
         Raises:
             BpgenError: the folder cannot be written.
         """
-        number = 1
+        out, text, number = Path(config.out).expanduser(), config.yaml(), 1
         while True:
-            path = Path(out).expanduser() / (name if number == 1 else f"{name}-{number}")
+            path = out / (config.label if number == 1 else f"{config.label}-{number}")
             try:
                 path.mkdir(parents=True)
                 break
             except FileExistsError:
-                require(
-                    Path(out).expanduser().is_dir(),
-                    f"cannot write runs to {out}: it is not a folder. Choose another --out.",
-                )
+                if not out.is_dir():
+                    raise BpgenError(f"cannot write runs to {out}: it is not a folder. Choose another --out.") from None
                 number += 1
             except OSError as error:
                 raise BpgenError(
@@ -79,6 +59,7 @@ class RunFolder:
                 ) from None
         for part in ("figures", "weights", "checkpoints"):
             (path / part).mkdir()
+        (path / "config.yaml").write_text(text, encoding="utf-8")
         return cls(path)
 
     @classmethod
@@ -97,18 +78,20 @@ class RunFolder:
 
     # config and summary
 
-    def write_config(self, config: dict[str, Any]) -> None:
-        """Write config.yaml."""
-        (self.path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    def plain_config(self) -> dict[str, Any]:
+        """The resolved config as it stands in the file.
 
-    def config(self) -> dict[str, Any]:
-        """The resolved config."""
+        Raises:
+            BpgenError: it is damaged, or not one that a run wrote.
+        """
         config = read_config(self.path / "config.yaml")
-        missing = [
-            part for part in ("task", "neuron", "rule", "network", "loss", "trainer", "seed") if part not in config
-        ]
+        missing = [part for part in _NEEDED if part not in config]
         require(not missing, f"{self.path}/config.yaml lacks {', '.join(missing)}: it is not the one the run wrote.")
         return config
+
+    def config(self) -> Config:
+        """The resolved config."""
+        return Config.of(self.plain_config())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json; numbers JSON does not know become null."""
@@ -130,9 +113,12 @@ class RunFolder:
         """metrics.csv."""
         return self.path / "metrics.csv"
 
-    def append(self, row: Row) -> None:
-        """Add a row; the first one fixes the columns. What was not measured stays empty."""
-        columns = self.columns() or [*COLUMNS, *(name for name in row if name not in COLUMNS)]
+    def append(self, row: Row, columns: Iterable[str] = ()) -> None:
+        """Add a row; the first one fixes the columns: these, then any further ones of that row.
+
+        What was not measured stays empty.
+        """
+        columns = self.columns() or list(dict.fromkeys([*columns, *row]))
         new = not self.metrics_file.exists()
         with self.metrics_file.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
@@ -180,51 +166,6 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """What `--resume` continues from."""
         return self.path / "checkpoints" / "last.ckpt"
-
-
-def load_run(folder: str | os.PathLike[str], step: int | None = None) -> LoadedRun:
-    """Network, rule, task and config of a run, as they were at an evaluation.
-
-    Args:
-        folder: a folder that `bpgen fit` wrote.
-        step: the evaluation's step; the last one by default.
-
-    Raises:
-        BpgenError: not a run folder, or nothing was saved at that step.
-    """
-    run = RunFolder.existing(folder)
-    config, saved = run.config(), run.weights()
-    require(bool(saved), f"{folder} holds no saved weights yet.")
-    step = max(saved) if step is None else step
-    require(step in saved, f"{folder} has no evaluation at step {step}; it has {', '.join(map(str, saved))}.")
-    state: dict[str, dict[str, Tensor]] = load_file(saved[step], "name another step of the run")
-    task = make_task(config)
-    network = make_network(config, task)
-    rule = make_rule(config)
-    try:
-        network.load_state_dict(state["network"])
-        rule.bind(network, config["seed"]).load_state_dict(state["rule"])
-    except RuntimeError:
-        raise BpgenError(f"{folder}/config.yaml does not fit the saved weights: was it edited?") from None
-    return LoadedRun(network, rule, task, config)
-
-
-def load_file(file: Path, remedy: str) -> Any:
-    """What torch saved in a file.
-
-    Raises:
-        BpgenError: the file is damaged; `remedy` says what to do.
-    """
-    try:
-        return torch.load(file, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
-        raise BpgenError(f"{file} is damaged ({type(error).__name__}): {remedy}.") from None
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """A short name of everything that decides a run's numbers (where it is written and tracked does not)."""
-    deciding = {k: v for k, v in config.items() if k not in ("out", "wandb", "tracking")}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _number(value: float | int) -> str:

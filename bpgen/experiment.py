@@ -18,7 +18,7 @@ from bpgen.callbacks.interrupt import Interrupt, RunInterrupted
 from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
 from bpgen.errors import DivergedError, raised_in, require
-from bpgen.figures import run_figures
+from bpgen.figures.run import run_figures
 from bpgen.rules import check_chunks
 from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking

@@ -274,9 +274,7 @@ class Loss:
                 f"target must hold int64 classes 0..{n_out - 1} for cross-entropy, got {target.dtype}.",
             )
         mask = self.mask
-        require(
-            mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}."
-        )
+        require(mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}.")
 
     def _even(self, like: Tensor, n_steps: int) -> Tensor:
         """m where there is no mask, 0-d."""

@@ -159,9 +159,7 @@ class Problem:
             x.ndim == 3 and x.shape[-1] == I and x.shape[0] > 0 and x.shape[1] > 0,
             f"x must be [T,B,I] with I={I} (time first), got {list(x.shape)}.",
         )
-        require(
-            x.dtype == network.W_rec.dtype, f"x is {x.dtype}, the network is {network.W_rec.dtype}: convert one."
-        )
+        require(x.dtype == network.W_rec.dtype, f"x is {x.dtype}, the network is {network.W_rec.dtype}: convert one.")
         self.loss.check(self.target, self.n_steps, self.batch, network.n_out)
         require(
             start is None or list(start.shape) == [self.batch, d, N],

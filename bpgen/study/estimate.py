@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from bpgen.errors import BpgenError
-from bpgen.study.launch import Job, Launcher
+from bpgen.study.launchers import Job, Launcher
 from bpgen.study.runs import ENDED, Run
 from bpgen.training.build import make_task
 from bpgen.training.run_folder import RunFolder

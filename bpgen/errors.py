@@ -6,10 +6,17 @@ import difflib
 import inspect
 import traceback
 from collections.abc import Iterable
+from typing import Any, TypeVar, get_args
+
+Value = TypeVar("Value")
 
 
 class BpgenError(Exception):
     """Bad input. The command line prints the message alone and exits with code 2."""
+
+
+class RuleError(Exception):
+    """A rule broke its contract: what it returned cannot be used. The command line prints the message alone, too."""
 
 
 class DivergedError(Exception):
@@ -33,10 +40,36 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Bpgen
     return BpgenError(" ".join([*parts, hint]).strip())
 
 
+def choice(name: str, value: Value, choices: Any) -> Value:
+    """`value`, once it is seen to be one of `choices`.
+
+    Args:
+        name: of the option, for the message.
+        value: what was given.
+        choices: a `Literal`, or the known names (a mapping stands for its keys).
+
+    Raises:
+        BpgenError: it is none of them.
+    """
+    known = get_args(choices) or tuple(choices)
+    if value not in known:
+        raise unknown(name, str(value), known)
+    return value
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `BpgenError(message)` unless `condition` holds."""
     if not condition:
         raise BpgenError(message)
+
+
+def defined_in(cls: type, method: str | None = None) -> str:
+    """A class, or one of its methods, with the file and line where its author wrote it."""
+    part: Any = cls if method is None else getattr(cls, method)
+    try:
+        return f"{cls.__name__} ({inspect.getsourcefile(part)}, line {inspect.getsourcelines(part)[1]})"
+    except (OSError, TypeError):  # typed into a shell
+        return cls.__name__
 
 
 def raised_in(error: BaseException, cls: type) -> str | None:

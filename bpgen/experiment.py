@@ -19,7 +19,7 @@ from bpgen.callbacks.progress import ProgressBar, ProgressLines
 from bpgen.callbacks.record import Record
 from bpgen.errors import DivergedError, raised_in, require
 from bpgen.figures.run import run_figures
-from bpgen.rules import check_chunks
+from bpgen.rules import check_chunks, chunk_note
 from bpgen.tasks import Task
 from bpgen.tracking import wandb as tracking
 from bpgen.training.build import TrainerOptions, make_loss, make_network, make_rule, make_task
@@ -153,6 +153,9 @@ def _train(
 ) -> Outcome:
     module, data, measurements, config = parts
     before = folder.summary()
+    note = chunk_note(module.rule, data.chunk) if data.chunk else ""
+    if note:
+        say(note)
     if module.finished_steps:
         say(f"{config['rule']['name']} hands over finished weight changes: optimizer.lr is not used")
     for measurement in measurements:

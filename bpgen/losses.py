@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require, unknown
+from bpgen.errors import BpgenError, choice, require, unknown
 
 LossName = Literal["cross_entropy", "mse"]
 When = Literal["last", "all"]
@@ -78,8 +78,7 @@ class Activity:
 
     def __post_init__(self) -> None:
         require(self.coefficient >= 0, f"loss.activity must be >= 0, got {self.coefficient}.")
-        if self.form not in ("rate", "square"):
-            raise unknown("loss.activity_form", self.form, ("rate", "square"))
+        choice("loss.activity_form", self.form, ActivityForm)
         require(
             self.form == "rate" or self.target == 0,
             f"loss.activity_target is the target of activity_form 'rate'; 'square' has none, got {self.target}.",
@@ -129,10 +128,8 @@ class Loss:
     activity: Activity | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("cross_entropy", "mse"):
-            raise unknown("loss", self.kind, ("cross_entropy", "mse"))
-        if self.when not in ("last", "all"):
-            raise unknown("loss.when", self.when, ("last", "all"))
+        choice("loss", self.kind, LossName)
+        choice("loss.when", self.when, When)
         require(self.mask is None or self.when == "all", "a mask needs when='all': it weights the steps.")
 
     def with_mask(self, mask: Tensor | None) -> Loss:
@@ -221,11 +218,18 @@ class Loss:
     # Where in time a loss is taken is this class's business: nobody else asks for `when`.
 
     def of_step(self, y: Tensor, target: Tensor, k: int, n_steps: int) -> tuple[Tensor, Tensor] | None:
-        """What step k (from 0) of T adds to the loss, and e [B,O], of its outputs y [B,O]; None without a loss there."""
+        """What step k (from 0) of T adds to the loss, and e [B,O], of outputs y [B,O]; None without a loss there."""
         if self.when == "last":
-            return None if k + 1 < n_steps else _first(self.data_and_error(y, target))
-        weights = self.mask[k : k + 1] if self.mask is not None else self._even(y, n_steps).expand(1, len(y))
-        return _first(replace(self, mask=weights).data_and_error(y.unsqueeze(0), target[k : k + 1]))
+            if k + 1 < n_steps:
+                return None
+            value, error = self.data_and_error(y, target)
+        else:
+            at = slice(k, k + 1)
+            now = self if self.mask is None else replace(self, mask=self.mask[at])
+            value, error = now.data_and_error(y.unsqueeze(0), target[at])
+            if self.mask is None and self.kind == "cross_entropy":
+                value, error = value / n_steps, error / n_steps
+        return value, error[0]
 
     def outputs_of(self, steps: Sequence[Tensor]) -> Tensor:
         """The outputs it is taken of, [B,O] or [T,B,O], from those of every step."""
@@ -247,14 +251,25 @@ class Loss:
         mask = None if self.mask is None else self.mask.repeat(1, times)
         return torch.cat([target] * times, dim=axis), self.with_mask(mask)
 
-    def at_all_steps(self, target: Tensor, n_steps: int, like: Tensor) -> tuple[Tensor, Loss]:
-        """The same loss written as one over all steps: targets [T,B] or [T,B,O], and weights of the steps [T,B]."""
+    def of_chunk(self, x: Tensor, target: Tensor, share: float = 1.0, ends: bool = True) -> tuple[Tensor, Loss]:
+        """The part of this loss that falls on k of the T steps of a sequence, written as one over all of them.
+
+        Args:
+            x: inputs [k,B,I] of these steps.
+            target: of these steps, or of the last one.
+            share: k/T.
+            ends: whether they are the last ones.
+
+        Returns:
+            Targets [k,B] or [k,B,O], and the loss with weights of the steps [k,B].
+        """
+        k, B = x.shape[:2]
         if self.when == "all":
-            mask = self._even(like, n_steps).expand(n_steps, target.shape[1]) if self.mask is None else self.mask
-            return target, self.with_mask(mask)
-        mask = like.new_zeros(n_steps, len(target))
-        mask[-1] = 1
-        return target.expand(n_steps, *target.shape), replace(self, when="all", mask=mask)
+            even = share / k if self.kind == "cross_entropy" else 1.0
+            return target, self.with_mask(x.new_full((k, B), even) if self.mask is None else self.mask)
+        mask = x.new_zeros(k, B)
+        mask[-1] = float(ends)
+        return target.expand(k, *target.shape), replace(self, when="all", mask=mask)
 
     def check(self, target: Tensor, n_steps: int, batch: int, n_out: int) -> None:
         """See that the target and the mask fit T steps, B samples and O outputs.
@@ -276,10 +291,6 @@ class Loss:
         mask = self.mask
         require(mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}.")
 
-    def _even(self, like: Tensor, n_steps: int) -> Tensor:
-        """m where there is no mask, 0-d."""
-        return like.new_tensor(1 / n_steps if self.kind == "cross_entropy" else 1.0)
-
     def _per_step(self, outputs: Tensor, target: Tensor) -> Tensor:
         """ℓ, shaped like `outputs` without their last axis."""
         if self.kind == "mse":
@@ -294,10 +305,6 @@ class Loss:
         if self.mask is None:
             return None, B * outputs.shape[0]
         return self.mask.to(outputs.dtype), B  # a bool or int mask divided by B would be float32
-
-
-def _first(value_and_error: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return value_and_error[0], value_and_error[1][0]
 
 
 def _log_softmax(outputs: Tensor) -> Tensor:

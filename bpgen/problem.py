@@ -17,8 +17,7 @@ from torch import Tensor
 
 from bpgen.errors import require
 from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.trajectory import Trajectory
+from bpgen.network import Network, Trajectory
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,10 @@ class Problem:
         )
         run.activity = self.loss.activity
         return run
+
+    def outputs(self) -> Tensor:
+        """The network's outputs [B,O] or [T,B,O]."""
+        return self.run(in_place=False).outputs
 
     def value_and_error(self, run: Trajectory) -> tuple[Tensor, Tensor]:
         """The loss of a run without its regulariser of the weights, 0-d, and e = ∂L/∂y [L,B,O] at the last L steps."""
@@ -139,12 +142,13 @@ class Problem:
     def _each(self, change: Any) -> Problem:
         """The same problem with every tensor of its weights and batch changed."""
         mask = self.loss.mask
-        given = {name: getattr(self, name) for name in ("x", "target", "initial_state", "current_noise")}
+        given: dict[str, Any] = {n: getattr(self, n) for n in ("x", "target", "initial_state", "current_noise")}
+        given = {name: None if value is None else change(value) for name, value in given.items()}
         return replace(
             self,
             params={name: change(w) for name, w in self.params.items()},
             loss=self.loss.with_mask(None if mask is None else change(mask)),
-            **{name: None if value is None else change(value) for name, value in given.items()},
+            **given,
         )
 
     def checked(self) -> Problem:

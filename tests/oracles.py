@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import bpgen
+import bpgen.problem
 from bpgen.neurons import GRU, Leaky, Neuron
 from bpgen.rules import Rule, RuleGradients
 
@@ -61,6 +62,13 @@ class Problem:
         target = self.target[:, samples] if self.when == "all" else self.target[samples]
         s_0 = None if self.s_0 is None else self.s_0[samples]
         return replace(self, x=cut[0], mask=cut[1], target=target, s_0=s_0)
+
+
+def asked(network, params, x, target, loss, draws=()):
+    """The arguments of `rule.gradients`; a given start and current noise may stand among the draws."""
+    draws = dict(draws)
+    start, noise = draws.pop("initial_state", None), draws.pop("current_noise", None)
+    return bpgen.problem.Problem(network, params, x, target, loss, start, noise), draws
 
 
 def problem(

@@ -7,7 +7,7 @@ from torch.func import vmap
 
 from bpgen.losses import Loss
 from bpgen.rules import load_rule
-from tests.oracles import WEIGHTS, Grads, Problem, assert_differ, assert_equal, randn
+from tests.oracles import WEIGHTS, Grads, Problem, asked, assert_differ, assert_equal, randn
 
 
 def assert_seeds_stack(p: Problem, rule_name: str) -> None:
@@ -20,7 +20,7 @@ def assert_seeds_stack(p: Problem, rule_name: str) -> None:
     seeds = [first, {n: w + 0.3 * randn(i, *w.shape) for i, (n, w) in enumerate(first.items())}]
 
     def gradients(params: Grads) -> Grads:
-        grads: Grads = rule.gradients(p.network, params, p.x, p.target, loss, {"initial_state": p.s_0}).grads
+        grads: Grads = rule.gradients(*asked(p.network, params, p.x, p.target, loss, {"initial_state": p.s_0})).grads
         return grads
 
     stacked = vmap(gradients)({n: torch.stack([s[n] for s in seeds]) for n in WEIGHTS})

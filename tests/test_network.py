@@ -15,6 +15,7 @@ from bpgen.neurons import Leaky
 from bpgen.streams import generator
 from tests.oracles import (
     WEIGHTS,
+    asked,
     assert_differ,
     assert_equal,
     autograd,
@@ -169,7 +170,7 @@ def test_noise_is_handed_in_and_reaches_every_gradient():
     draws = {"initial_state": p.s_0}
 
     def gradients(**more):
-        return rule.gradients(p.network, p.network.params(), p.x, p.target, loss, {**draws, **more}).grads
+        return rule.gradients(*asked(p.network, p.network.params(), p.x, p.target, loss, {**draws, **more})).grads
 
     assert_equal(gradients(current_noise=noise), expected, WEIGHTS)
     assert_equal(gradients(), autograd(p), WEIGHTS)  # nothing is drawn inside, although sigma_rec > 0
@@ -212,7 +213,7 @@ def test_initial_weights_have_their_published_spread(init):
 
 
 def test_initialisation_table_covers_every_scheme():
-    from bpgen.initialisation import INITIALISATIONS
+    from bpgen.network.initialisation import INITIALISATIONS
 
     assert set(STATISTICS) == set(INITIALISATIONS)
 

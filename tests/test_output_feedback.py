@@ -12,6 +12,7 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky
 from bpgen.rules.online import check_chunks
+from tests.curvature.dense import asked
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
@@ -109,7 +110,7 @@ def test_bptt_equals_finite_differences():
 
 def test_curvature_follows_the_path():
     p, h = fed(kappa=0.4), 1e-5
-    products = HessianProducts(p.network, p.network.params(), p.x, p.target, Loss("mse", "all"), "W_rec", p.s_0)
+    products = HessianProducts(asked(p, Loss("mse", "all")))
     assert products.by == "autograd"
     v, free = randn(3, products.size), ~torch.eye(5, dtype=torch.bool)
     direction = torch.zeros(5, 5, dtype=torch.float64).masked_scatter(free, v)

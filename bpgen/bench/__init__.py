@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from bpgen.bench.floor import Floor
-from bpgen.bench.peers import RULES, Problem, autograd_loop, rule_call, torch_rnn
+from bpgen.bench.peers import RULES, Workload, autograd_loop, rule_call, torch_rnn
 from bpgen.losses import When
 
 __all__ = ["Row", "run", "table", "to_json"]
@@ -80,14 +80,14 @@ def run(
         for n in threads:
             torch.set_num_threads(n)
             for alpha, when in product((1.0, 0.5), WHENS):
-                problem = Problem(alpha, when, (n_steps, batch, n_rec, n_in, n_out))
+                problem = Workload(alpha, when, (n_steps, batch, n_rec, n_in, n_out))
                 rows += _rows(problem, n, _time(contestants(problem), rounds))
     finally:
         torch.set_num_threads(before)
     return rows
 
 
-def contestants(problem: Problem) -> dict[tuple[str, str], Callable[[], Any]]:
+def contestants(problem: Workload) -> dict[tuple[str, str], Callable[[], Any]]:
     """What is timed, by rule and peer: (rule, "") is the rule itself, ("", peer) is shared by all rules."""
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
     for rule in RULES:
@@ -111,7 +111,7 @@ def _time(calls: Mapping[tuple[str, str], Callable[[], Any]], rounds: int) -> di
     return shortest
 
 
-def _rows(problem: Problem, threads: int, ms: Mapping[tuple[str, str], float]) -> list[Row]:
+def _rows(problem: Workload, threads: int, ms: Mapping[tuple[str, str], float]) -> list[Row]:
     rows = []
     for rule, peer in product(RULES, PEERS):
         peer_ms = ms.get((rule, peer), ms.get(("", peer)))

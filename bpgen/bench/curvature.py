@@ -8,8 +8,8 @@ run. The truth is Lanczos on double-backward products to 1e-8. Compared are, at 
 each at the largest of its tolerances 10^(-k/2), k = 2..16, that attains this error; over a run one tolerance that
 attains it at every evaluation, since nobody can tell in advance which needs less. Products and the worst error of the
 timed calls stand beside the tolerance.
-A warm start as safe as a cold one saves nothing (`bpgen.curvature.lanczos`), so the run is measured cold too. What an
-unsafe one could save at most stands beside it (`limit_rows`).
+A warm start as safe as a cold one saves nothing (`bpgen.curvature.eigenpairs`), so the run is measured cold too. What
+an unsafe one could save at most stands beside it (`limit_rows`).
 Contestants take turns, minima count. Memory is what the process holds after collecting cycles and handing free memory
 back to the system, after the evaluations less before.
 """
@@ -31,12 +31,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bpgen.bench import Row
-from bpgen.curvature import HessianProducts, lanczos, measure
-from bpgen.curvature.products import Batch, By
+from bpgen.curvature import HessianProducts, Search, eigenvalues, lanczos
+from bpgen.curvature.products import By
 from bpgen.curvature.pyhessian import BlockModel, power_iteration
 from bpgen.losses import L2, Loss
 from bpgen.network import Network
 from bpgen.neurons import Leaky
+from bpgen.problem import Problem
 from bpgen.rules import load_rule
 from bpgen.streams import generator
 from bpgen.tasks.digits import Digits
@@ -56,6 +57,10 @@ class Trained(NamedTuple):
     x: Tensor
     target: Tensor
 
+    def problem(self, params: Mapping[str, Tensor]) -> Problem:
+        """What is measured at these weights."""
+        return Problem(self.network, params, self.x, self.target, LOSS)
+
 
 def trained(alpha: float, evaluations: int, steps: int, n_rec: int = 128, samples: int = 512, T: int = 28) -> Trained:
     """Train by BPTT and keep the weights at `evaluations` steps, the last one included."""
@@ -68,7 +73,7 @@ def trained(alpha: float, evaluations: int, steps: int, n_rec: int = 128, sample
     with torch.no_grad():
         for step in range(1, steps + 1):
             batch = torch.randint(x.shape[1], (128,), generator=draws)
-            found = rule.gradients(network, params, x[:, batch], split.target[batch], LOSS, {})
+            found = rule.gradients(Problem(network, params, x[:, batch], split.target[batch], LOSS))
             penalty = L2.of(0.01).gradient(params)  # type: ignore[union-attr]
             params = {name: p - 0.01 * (found.grads[name] + penalty.get(name, 0.0)) for name, p in params.items()}
             if step * evaluations // steps > (step - 1) * evaluations // steps:
@@ -83,7 +88,7 @@ def truth(t: Trained, params: dict[str, Tensor]) -> float:
     that is off here. In 6 of 40 evaluations one or two such signs of 1.8 million moved λ_1 by up to 2e-4; elsewhere the
     two precisions agreed to 1e-5 and better.
     """
-    exact = HessianProducts(t.network, params, t.x, t.target, LOSS, by="autograd")
+    exact = HessianProducts(t.problem(params), by="autograd")
     return lanczos(exact, tol=1e-8).eigenvalues.item()
 
 
@@ -99,13 +104,13 @@ Contestant = Callable[[Trained, dict[str, Tensor], float], Found]
 
 def ours(t: Trained, params: dict[str, Tensor], tol: float, max_products: int = 300) -> Found:
     """λ_1 as this package finds it."""
-    found = measure(t.network, params, t.x, t.target, LOSS, tol=tol, max_products=max_products)
+    found = eigenvalues(t.problem(params), search=Search(tol=tol, max_products=max_products))
     return Found(found.eigenvalues.item(), found.products)
 
 
 def theirs(t: Trained, params: dict[str, Tensor], tol: float, max_iterations: int = 1000) -> Found:
     """λ_1 as PyHessian finds it."""
-    model = BlockModel(t.network, params, Batch.of(t.x, t.target, None, LOSS), "W_rec")
+    model = BlockModel(t.problem(params), "W_rec")
     value = power_iteration(model, 1, tol, max_iterations, 0)[0].item()
     return Found(value, model.products)
 
@@ -129,11 +134,11 @@ def limit_rows(t: Trained, exact: list[float], threads: int, peer: Row) -> list[
     random, overlaps = generator(0, "limit"), list[float]()
     before: Tensor | None = None
     for params, value in zip(t.weights, exact, strict=True):
-        operator = HessianProducts(t.network, params, t.x, t.target, LOSS)
+        operator = HessianProducts(t.problem(params))
         cold = torch.randn(operator.size, generator=random, dtype=torch.float64)
         for name, start in (("cold", cold), ("warm", cold if before is None else before)):
             began = time.perf_counter()
-            operator = HessianProducts(t.network, params, t.x, t.target, LOSS)  # the base pass is part of the search
+            operator = HessianProducts(t.problem(params))  # the base pass is part of the search
             products[name] += _fewest(operator, start, value)
             ms[name] += 1e3 * (time.perf_counter() - began)
         u = lanczos(operator, tol=1e-3).vectors[0]
@@ -210,10 +215,7 @@ def _eigenvalue_row(t: Trained, exact: list[float], n: int, threads: int, rounds
 
 def _product_row(t: Trained, alpha: float, threads: int, rounds: int) -> Row:
     v = torch.randn(t.network.n_rec * (t.network.n_rec - 1), generator=generator(0, "v"), dtype=torch.float64)
-    by = {
-        name: HessianProducts(t.network, t.weights[-1], t.x, t.target, LOSS, chunk_size=t.x.shape[1], by=name)
-        for name in get_args(By)
-    }
+    by = {name: HessianProducts(t.problem(t.weights[-1]), chunk_size=t.x.shape[1], by=name) for name in get_args(By)}
     ms = fastest({name: partial(operator, v) for name, operator in by.items()}, rounds)
     case = f"one product, α = {alpha:g}"
     return _row(case, threads, ms["roperator"], "double backward, kept graph", ms["autograd"], GOALS["product"])

@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bpgen.bench.peers import RULES, Problem
+from bpgen.bench.peers import RULES, Workload
 from bpgen.rules import load_rule
 
 
 class Floor:
     """Loss and gradients of a rule of `RULES`; a call returns buffers that the next call overwrites."""
 
-    def __init__(self, rule: str, problem: Problem) -> None:
+    def __init__(self, rule: str, problem: Workload) -> None:
         self.name, options = RULES[rule]
         self.window: int | None = options.get("window")
         self.sliding = options.get("style") == "sliding"

@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_leaves
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.neurons import Leaky
+from bpgen.problem import Problem
 from bpgen.rules import Carry, Rule, RuleGradients, gradients_of_chunk, load_rule
 from bpgen.streams import generator
 from bpgen.tasks.delayed_recall import DelayedRecall
@@ -103,8 +104,8 @@ def peak_of_bptt(T: int, n_rec: int = 16) -> int:
     """Peak bytes of BPTT on one sequence of T steps, data left out."""
     network, rule = Network(Leaky(0.5, "tanh"), 4, n_rec, 4), load_rule("bptt")
     x, target = torch.randn(T, 1, 4, generator=generator(0, "bench")), torch.zeros(T, 1, dtype=torch.int64)
-    before = living()
-    return peak_of(lambda: rule.gradients(network, network.params(), x, target, _LOSS, {}), before)
+    problem, before = Problem(network, network.params(), x, target, _LOSS), living()
+    return peak_of(lambda: rule.gradients(problem), before)
 
 
 def seconds_per_step(rule: str, n_rec: int, batch: int, rounds: int) -> float:
@@ -132,11 +133,9 @@ class _Learner:
         """One chunk and one weight change."""
         x, target, weight = (torch.stack(part) for part in zip(*islice(self.stream, self.steps), strict=True))
         draws = self.rule.draw(self.network, x, generator(0, "draws", self.n_chunks))
-        loss = _LOSS.with_mask(weight)
+        problem = Problem(self.network, self.params, x, target, _LOSS.with_mask(weight))
         with torch.no_grad():
-            self.carry, result = gradients_of_chunk(
-                self.rule, self.network, self.params, self.carry, x, target, loss, draws
-            )
+            self.carry, result = gradients_of_chunk(self.rule, problem, self.carry, draws, ends=False, share=1.0)
             self.rule.learn(result.aux)
             self.params = {n: p - 0.01 * result.grads[n] for n, p in self.params.items()}
         self.n_chunks += 1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bpgen.losses import Loss, When
 from bpgen.network import Network
 from bpgen.neurons import Leaky
+from bpgen.problem import Problem
 from bpgen.rules import RuleGradients, load_rule
 from bpgen.streams import generator
 
@@ -26,7 +27,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class Problem:
+class Workload:
     """A network, a batch x [T,B,I], target [B] or [T,B], and when the loss is taken; `sizes` = T, B, N, I, O."""
 
     def __init__(self, alpha: float, when: When, sizes: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
@@ -43,15 +44,15 @@ class Problem:
         return F.cross_entropy(outputs.flatten(0, -2), self.target.flatten())
 
 
-def rule_call(rule: str, problem: Problem) -> Callable[[], RuleGradients]:
+def rule_call(rule: str, problem: Workload) -> Callable[[], RuleGradients]:
     """A rule of `RULES` as the trainer calls it."""
     name, options = RULES[rule]
     network, loss, bound = problem.network, Loss(when=problem.when), load_rule(name, **options).bind(problem.network)
-    params = network.params()
-    return torch.no_grad()(lambda: bound.gradients(network, params, problem.x, problem.target, loss, {}))
+    asked = Problem(network, network.params(), problem.x, problem.target, loss)
+    return torch.no_grad()(lambda: bound.gradients(asked))
 
 
-def torch_rnn(problem: Problem) -> Callable[[], LossAndGradients]:
+def torch_rnn(problem: Workload) -> Callable[[], LossAndGradients]:
     """Forward and backward at α = 1 by `torch.nn.RNN` (ReLU, no bias), `nn.Linear` and `F.cross_entropy`.
 
     Its recurrent weights have their diagonal zeroed beforehand, so it masks neither weights nor gradients. The readout
@@ -76,7 +77,7 @@ def torch_rnn(problem: Problem) -> Callable[[], LossAndGradients]:
     return call
 
 
-def autograd_loop(problem: Problem, tuned: bool) -> Callable[[], LossAndGradients]:
+def autograd_loop(problem: Workload, tuned: bool) -> Callable[[], LossAndGradients]:
     """Forward and backward by a loop over time under autograd that appends activities to a list and stacks them.
 
     At each step I = W_in x_t + W_rec h, s = (1-α) s + α I (s = I at α = 1), h = relu(s), with the diagonal of W_rec

@@ -55,9 +55,7 @@ class _Stopwatch(pl.Callback):
         self.step = min(self.step, now - self._since if self._since < now else float("inf"))
         with torch.no_grad():
             started = time.perf_counter()
-            pl_module.rule.gradients(
-                pl_module.network, pl_module.network.params(), batch.x, batch.target, pl_module.loss, {}
-            )
+            pl_module.rule.gradients(*pl_module.problem(batch, pl_module.loss, "bench"))
             self.bare = min(self.bare, time.perf_counter() - started)
         self._since = time.perf_counter()
 

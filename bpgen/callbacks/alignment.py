@@ -1,16 +1,15 @@
-"""Alignment of a rule's gradient ĝ with the true gradient g of the same batch, without regulariser.
+"""Alignment of a rule's gradient with the true gradient of the same batch, without regulariser.
 
-    ρ = ⟨ĝ, g⟩ / ‖g‖²        cosine = ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖)        orthogonal = ‖ĝ - ρ g‖ / ‖g‖
-ρ is the step along the gradient that the theorem of Liu et al. 2022 is about. Overall, over all parameters, and
-for each weight under alignment/<number>/<weight>. Without a gradient (‖g‖ = 0) all three are undefined: nan.
+The numbers are those of `bpgen.stability.alignment`: overall, over all parameters, and for each weight under
+alignment/<number>/<weight>.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from bpgen.callbacks.measurement import Measurement, Moment, size_of
+from bpgen.stability.alignment import alignment
 from bpgen.tasks import Task
 
 
@@ -41,36 +40,15 @@ class Alignment(Measurement):
 
     def measure(self, moment: Moment) -> dict[str, float | int]:
         """ρ, cosine and orthogonal remainder, overall and per weight."""
-        module, network = moment.module, moment.module.network
+        module = moment.module
         split = self.subset(moment, "train", self.samples)
-        loss = module.loss.without_regulariser().with_mask(split.mask)
-        draws = module.draws(split.x, "alignment", moment.step)
+        problem, draws = module.problem(split, module.loss.without_regulariser(), "alignment", moment.step)
         with torch.no_grad():
-            estimate = module.rule.gradients(network, network.params(), split.x, split.target, loss, draws).grads
-        params = {name: p.requires_grad_() for name, p in network.params().items()}
-        noise = draws.get("current_noise")
-        outputs = network.run(params, split.x, when=loss.when, current_noise=noise).outputs
-        value = loss.data(outputs, split.target)
-        true = dict(zip(params, torch.autograd.grad(value, list(params.values())), strict=True))
+            estimate = module.rule.gradients(problem, draws).grads
+        true = problem.gradient()
         row: dict[str, float | int] = {}
-        overall = alignment(
-            torch.cat([estimate[n].flatten() for n in params]), torch.cat([true[n].flatten() for n in params])
-        )
+        overall = alignment(*(torch.cat([grads[n].flatten() for n in true]) for grads in (estimate, true)))
         row.update({f"alignment/{key}": value for key, value in overall.items()})
-        for name in params:
+        for name in true:
             row.update({f"alignment/{k}/{name}": v for k, v in alignment(estimate[name], true[name]).items()})
         return row
-
-
-def alignment(estimate: Tensor, true: Tensor) -> dict[str, float]:
-    """ρ, cosine and orthogonal of two gradients of the same shape; see the module's docstring."""
-    g_hat, g = estimate.double().flatten(), true.double().flatten()
-    norm, size = g.norm(), g_hat.norm()
-    if norm == 0:
-        return dict.fromkeys(("rho", "cosine", "orthogonal"), float("nan"))
-    rho = (g_hat @ g) / norm**2
-    return {
-        "rho": float(rho),
-        "cosine": float(rho * norm / size) if size > 0 else float("nan"),
-        "orthogonal": float((g_hat - rho * g).norm() / norm),
-    }

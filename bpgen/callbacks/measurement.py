@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from bpgen.errors import require
+from bpgen.losses import Loss
+from bpgen.problem import Problem
 from bpgen.streams import generator
 from bpgen.tasks import Split, Task
 from bpgen.tasks.base import SplitName
@@ -76,6 +78,12 @@ class Measurement(pl.Callback):
             mask = None if whole.mask is None else whole.mask.to(device)
             self._subsets[key] = Split(whole.x.to(device), whole.target.to(device), mask)
         return self._subsets[key]
+
+
+def problem_of(module: RuleTraining, split: Split, loss: Loss) -> Problem:
+    """The module's network at its present weights, on a split and without noise."""
+    network = module.network
+    return Problem(network, network.params(), split.x, split.target, loss.with_mask(split.mask))
 
 
 def size_of(option: str, n: int | None) -> int | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bpgen.callbacks.measurement import Measurement, Moment, size_of
-from bpgen.curvature import SharpnessResult, measure
+from bpgen.callbacks.measurement import Measurement, Moment, problem_of, size_of
+from bpgen.curvature import Search, SharpnessResult, eigenvalues
 from bpgen.errors import require
 from bpgen.tasks import Task
 from bpgen.training.module import RuleTraining
@@ -83,19 +83,9 @@ class Sharpness(Measurement):
         return row
 
     def _eigenvalue(self, moment: Moment, definition: Literal["largest", "released"]) -> SharpnessResult:
-        """From a cold start: a warm one that is as safe costs as many products (see `bpgen.curvature.lanczos`)."""
+        """From a cold start: a warm one that is as safe costs as many products (see `bpgen.curvature.eigenpairs`)."""
         released, module = definition == "released", moment.module
         split = self.subset(moment, "val", 256) if released else self.subset(moment, "train", self.samples)
-        loss = module.loss.with_mask(split.mask)
-        return measure(
-            module.network,
-            module.network.params(),
-            split.x,
-            split.target,
-            loss if self.regulariser or released else loss.without_regulariser(),
-            block="W_rec" if released else self.block,
-            tol=self.tol,
-            seed=module.seed,
-            definition=definition,
-            max_products=self.max_products,
-        )
+        loss = module.loss if self.regulariser or released else module.loss.without_regulariser()
+        search = Search(1, self.tol, module.seed, definition, self.max_products)
+        return eigenvalues(problem_of(module, split, loss), "W_rec" if released else self.block, search)

@@ -5,10 +5,10 @@ For spiking neurons it is that of the surrogate network, under spectrum/surrogat
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from bpgen.callbacks.measurement import Measurement, Moment, size_of
-from bpgen.curvature import HessianProducts, density, measure, participation, trace
+from bpgen.callbacks.measurement import Measurement, Moment, problem_of, size_of
+from bpgen.curvature import HessianProducts, Search, density, eigenvalues, participation, trace
 from bpgen.curvature.measures import top_mass
 from bpgen.errors import require
 from bpgen.tasks import Task
@@ -72,14 +72,13 @@ class Spectrum(Measurement):
         """λ_1 .. λ_top with their largest residual, trace with its 95 % interval, top-k mass, negative fraction."""
         module = moment.module
         split = self.subset(moment, "train", self.samples)
-        loss = (module.loss if self.regulariser else module.loss.without_regulariser()).with_mask(split.mask)
-        network, params, x, target = module.network, module.network.params(), split.x, split.target
-        search: Any = {"tol": self.tol, "max_products": self.max_products, "seed": module.seed}
-        sharp = measure(network, params, x, target, loss, block=self.block, top=self.top, **search)
-        shares = participation(network, sharp.vectors[0], self.block)
+        problem = problem_of(module, split, module.loss if self.regulariser else module.loss.without_regulariser())
+        search = Search(self.top, self.tol, module.seed, max_products=self.max_products)
+        sharp = eigenvalues(problem, self.block, search)
+        shares = participation(module.network, sharp.vectors[0], self.block)
         row: dict[str, float | int] = {f"lambda_{i}": v for i, v in enumerate(sharp.eigenvalues.tolist(), start=1)}
         row |= {"residual": float(sharp.residuals.max()), "neurons": shares.effective[0], "products": sharp.products}
-        operator = HessianProducts(network, params, x, target, loss, self.block)
+        operator = HessianProducts(problem, self.block)
         if self.trace_products:
             estimate = trace(operator, self.trace_products, seed=module.seed)
             row |= {"trace": estimate.value, "trace_low": estimate.low, "trace_high": estimate.high}
@@ -91,5 +90,5 @@ class Spectrum(Measurement):
             count, error = rough.count(-float("inf"), -width)
             row |= {"negative": count / rough.free, "negative_error": error / rough.free}
             row["products"] += rough.products
-        prefix = "spectrum/surrogate" if network.neuron.spiking else "spectrum"
+        prefix = "spectrum/surrogate" if module.network.neuron.spiking else "spectrum"
         return {f"{prefix}/{name}": value for name, value in row.items()}

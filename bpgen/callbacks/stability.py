@@ -7,8 +7,9 @@ batch and as subset they are those of the map that training iterates; with small
 from __future__ import annotations
 
 from bpgen.callbacks.measurement import Measurement, Moment, size_of
+from bpgen.curvature import Search
 from bpgen.errors import require
-from bpgen.stability import RuleJacobian, measure
+from bpgen.stability import RuleJacobian, analyse
 from bpgen.tasks import Task
 from bpgen.training.module import RuleTraining
 
@@ -72,15 +73,13 @@ class Stability(Measurement):
 
     def measure(self, moment: Moment) -> dict[str, float | int]:
         """The numbers of `StabilityResult`; of the surrogate network where neurons spike."""
-        result = measure(
+        module = moment.module
+        result = analyse(
             self._jacobian(moment, self.samples),
+            Search(self.top, self.tol, module.seed, max_products=self.max_products),
             lr=moment.lr,
-            momentum=moment.module.optimizer.momentum,
-            top=self.top,
-            tol=self.tol,
-            max_products=self.max_products,
+            momentum=module.optimizer.momentum,
             probes=self.probes,
-            seed=moment.module.seed,
         )
         prefix = "stability/surrogate" if result.surrogate else "stability"
         leading = complex(result.mu[0])
@@ -108,12 +107,4 @@ class Stability(Measurement):
         module = moment.module
         split = self.subset(moment, "train", samples)
         loss = module.loss if self.regulariser else module.loss.without_regulariser()
-        return RuleJacobian(
-            module.rule,
-            module.network,
-            module.network.params(),
-            split.x,
-            split.target,
-            loss.with_mask(split.mask),
-            module.draws(split.x, "stability", moment.step),
-        )
+        return RuleJacobian(module.rule, *module.problem(split, loss, "stability", moment.step))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from typing import Any
 
 from bpgen.cli.listing import Parser
 from bpgen.errors import require
@@ -53,7 +54,24 @@ def run(argv: list[str]) -> int:
         print(f"\n{checks[0].case.name}: {told}; {seconds:.1f} s")
         if counts["fail"] > 1:
             print("Begin with the first failure: those after it often follow from it.")
+        _print_findings(checks[0].case)
     return 1 if counts["fail"] else 0
+
+
+def _print_findings(case: Any) -> None:
+    """What the suite found out by itself, and, last and loudly, what it could not check."""
+    from bpgen.rules.conformance import findings
+
+    moved = findings.learned(case) if case.traits.learns else {}
+    if moved:
+        print("learns: " + ", ".join(f"{name} (moved by {by:.2g} in three batches)" for name, by in moved.items()))
+    warning = findings.unchecked(case)
+    if not warning:
+        return
+    lines = [warning, *findings.advice(findings.limits_of(case), findings.nearest_rule(case))]
+    print()
+    for line in lines:
+        print(textwrap.fill(line, 118, subsequent_indent="  "))
 
 
 def _option(text: str) -> tuple[str, object]:

@@ -18,18 +18,10 @@ STYLES = {
     "bpgen runs the network and makes weight gradients. The example sends the error through the signs of W_out.",
     "online": "forward in time with a state that does not grow: `start(...)` and `step(state, moment)`, in which there "
     "is no future. The example is an eligibility trace with random feedback.",
-    "gradient": "all of it by yourself: `gradients(network, params, x, target, loss, draws)`, for rules that are not "
+    "gradient": "all of it by yourself: `estimate(problem, draws)`, for rules that are not "
     "credit, such as perturbation. The example perturbs the recurrent weights.",
 }
 _TEMPLATES = files("bpgen.cli") / "templates"
-_TAKEN = {"Credit", "Feedback", "Increments", "Loss", "Mapping", "Moment", "Network", "OfflineRule", "OnlineRule"} | {
-    "Rule",
-    "RuleGradients",
-    "State",
-    "Tensor",
-    "Traits",
-    "Trajectory",
-}
 
 
 def run(argv: list[str]) -> int:
@@ -82,7 +74,9 @@ def package(name: str, style: str) -> dict[str, str]:
     taken = plugins("rule").get(module)
     if taken is not None:
         raise BpgenError(f"there is a rule {module!r} already, from {taken.package}. Choose another name.")
-    free = not keyword.iskeyword(module) and class_name not in _TAKEN and find_spec(module) is None
+    example = (_TEMPLATES / f"{style}.py.txt").read_text(encoding="utf-8")
+    used = re.search(rf"\b{class_name}\b", example) is not None  # what the example imports
+    free = not keyword.iskeyword(module) and not used and find_spec(module) is None
     require(free, f"{name!r} is a name of Python, of an installed module or of bpgen's own. Try {slug + '-rule'!r}.")
     values = {"slug": slug, "module": module, "class": class_name, "title": " ".join(words).capitalize()}
     sources = {

@@ -21,14 +21,14 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Sharpness, Spectrum, Stability
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.network import Network
-from bpgen.registry import find
+from bpgen.registry import KindName, find
 from bpgen.tracking.wandb import Tracking
-from bpgen.training.build import NEURONS, TrainerOptions, make_loss
+from bpgen.training.build import TrainerOptions, make_loss
 from bpgen.training.config import read_config
 from bpgen.training.optim import Optimizer, Schedule
 
 Flat = dict[str, Any]  # "group.option" or "option" -> value
-NAMED = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # parts chosen by name, with their defaults
+NAMED: dict[KindName, str] = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # chosen by name; the defaults
 _CONFIGS = files("bpgen") / "configs"
 _WORDS = {
     "int": "a whole number",
@@ -59,7 +59,7 @@ def resolve(argv: list[str]) -> dict[str, Any]:
     chosen = {}
     for part, default in NAMED.items():
         configured = str(flat.get(f"{part}.name", default))
-        chosen[part] = names.get(part, configured).replace("-", "_")
+        chosen[part] = find(part, names.get(part, configured)).name
         if chosen[part] != configured:  # options of another rule mean nothing to this one
             flat = {key: value for key, value in flat.items() if not key.startswith(f"{part}.")}
         flat.pop(f"{part}.name", None)
@@ -87,14 +87,12 @@ def resolve(argv: list[str]) -> dict[str, Any]:
 def make_parser(chosen: dict[str, str]) -> ArgumentParser:
     """The parser for a choice of rule, task and neuron, from their own docstrings."""
     parser = ArgumentParser(prog="bpgen fit", usage="", formatter_class=_Manual, exit_on_error=False)
-    for part in ("rule", "task"):
+    for part in NAMED:
         plugin = find(part, chosen[part])
         cls = plugin.load()
         parser.add_class_arguments(cls, part, fail_untyped=False)
         if parser.groups and part in parser.groups and not cls.__doc__:
             parser.groups[part].title = plugin.summary.rstrip(".")
-    require(chosen["neuron"] in NEURONS, str(unknown("neuron", chosen["neuron"], NEURONS)))
-    parser.add_class_arguments(NEURONS[chosen["neuron"]], "neuron")
     parser.add_class_arguments(Network, "network", skip={"neuron", "n_in", "n_out", "seed", "dtype"})
     parser.add_function_arguments(make_loss, "loss")
     for options, group in (

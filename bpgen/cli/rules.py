@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import asdict
 from typing import Any
 
 from bpgen.cli.described import described, module_text, options_of
@@ -39,7 +38,7 @@ def run(argv: list[str]) -> int:
 
     with warnings.catch_warnings(record=True) as broken, contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("always")
-        rules = {name: asdict(traits) for name, traits in list_rules().items()}
+        rules = {name: traits.plain() for name, traits in list_rules().items()}
     for warning in broken:
         print(warning.message, file=sys.stderr)
     if options.json:
@@ -98,7 +97,7 @@ def _described(name: str, as_json: bool) -> str:
     plugin = find("rule", name)
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints at import is not part of the answer
         cls = plugin.load()
-    traits = asdict(cls.traits)  # type: ignore[attr-defined]
+    traits = cls.traits.plain()  # type: ignore[attr-defined]
     if as_json:
         options = [option.plain() for option in options_of(cls)]
         return json.dumps({"doc": module_text(cls), "options": options, "traits": traits}, indent=1, ensure_ascii=False)

@@ -54,8 +54,10 @@ def run(argv: list[str]) -> int:
     """Measure, then print and write what was asked for."""
     o = parser().parse_args(argv)
     require(o.samples is None or o.samples >= 1, f"--samples must be positive, got {o.samples}.")
+    from bpgen.callbacks.measurement import problem_of
+    from bpgen.curvature import Search
     from bpgen.curvature.block import label
-    from bpgen.curvature.report import Report, report
+    from bpgen.curvature.survey import Survey, survey
     from bpgen.saved import find, moments
 
     saved, out = find(o.run, o.step), folder(o.out)
@@ -64,25 +66,14 @@ def run(argv: list[str]) -> int:
     samples = o.samples or own.get("samples") or 512
     block = o.block or own.get("block", "W_rec")
     block = tuple(block.split(",")) if "," in block else block
-    reports: list[Report] = []
+    surveys: list[Survey] = []
     results: list[dict[str, Any]] = []
     for moment in moments(saved):
         module, split = moment.module, subset(moment, samples)
         loss = module.loss.without_regulariser() if o.no_regulariser else module.loss
-        measured = report(
-            module.network,
-            split.x,
-            split.target,
-            loss.with_mask(split.mask),
-            block=block,
-            top=o.top,
-            tol=o.tol,
-            max_products=o.max_products,
-            seed=module.seed,
-            measures=o.measures,
-            whole=o.density,
-        )
-        reports.append(measured)
+        search = Search(o.top, o.tol, module.seed, max_products=o.max_products)
+        measured = survey(problem_of(module, split, loss), block, search, measures=o.measures, spectrum=o.density)
+        surveys.append(measured)
         results.append({"step": moment.step, "lr": moment.lr, **measured.numbers()})
         if not o.json and len(saved.steps) > 1:
             print(f"step {moment.step} done", file=sys.stderr)
@@ -92,10 +83,10 @@ def run(argv: list[str]) -> int:
         "rule": config["rule"]["name"],
         "seed": config["seed"],
         "block": label(block),
-        "samples": reports[0].samples,
+        "samples": surveys[0].samples,
         "definition": "largest",
-        "regularised": reports[0].regularised,
-        "surrogate": reports[0].sharp.surrogate,
+        "regularised": surveys[0].regularised,
+        "surrogate": surveys[0].sharp.surrogate,
         "tol": o.tol,
     }
     text = as_json({**head, "evaluations": results})
@@ -105,7 +96,7 @@ def run(argv: list[str]) -> int:
         _print(head, results)
     if out is not None:
         (out / "sharpness.json").write_text(text + "\n", encoding="utf-8")
-        _draw(out, head, results, reports[-1])
+        _draw(out, head, results, surveys[-1])
         if not o.json:
             print(f"written   {out / 'sharpness.json'} and figures")
     return 0

@@ -63,8 +63,9 @@ def run(argv: list[str]) -> int:
     require(o.samples is None or o.samples >= 1, f"--samples must be positive, got {o.samples}.")
     require(o.lr is None or o.lr > 0, f"--lr must be > 0, got {o.lr}.")
     from bpgen.cli.sharpness import as_json, folder, subset
+    from bpgen.curvature import Search
     from bpgen.saved import find, moments
-    from bpgen.stability import RuleJacobian, measure
+    from bpgen.stability import RuleJacobian, analyse
 
     saved, out = find(o.run, o.step), folder(o.out)
     config = saved.folder.config()
@@ -80,16 +81,12 @@ def run(argv: list[str]) -> int:
     for moment in moments(saved):
         module, split = moment.module, subset(moment, samples)
         loss = module.loss.without_regulariser() if o.no_regulariser else module.loss
-        what = (module.network, module.network.params(), split.x, split.target, loss.with_mask(split.mask))
-        found = measure(
-            RuleJacobian(module.rule, *what, module.draws(split.x, "stability", moment.step)),
+        found = analyse(
+            RuleJacobian(module.rule, *module.problem(split, loss, "stability", moment.step)),
+            Search(o.top, o.tol, module.seed, max_products=o.max_products),
             lr=moment.lr if o.lr is None else o.lr,
             momentum=module.optimizer.momentum if o.momentum is None else o.momentum,
-            top=o.top,
-            tol=o.tol,
-            max_products=o.max_products,
             probes=o.probes,
-            seed=module.seed,
         )
         row = {**dataclasses.asdict(found), "mu_abs": float(found.mu[0].abs())}
         row["mu"] = [[mu.real, mu.imag] for mu in found.mu.tolist()]

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from bpgen.curvature.roperator import Part
-from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.problem import Problem
 
 
 class DoubleBackward:
@@ -23,11 +22,32 @@ class DoubleBackward:
     Args:
         value: the scalar, with a graph behind it.
         weights: the tensors by name, which require gradients.
+
+    Attributes:
+        unreached: names of those that the scalar does not depend on.
     """
 
     def __init__(self, value: Tensor, weights: Mapping[str, Tensor]) -> None:
         self._names, self._weights = tuple(weights), tuple(weights.values())
-        self._gradient = torch.autograd.grad(value, self._weights, create_graph=True, materialize_grads=True)
+        found = torch.autograd.grad(value, self._weights, create_graph=True, allow_unused=True)
+        self.unreached = tuple(name for name, g in zip(self._names, found, strict=True) if g is None)
+        self._gradient = [
+            torch.zeros_like(w) if g is None else _dense(g) for g, w in zip(found, self._weights, strict=True)
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether autograd follows all of the gradient: through `once_differentiable` it passes in silence, as if 0."""
+        seen = {g.grad_fn for g in self._gradient if g.grad_fn is not None}
+        ahead = list(seen)
+        while ahead:
+            node = ahead.pop()
+            if node.name() == "torch::autograd::Error":
+                return False
+            new = {other for other, _ in node.next_functions if other is not None} - seen
+            seen |= new
+            ahead += new
+        return True
 
     def __call__(self, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """H θ' by name, each [V,...], of V directions θ' [V,...] of all those tensors."""
@@ -36,10 +56,15 @@ class DoubleBackward:
             return {name: torch.zeros_like(d) for name, d in direction.items()}
         gradient, along = zip(*pairs, strict=True)
         rows = [
-            torch.autograd.grad(gradient, self._weights, row, retain_graph=True, materialize_grads=True)
+            map(_dense, torch.autograd.grad(gradient, self._weights, row, retain_graph=True, materialize_grads=True))
             for row in zip(*along, strict=True)
         ]
         return {name: torch.stack(columns) for name, columns in zip(self._names, zip(*rows, strict=True), strict=True)}
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """As it is, but for the gradient of a sparse embedding."""
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 class GaussNewton:
@@ -72,22 +97,21 @@ class GaussNewton:
 class NetworkByAutograd:
     """The same interface as `ROperator`, by double backward through a network of any kind.
 
-    Its Hessian is that of the loss it is given, with its regulariser, which belongs to the residual part.
+    Its Hessian is that of the problem's whole loss; a regulariser of the weights belongs to the residual part.
+
+    Args:
+        problem: whose Hessian.
+        names: the parameters it is taken by.
+
+    Attributes:
+        whole_loss: products with the whole Hessian.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        names: Sequence[str],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        initial_state: Tensor | None,
-    ) -> None:
-        leaves = {name: p.detach().clone() for name, p in params.items()}
+    def __init__(self, problem: Problem, names: Sequence[str]) -> None:
+        loss, target = problem.loss, problem.target
+        leaves = {name: w.detach().clone() for name, w in problem.params.items()}
         block = {name: leaves[name].requires_grad_() for name in names}
-        run = network.run(leaves, x, when=loss.when, initial_state=initial_state, in_place=False)
+        run = problem.run(leaves, in_place=False)
         y, activity, self._block = run.outputs, loss.activity, block
         self._outputs = y if activity is None else torch.cat([y.flatten(), run.h.flatten()])  # what has a cost
 
@@ -97,16 +121,16 @@ class NetworkByAutograd:
             of_y, of_h = outputs.split([y.numel(), run.h.numel()])
             return loss.data(of_y.view_as(y), target) + activity.value(of_h.view_as(run.h))
 
-        self._data, self._hessian = data, DoubleBackward(loss.total(y, target, leaves, run.h), block)
+        self._data, self.whole_loss = data, DoubleBackward(loss.total(y, target, leaves, run.h), block)
         self._newton: GaussNewton | None = None
 
     def __call__(self, direction: Mapping[str, Tensor], part: Part = "hessian") -> dict[str, Tensor]:
         """H θ' by parameter name, each [V,...], of V directions; of the whole loss or of one of its parts."""
         if part == "hessian":
-            return self._hessian(direction)
+            return self.whole_loss(direction)
         if self._newton is None:
             self._newton = GaussNewton(self._outputs, self._data, self._block)
         newton = self._newton(direction)
         if part == "gauss_newton":
             return newton
-        return {name: H - newton[name] for name, H in self._hessian(direction).items()}
+        return {name: H - newton[name] for name, H in self.whole_loss(direction).items()}

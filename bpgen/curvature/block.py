@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from bpgen.errors import require, unknown
 from bpgen.network import Network
+from bpgen.problem import Problem
 
-Block = str | Sequence[str]  # "W_rec", "all", another parameter's name, or several names
+Block = str | Sequence[str]  # "W_rec", "all" that are trained, another parameter's name, or several names
 
 
 def label(block: Block) -> str:
     """How results name a block: W_rec, all, W_in+W_out."""
     return block if isinstance(block, str) else "+".join(block)
+
+
+def trained(module: nn.Module) -> tuple[str, ...]:
+    """The parameters that are trained, by name: those that `requires_grad_(False)` has not frozen."""
+    return tuple(name for name, p in module.named_parameters() if p.requires_grad)
 
 
 class FreeEntries:
@@ -25,9 +32,10 @@ class FreeEntries:
     of a regulariser), which would add eigenvalues of no meaning to the spectrum.
 
     Args:
-        network: whose masks count; any other module has none.
+        network: whose masks count, and which parameters it trains; a module that is no `Network` has no masks.
         params: weights by name.
-        block: "all" parameters, the name of one ("W_rec"), or the names of several.
+        block: "all" parameters that are trained, the name of one ("W_rec"), or the names of several; frozen ones only
+            by name.
 
     Attributes:
         names: parameters of the block, in the order of `params`.
@@ -38,7 +46,7 @@ class FreeEntries:
     """
 
     def __init__(self, network: nn.Module, params: Mapping[str, Tensor], block: Block) -> None:
-        asked = tuple(params) if block == "all" else (block,) if isinstance(block, str) else tuple(block)
+        asked = trained(network) if block == "all" else (block,) if isinstance(block, str) else tuple(block)
         for name in asked:
             if name not in params:
                 raise unknown("block", name, ("all", *params))
@@ -51,7 +59,8 @@ class FreeEntries:
             for name in self.names
         }
         self.size = sum(map(len, self._index.values()))
-        require(self.size > 0, f"block {label(block)!r} has no free entry to take a curvature of.")
+        frozen = "; every weight is frozen: name those you ask about" if block == "all" and not asked else ""
+        require(self.size > 0, f"block {label(block)!r} has no free entry to take a curvature of{frozen}.")
 
     def gather(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The free entries [P] of tensors shaped like the parameters."""
@@ -77,3 +86,42 @@ class FreeEntries:
     def vectors(self, directions: Mapping[str, Tensor]) -> Tensor:
         """The way back: the free entries [V,P] of tensors [V,...]."""
         return torch.cat([directions[name].flatten(1)[:, index] for name, index in self._index.items()], dim=1)
+
+
+class BlockProblem:
+    """A problem as a function of the free entries θ [P] of a block; later training of the weights does not change it.
+
+    Args:
+        problem: the problem.
+        block: as for `FreeEntries`.
+        dtype: to compute in; None is the problem's own.
+
+    Attributes:
+        problem: at the present weights, in tensors that autograd may save.
+        free: the block's entries.
+        theta: the present ones [P].
+
+    Raises:
+        BpgenError: an unknown block, or one without free entries.
+    """
+
+    def __init__(self, problem: Problem, block: Block = "W_rec", dtype: torch.dtype | None = None) -> None:
+        with torch.inference_mode(False):
+            problem = problem.detached()
+            problem = problem if dtype is None else problem.to(dtype)
+            self.problem = replace(problem, params={name: w.clone() for name, w in problem.params.items()})
+            self.free = FreeEntries(problem.network, self.problem.params, block)
+            self.theta = self.free.gather(self.problem.params)
+
+    def at(self, theta: Tensor) -> Problem:
+        """The problem at θ."""
+        return self.problem.at(**self.free.scatter(theta, self.problem.params))
+
+    def value(self, theta: Tensor) -> Tensor:
+        """L(θ), 0-d, with the regularisers if the loss has any; differentiable."""
+        return self.at(theta).value()
+
+    def per_sample(self, theta: Tensor) -> Tensor:
+        """The loss of each sequence at θ [B], whose mean is L without regularisers; differentiable."""
+        problem = self.at(theta).without_regulariser()
+        return problem.per_sample(problem.run(in_place=False))

@@ -23,84 +23,18 @@ power method for sparse PCA, JMLR 11 (2010) 517.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bpgen.curvature.block import Block, FreeEntries
-from bpgen.curvature.lanczos import lanczos
+from bpgen.curvature.eigenpairs import lanczos
 from bpgen.curvature.products import Products
 from bpgen.errors import require
-from bpgen.losses import Loss
-from bpgen.network import Network
 from bpgen.streams import generator
-from bpgen.trajectory import Trajectory
 
-Value = Callable[[Tensor], Tensor]  # L: θ [P] float64 -> 0-d, differentiable
-
-
-class Objective:
-    """The loss of a network as a function L(θ) of the free weights θ [P] of a block, in float64.
-
-    Args:
-        network: structure and neurons; its own weights are not read.
-        params: weights by name.
-        x, target, loss, block, initial_state: as for `HessianProducts`.
-
-    Attributes:
-        theta: the present weights [P].
-
-    Raises:
-        BpgenError: an unknown block, or one without free entries.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        block: Block = "W_rec",
-        initial_state: Tensor | None = None,
-    ) -> None:
-        with torch.inference_mode(False):
-            self.network = copy.deepcopy(network).double()
-            self.loss = loss if loss.mask is None else loss.with_mask(_double(loss.mask))
-            self.params = {name: p.detach().to(torch.float64, copy=True) for name, p in params.items()}
-            self.x, self.target, self.initial_state = _double(x), _double(target), initial_state
-            if initial_state is not None:
-                self.initial_state = _double(initial_state)
-            self.free = FreeEntries(self.network, self.params, block)
-            self.theta = self.free.gather(self.params)
-
-    def __call__(self, theta: Tensor) -> Tensor:
-        """L(θ), with the regulariser if the loss has one."""
-        params = {**self.params, **self.free.scatter(theta, self.params)}
-        run = self._run(params)
-        return self.loss.total(run.outputs, self.target, params, run.h)
-
-    def per_sample(self, theta: Tensor) -> Tensor:
-        """ℓ_b(θ) [B], whose mean is L without regulariser."""
-        outputs = self._run({**self.params, **self.free.scatter(theta, self.params)}).outputs
-        every = self.loss.when == "all"
-
-        def one(y: Tensor, wanted: Tensor, weights: Tensor | None) -> Tensor:
-            axis = 1 if every else 0
-            loss = self.loss if weights is None else self.loss.with_mask(weights.unsqueeze(1))
-            return loss.data(y.unsqueeze(axis), wanted.unsqueeze(axis))
-
-        axis = 1 if every else 0
-        mask_axis = None if self.loss.mask is None else 1
-        losses: Tensor = torch.vmap(one, in_dims=(axis, axis, mask_axis))(outputs, self.target, self.loss.mask)
-        return losses
-
-    def _run(self, params: Mapping[str, Tensor]) -> Trajectory:
-        start = self.initial_state
-        return self.network.run(params, self.x, when=self.loss.when, initial_state=start, in_place=False)
+Value = Callable[[Tensor], Tensor]  # θ [P] float64 -> 0-d, differentiable, as `BlockProblem.value`
 
 
 class Noisy(NamedTuple):
@@ -146,10 +80,15 @@ def top_mass(eigenvalues: Tensor, trace: float) -> float:
     return float(eigenvalues.sum()) / trace if trace > 0 else float("nan")
 
 
-def fisher_rao(objective: Objective) -> float:
-    """(1/B) Σ_b <∇ℓ_b, θ>² over the block's weights, by one pass in forward mode."""
+def fisher_rao(per_sample: Value, theta: Tensor) -> float:
+    """(1/B) Σ_b <∇ℓ_b, θ>² over the block's weights, by one pass in forward mode.
+
+    Args:
+        per_sample: θ -> ℓ [B], as `BlockProblem.per_sample`.
+        theta: the weights [P].
+    """
     with torch.inference_mode(False):
-        along = torch.func.jvp(objective.per_sample, (objective.theta,), (objective.theta,))[1]
+        along = torch.func.jvp(per_sample, (theta,), (theta,))[1]
     return float(along.square().mean())
 
 
@@ -211,7 +150,3 @@ def under_noise(
             rises.append(0.5 * (value(theta + shift) + value(theta - shift)) - start)
         rise = torch.stack(rises)
     return Noisy(float(rise.mean()), float(rise.std() / draws**0.5))
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()

@@ -23,30 +23,24 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bpgen.curvature.block import Block, FreeEntries
-from bpgen.curvature.lanczos import Eigenpairs, Which
-from bpgen.curvature.products import Batch, HessianProducts, Products
+from bpgen.curvature.block import Block, BlockProblem
+from bpgen.curvature.eigenpairs import Eigenpairs, Which
+from bpgen.curvature.products import HessianProducts, Products
 from bpgen.errors import BpgenError, require
-from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.problem import Problem
 from bpgen.streams import generator
 
 
 def pyhessian(
-    network: Network,
-    params: Mapping[str, Tensor],
-    x: Tensor,
-    target: Tensor,
-    loss: Loss,
+    problem: Problem,
     block: Block = "W_rec",
-    initial_state: Tensor | None = None,
     *,
     top: int = 1,
     which: Which = "magnitude",
@@ -60,7 +54,7 @@ def pyhessian(
     magnitude: nothing negative is left there. The shift is added to the loss as ½ |λ_m| ‖θ‖².
 
     Args:
-        network, params, x, target, loss, block, initial_state: as for `HessianProducts`; on the CPU.
+        problem, block: as for `HessianProducts`; on the CPU.
         top: how many eigenvalues.
         which: "magnitude", PyHessian's own, with signs; or "largest".
         tol: relative change of the eigenvalue between two iterations at which PyHessian stops.
@@ -73,10 +67,11 @@ def pyhessian(
     Raises:
         BpgenError: tensors that are not on the CPU, or a block as for `HessianProducts`.
     """
-    require(x.device.type == "cpu", f"backend 'pyhessian' runs on the CPU, the data is on {x.device}.")
-    products = HessianProducts(network, params, x, target, loss, block, initial_state)
+    device = problem.x.device
+    require(device.type == "cpu", f"backend 'pyhessian' runs on the CPU, the data is on {device}.")
+    products = HessianProducts(problem, block)
     require(1 <= top <= products.size, f"top must be in 1..{products.size}, got {top}.")
-    model = BlockModel(network, params, Batch.of(x, target, initial_state, loss), block)
+    model = BlockModel(problem, block)
 
     def eigenpairs(n: int, shift: float = 0.0) -> tuple[Tensor, Tensor]:
         model.shift = shift
@@ -90,44 +85,37 @@ def pyhessian(
         if top > 1 or values[0] < 0:
             values, vectors = eigenpairs(top, abs(values[0].item()))
     vectors = nn.functional.normalize(vectors)
-    Hv = torch.stack([products(v) for v in vectors])
-    residuals = (Hv - values.unsqueeze(1) * vectors).norm(dim=1)
+    residuals = (products(vectors) - values.unsqueeze(1) * vectors).norm(dim=1)
     order = (values if which == "largest" else values.abs()).argsort(descending=True)
     converged = bool((residuals <= tol * values.abs()).all())
     return Eigenpairs(values[order], vectors[order], residuals[order], model.products + top, converged)
 
 
 class BlockModel(nn.Module):
-    """The block as a model of one parameter θ [P], which reads all other weights from `params`.
+    """A problem as a model of one parameter θ [P], the free entries of a block; all other weights are constants.
 
     shift: σ, of H + σ I.
     h: activities of the last run, which a regulariser of the activity is taken over.
     products: how often PyHessian asked for one; it clears the gradients before each.
     """
 
-    def __init__(self, network: Network, params: Mapping[str, Tensor], batch: Batch, block: Block) -> None:
+    def __init__(self, problem: Problem, block: Block) -> None:
         super().__init__()
-        self.batch, self.shift, self.products = batch, 0.0, 0
+        self._at, self.shift, self.products = BlockProblem(problem, block), 0.0, 0
+        self.problem = self._at.problem  # holds the network, which is no child: eval() and zero_grad() do not reach it
         with torch.inference_mode(False):
-            self.free = FreeEntries(network, params, block)
-            self.fixed = {name: p.detach().clone() for name, p in params.items()}
-            self.theta = nn.Parameter(self.free.gather(self.fixed))
-        self.run = network.run  # a function, not a child: eval() and zero_grad() do not reach the network
-
-    def weights(self) -> dict[str, Tensor]:
-        """All weights, the block's at θ."""
-        return {**self.fixed, **self.free.scatter(self.theta, self.fixed)}
+            self.theta = nn.Parameter(self._at.theta)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs at θ."""
-        _, _, initial_state, loss = self.batch
-        run = self.run(self.weights(), x, when=loss.when, initial_state=initial_state, in_place=False)
+        """Outputs at θ; PyHessian hands in the whole batch."""
+        self._now = self._at.at(self.theta)
+        run = self._now.run(in_place=False)
         self.h = run.h
         return run.outputs
 
     def criterion(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The whole loss plus ½ σ ‖θ‖²."""
-        value = self.batch.loss.total(outputs, target, self.weights(), self.h)
+        value = self.problem.loss.total(outputs, target, self._now.params, self.h)
         return value + 0.5 * self.shift * self.theta.square().sum()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -144,8 +132,8 @@ def model_of(operator: Products) -> BlockModel:
     """
     if not isinstance(operator, HessianProducts) or operator.part != "hessian":
         raise BpgenError("backend 'pyhessian' takes HessianProducts of the whole Hessian and nothing else.")
-    require(operator.batch.x.device.type == "cpu", "backend 'pyhessian' runs on the CPU only.")
-    return BlockModel(operator.network, operator.params, operator.batch, operator.block)
+    require(operator.problem.x.device.type == "cpu", "backend 'pyhessian' runs on the CPU only.")
+    return BlockModel(operator.problem, operator.block)
 
 
 def power_iteration(model: BlockModel, n: int, tol: float, max_iterations: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -182,7 +170,7 @@ def _fenced(model: BlockModel, seed: int) -> Iterator[Any]:
         warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)
         torch.default_generator.manual_seed(generator(seed, "pyhessian").initial_seed())
         try:
-            yield hessian(model, model.criterion, data=(model.batch.x, model.batch.target), cuda=False)
+            yield hessian(model, model.criterion, data=(model.problem.x, model.problem.target), cuda=False)
         finally:
             model.theta.grad = None
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bpgen.network import Trajectory
 from bpgen.neurons.gain import Dense, Gain, Scale
-from bpgen.trajectory import Trajectory
 
 
 class Tangent(NamedTuple):
@@ -25,7 +25,7 @@ class Tangent(NamedTuple):
     h: Tensor
 
 
-class Credit(NamedTuple):
+class Adjoint(NamedTuple):
     """Credit of currents c [T+1,V,B,K·N] (entry 0 is unused), states λ, and what arrived at h_t [T+1,V,B,N]."""
 
     currents: Tensor
@@ -52,29 +52,29 @@ def forward(run: Trajectory, W: Tensor, drive: Tensor, s_0: Tensor | None) -> Ta
     return Tangent(torch.stack(states), dI, torch.stack(activities))
 
 
-def backward(run: Trajectory, W: Tensor, told: Tensor, bent_s: Tensor | None, bent_I: Tensor | None) -> Credit:
-    """c'_t of what the activities are told [T+1,V,B,N], the terms in front of W c'_{t+1}.
+def backward(run: Trajectory, W: Tensor, signal: Tensor, curved_s: Tensor | None, curved_I: Tensor | None) -> Adjoint:
+    """c'_t of the learning signal [T+1,V,B,N], the terms of (4) in front of W c'_{t+1}.
 
-    bent_s [T+1,V,B,d,N] and bent_I [T,V,B,K,N] are what the second derivatives add to λ' and c'.
+    curved_s [T+1,V,B,d,N] and curved_I [T,V,B,K,N] are what the second derivatives add to λ' and c'.
     """
     A, C, D = run.local.A, run.local.C, run.local.D
     credits: list[Tensor] = []
     states: list[Tensor] = []
     arrived: list[Tensor] = []
     for t in range(run.n_steps, -1, -1):
-        arriving = told[t] + credits[-1] @ W if credits else told[t]
+        arriving = signal[t] + credits[-1] @ W if credits else signal[t]
         state = D.pull(arriving.unsqueeze(-2), t)
         if states:
             state = A.add_pull(state, states[-1], t + 1)
-        if bent_s is not None:
-            state = state + bent_s[t]
+        if curved_s is not None:
+            state = state + curved_s[t]
         arrived.append(arriving)
         states.append(state)
         if t > 0:
             c = C.pull(state, t)
-            credits.append((c if bent_I is None else c + bent_I[t - 1]).flatten(-2))
+            credits.append((c if curved_I is None else c + curved_I[t - 1]).flatten(-2))
     credits.append(torch.zeros_like(credits[-1]))
-    return Credit(*(torch.stack(rows[::-1]) for rows in (credits, states, arrived)))
+    return Adjoint(*(torch.stack(rows[::-1]) for rows in (credits, states, arrived)))
 
 
 def scale_of(run: Trajectory) -> float | None:
@@ -116,15 +116,21 @@ def forward_in_place(
 
 
 def backward_in_place(
-    run: Trajectory, W: Tensor, told: Tensor, bent_s: Tensor | None, needed: int, dW: Tensor | None, c: Tensor | None
-) -> Credit:
-    """The same for `told` without W'ᵀ c_{t+1}, down to step `needed` only; entries before it mean nothing.
+    run: Trajectory,
+    W: Tensor,
+    signal: Tensor,
+    curved_s: Tensor | None,
+    needed: int,
+    dW: Tensor | None,
+    c: Tensor | None,
+) -> Adjoint:
+    """The same for a `signal` without W'ᵀ c_{t+1}, down to step `needed` only; entries before it mean nothing.
 
-    dW [V,N,N] is W' and c [T+1,1,B,N] the credit of the base pass, or None; W, dW, told and bent_s are already
+    dW [V,N,N] is W' and c [T+1,1,B,N] the credit of the base pass, or None; W, dW, signal and curved_s are already
     multiplied by C, and so are the states λ'_0 [1,V,B,1,N] returned.
     """
     A, D = _number(run.local.A), run.local.D
-    rows = told.unbind(0)
+    rows = signal.unbind(0)
     for t in range(run.n_steps, needed - 1, -1):
         row = rows[t]
         if t < run.n_steps:
@@ -132,11 +138,11 @@ def backward_in_place(
             if dW is not None and c is not None:
                 _add_product(row, c[t + 1, 0], dW)
         D.pull_into(row, t)
-        if bent_s is not None:
-            row.add_(bent_s[t].squeeze(-2))
+        if curved_s is not None:
+            row.add_(curved_s[t].squeeze(-2))
         if t < run.n_steps and A:
             row.add_(rows[t + 1], alpha=A)
-    return Credit(told, told[:1].unsqueeze(-2), told)
+    return Adjoint(signal, signal[:1].unsqueeze(-2), signal)
 
 
 def _add_product(rows: Tensor, by: Tensor, matrices: Tensor) -> None:

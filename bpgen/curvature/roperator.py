@@ -11,8 +11,9 @@ forwards and one backwards:
         c'_t = C_tᵀ λ'_t + (C_tᵀ)' λ_t
     (5) (Hθ')_Wrec = Σ c'_t h_{t-1}ᵀ + c_t h'_{t-1}ᵀ,  (Hθ')_Win = Σ c'_t x_tᵀ,  (Hθ')_Wout = Σ e'_t r_tᵀ + e_t r'_tᵀ
 with a_t the credit that arrives at h_t and ē the output error filtered backwards through the readout. The primes of A,
-C and D are the neuron's second derivatives (`bpgen.curvature.bend`). For W_rec that is six matrix products a step, two
-in the recursions (`bpgen.curvature.recursion`), the others as one large product each over all steps.
+C and D are the neuron's second derivatives (`bpgen.curvature.second_derivatives`). For W_rec that is six matrix
+products a step, two in the recursions (`bpgen.curvature.recursion`), the others as one large product each over all
+steps.
 A regulariser of the activity adds its gradient by h_t to q_t, and the same of h' to q'_t.
 Every source in (3) to (5) belongs to one of two parts: what e' causes is the Gauss-Newton product Jᵀ (∂²ℓ/∂y²) J θ',
 all else is the residual part Σ (∂ℓ/∂y) ∂²y/∂θ² θ'. Activities with a cost of their own count as outputs.
@@ -30,9 +31,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bpgen.curvature.bend import Bend, bend_of_activity, bend_of_dynamics, is_straight
 from bpgen.curvature.recursion import (
-    Credit,
+    Adjoint,
     Tangent,
     backward,
     backward_in_place,
@@ -40,60 +40,49 @@ from bpgen.curvature.recursion import (
     forward_in_place,
     scale_of,
 )
-from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.curvature.second_derivatives import SecondDerivatives, of_activity, of_dynamics
+from bpgen.network.readout import filtered, filtered_back
 from bpgen.neurons.gain import Dense
-from bpgen.readout import filtered, filtered_back
+from bpgen.problem import Problem
 
 Part = Literal["hessian", "gauss_newton", "residual"]
 
 
 class ROperator:
-    """Products with the Hessian of a loss without a regulariser of its weights, for tensors shaped like the parameters.
+    """Products with the Hessian of a problem's loss, a regulariser of the weights left out, in the parameters' shapes.
 
     Args:
-        network: structure and neurons.
-        params: weights by name.
-        x: inputs [T,B,I].
-        target: as for the loss.
-        loss: the true loss.
-        initial_state: s_0 [B,d,N], or None.
+        problem: whose Hessian; its weights and batch must not change afterwards.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        initial_state: Tensor | None = None,
-    ) -> None:
+    def __init__(self, problem: Problem) -> None:
+        network, loss = problem.network, problem.loss
         self._loss, self._kappa = loss, network.kappa
         self._activity = None if loss.activity is None else replace(loss.activity, target=0.0)  # its gradient is linear
-        self._run = run = network.run(params, x, when=loss.when, initial_state=initial_state)
-        self._learned_start = "initial_state" in params and initial_state is None
+        self._run = run = problem.run()
+        self._learned_start = "initial_state" in problem.params and problem.initial_state is None
         active = (run.h[:-1] != 0).flatten(1).any(1).nonzero()
         self._seen = 1 + int(active[0]) if len(active) else run.n_steps + 1  # the first step that sees an activity
         self._scale = scale_of(run)
         self._W, self._W_out = run.params["W_rec"], run.params["W_out"]
         if self._scale is not None:
             self._W = self._scale * self._W
-        error = loss.data_and_error(run.outputs, target)[1]
+        error = loss.data_and_error(run.outputs, problem.target)[1]
         self._error = error.unsqueeze(1)  # e [L,1,B,O]
-        self._f: Bend | None = None
-        self._g: Bend | None = None
-        told = self._told(self._back(self._error, self._W_out))
+        self._f: SecondDerivatives | None = None
+        self._g: SecondDerivatives | None = None
+        signal = self._signal(self._back(self._error, self._W_out))
         if loss.activity is not None:
-            told[1:].add_(loss.activity.gradient(run.h).unsqueeze(1), alpha=self._scale or 1.0)
-        if is_straight(network.neuron) and self._scale is not None:
-            self._c = backward_in_place(run, self._W, told, None, 0, None, None).currents
+            signal[1:].add_(loss.activity.gradient(run.h).unsqueeze(1), alpha=self._scale or 1.0)
+        straight = network.neuron.piecewise_linear
+        if straight and self._scale is not None:
+            self._c = backward_in_place(run, self._W, signal, None, 0, None, None).currents
             return
-        credit = backward(run, run.params["W_rec"], told / (self._scale or 1), None, None)
+        credit = backward(run, run.params["W_rec"], signal / (self._scale or 1), None, None)
         self._c = credit.currents  # c [T+1,1,B,K·N]
-        if not is_straight(network.neuron):
-            self._f = bend_of_dynamics(run, credit.states[1:, 0]) or None
-            self._g = bend_of_activity(run, credit.arriving[:, 0].unsqueeze(-2)) or None
+        if not straight:
+            self._f = of_dynamics(run, credit.states[1:, 0]) or None
+            self._g = of_activity(run, credit.arriving[:, 0].unsqueeze(-2)) or None
         if self._f is not None:
             self._W, self._scale = run.params["W_rec"], None
 
@@ -125,9 +114,9 @@ class ROperator:
     @property
     def nbytes(self) -> int:
         """Memory that the base pass holds on to."""
-        bends = [M for bend in (self._f, self._g) if bend is not None for M in bend.entries.values()]
+        second = [M for map_ in (self._f, self._g) if map_ is not None for M in map_.entries.values()]
         gains = [g.jacobian for g in (self._run.local.A, self._run.local.C, self._run.local.D) if isinstance(g, Dense)]
-        return sum(t.nbytes for t in (self._run.h, self._run.states, self._c, *bends, *gains))
+        return sum(t.nbytes for t in (self._run.h, self._run.states, self._c, *second, *gains))
 
     def _first(self, d: Mapping[str, Tensor]) -> int:
         """The first step that these weights act at, and so the last one that their credit is asked of."""
@@ -153,34 +142,34 @@ class ROperator:
             drive[1:] += _times(run.h[:-1].unsqueeze(1), dW)
         return forward(run, self._W, drive, s_0)
 
-    def _backward(self, d: Mapping[str, Tensor], dq: Tensor, tangent: Tangent, part: Part) -> Credit:
+    def _backward(self, d: Mapping[str, Tensor], dq: Tensor, tangent: Tangent, part: Part) -> Adjoint:
         """(4), with the sources of that part."""
-        run, scale, bent_s, bent_I, residual = self._run, self._scale or 1.0, None, None, part != "gauss_newton"
+        run, scale, curved_s, curved_I, residual = self._run, self._scale or 1.0, None, None, part != "gauss_newton"
         dW = d["W_rec"] if residual and "W_rec" in d else None
-        told = self._told(dq)
+        signal = self._signal(dq)
         if self._activity is not None and part != "residual":
             for v, h in enumerate(tangent.h.unbind(1)):
-                told[1:, v].add_(self._activity.gradient(h), alpha=scale)
+                signal[1:, v].add_(self._activity.gradient(h), alpha=scale)
         if residual and self._g is not None:
-            bent_s = scale * self._g(tangent.states)
+            curved_s = scale * self._g(tangent.states)
         if residual and self._f is not None:
-            bent = self._f(torch.cat([tangent.states[:-1], tangent.currents[1:]], dim=-2))
+            curved = self._f(torch.cat([tangent.states[:-1], tangent.currents[1:]], dim=-2))
             n = run.network.neuron.n_states
-            bent_s = torch.zeros_like(tangent.states) if bent_s is None else bent_s
-            bent_s[:-1] += bent[..., :n, :]
-            bent_I = bent[..., n:, :]
+            curved_s = torch.zeros_like(tangent.states) if curved_s is None else curved_s
+            curved_s[:-1] += curved[..., :n, :]
+            curved_I = curved[..., n:, :]
         if self._scale is not None:
             dW = None if dW is None else scale * dW
-            return backward_in_place(run, self._W, told, bent_s, self._first(d), dW, self._c)
+            return backward_in_place(run, self._W, signal, curved_s, self._first(d), dW, self._c)
         if dW is not None:
-            told[:-1] += _times(self._c[1:], dW.mT)
-        return backward(run, self._W, told, bent_s, bent_I)
+            signal[:-1] += _times(self._c[1:], dW.mT)
+        return backward(run, self._W, signal, curved_s, curved_I)
 
-    def _told(self, dq: Tensor) -> Tensor:
+    def _signal(self, dq: Tensor) -> Tensor:
         """C q'_t [T+1,V,B,N] of q' [L,V,B,N] at the last L steps; C = 1 outside the fast path."""
-        told = dq.new_zeros(self._run.n_steps + 1, *dq.shape[1:])
-        told[-len(dq) :].add_(dq, alpha=self._scale or 1.0)
-        return told
+        signal = dq.new_zeros(self._run.n_steps + 1, *dq.shape[1:])
+        signal[-len(dq) :].add_(dq, alpha=self._scale or 1.0)
+        return signal
 
     def _back(self, error: Tensor, W_out: Tensor) -> Tensor:
         """ē_t W_out, [·,V,B,N] at the last steps, of e [L,V,B,O] and W_out [O,N] or [V,O,N]."""
@@ -191,7 +180,7 @@ class ROperator:
         return self._loss.error_along(self._run.outputs, dy.transpose(0, 1)).transpose(0, 1)
 
     def _products(
-        self, d: Mapping[str, Tensor], dh: Tensor, credit: Credit, de: Tensor, r: Tensor, dr: Tensor, residual: bool
+        self, d: Mapping[str, Tensor], dh: Tensor, credit: Adjoint, de: Tensor, r: Tensor, dr: Tensor, residual: bool
     ) -> dict[str, Tensor]:
         """(5)."""
         run, dc, seen = self._run, credit.currents, self._seen

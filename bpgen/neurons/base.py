@@ -41,6 +41,10 @@ class Neuron(nn.Module):
         recurrent_currents: which of the K currents the recurrent activity reaches; None is all. The other blocks
             of W_rec are masked by the network: no effect, no gradient, no curvature.
         input_currents: the same for the inputs and W_in. Biases and noise reach all currents.
+        derivatives_agree: whether `local` and autograd through `f` and `g` have the same first and second derivatives.
+            True is said by a class whose tests prove it, and of that class alone, never of those derived from it; for
+            all others it is found out before it is relied upon (`bpgen.curvature.proof`). False leaves curvature to
+            autograd.
     """
 
     n_states: int = 1
@@ -49,6 +53,12 @@ class Neuron(nn.Module):
     spiking: bool = False
     recurrent_currents: tuple[int, ...] | None = None
     input_currents: tuple[int, ...] | None = None
+    derivatives_agree: bool | None = None
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether all second derivatives of `f` and `g` vanish, so that none need be taken."""
+        return False
 
     def f(self, s: Tensor, I: Tensor) -> Tensor:
         """Next state [...,d,N] from the state [...,d,N] and the currents [...,K,N]; elementwise over neurons."""

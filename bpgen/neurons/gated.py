@@ -38,6 +38,7 @@ class GRU(Neuron):
     n_currents = 4
     recurrent_currents = (0, 1, 3)
     input_currents = (0, 1, 2)
+    derivatives_agree = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,6 +72,7 @@ class LSTM(Neuron):
 
     n_states = 2
     n_currents = 4
+    derivatives_agree = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,15 +18,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import unknown
+from bpgen.errors import choice
 from bpgen.neurons.activation import ACTIVATIONS
 from bpgen.neurons.base import Path
 from bpgen.neurons.gain import Local, Scale, Slope, scale
-from bpgen.neurons.leak import LeakyState, leak
+from bpgen.neurons.leak import Discretisation, LeakyState, leak
 
 ActivationName = Literal["relu", "tanh", "softplus", "retanh", "linear"]
 Leak = Literal["potential", "rate", "inside"]
-_LEAKS = ("potential", "rate", "inside")
 
 
 class Leaky(LeakyState):
@@ -42,6 +41,8 @@ class Leaky(LeakyState):
         BpgenError: alpha outside (0, 1], or an unknown activation or leak.
     """
 
+    derivatives_agree = True
+
     def __init__(
         self,
         alpha: float | tuple[float, float] = 0.5,
@@ -49,11 +50,7 @@ class Leaky(LeakyState):
         leak: Leak = "potential",
     ) -> None:
         super().__init__(alpha)
-        if activation not in ACTIVATIONS:
-            raise unknown("activation", activation, ACTIVATIONS)
-        if leak not in _LEAKS:
-            raise unknown("leak", leak, _LEAKS)
-        self.activation, self.leak = activation, leak
+        self.activation, self.leak = choice("activation", activation, ActivationName), choice("leak", leak, Leak)
         self._phi = ACTIVATIONS[activation]
 
     @classmethod
@@ -61,7 +58,7 @@ class Leaky(LeakyState):
         cls,
         tau: float | Sequence[float] | Tensor,
         dt: float = 1.0,
-        discretisation: Literal["exp", "euler"] = "exp",
+        discretisation: Discretisation = "exp",
         **options: Any,
     ) -> Leaky:
         """A leaky neuron from its time constant, for people who think in milliseconds.
@@ -73,6 +70,11 @@ class Leaky(LeakyState):
             **options: as for `Leaky`.
         """
         return cls(leak(tau, dt, discretisation), **options)
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Where φ is."""
+        return self.activation in ("relu", "linear")
 
     def f(self, s: Tensor, I: Tensor) -> Tensor:
         """Equations (1) to (3)."""

@@ -31,7 +31,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import require, unknown
+from bpgen.errors import choice, require
 
 SurrogateName = Literal["piecewise_linear", "fast_sigmoid", "gaussian"]
 
@@ -71,7 +71,6 @@ class Surrogate:
 
     Args:
         name: shape of the surrogate derivative.
-        threshold: θ, the baseline threshold.
         dampening: γ; the peak of ψ is γ/θ.
         width: δ, in units of θ; None is 1 (piecewise_linear), 0.1 (fast_sigmoid) or 0.5 (gaussian).
 
@@ -82,27 +81,23 @@ class Surrogate:
     def __init__(
         self,
         name: SurrogateName = "piecewise_linear",
-        threshold: float = 1.0,
         dampening: float = 0.3,
         width: float | None = None,
     ) -> None:
-        if name not in SURROGATES:
-            raise unknown("surrogate", name, SURROGATES)
-        shape = SURROGATES[name]
-        width = shape.width if width is None else width
-        for option, value in (("threshold", threshold), ("dampening", dampening), ("width", width)):
+        self._shape = SURROGATES[choice("surrogate", name, SurrogateName)]
+        self._width = self._shape.width if width is None else width
+        for option, value in (("dampening", dampening), ("width", self._width)):
             require(0 < value < math.inf, f"neuron.{option} must be a positive number, got {value}.")
-        self._shape, self._height = shape, dampening / threshold
-        self._scale, self._area = width * threshold, dampening * width
+        self._dampening = dampening
 
-    def spike(self, u: Tensor) -> Tensor:
-        """Equation (3): z of u, differentiable as often as S is."""
-        smooth = self._area * self._shape.P(u / self._scale)
+    def spike(self, u: Tensor, threshold: float | Tensor = 1.0) -> Tensor:
+        """Equation (3): z of u [...,N] at θ, a number or [N], differentiable as often as S is."""
+        smooth = self._dampening * self._width * self._shape.P(u / (self._width * threshold))
         return step(u) + (smooth - smooth.detach())
 
-    def slope(self, u: Tensor) -> Tensor:
-        """Equation (2): ψ of u."""
-        return self._height * self._shape.p(u / self._scale)
+    def slope(self, u: Tensor, threshold: float | Tensor = 1.0) -> Tensor:
+        """Equation (2): ψ of u [...,N] at θ."""
+        return self._dampening / threshold * self._shape.p(u / (self._width * threshold))
 
 
 def step(u: Tensor) -> Tensor:

@@ -40,51 +40,81 @@ gradient   `Rule`: all of it, for rules that are not credit.
         def draw(self, network, x, random):  # the only place where random numbers are drawn
             return {n: torch.randn(p.shape, generator=random).to(x) for n, p in network.named_parameters()}
 
-        def gradients(self, network, params, x, target, loss, draws):
-            def run(step):
-                moved = {n: w + step * draws[n] for n, w in params.items()}
-                outputs = network.run(moved, x, when=loss.when).outputs
-                return loss.total(outputs, target, moved), outputs
+        def estimate(self, problem, draws):
+            def moved(by):
+                there = problem.at(**{n: w + by * draws[n] for n, w in problem.params.items()})
+                run = there.run()
+                return there.value_and_error(run)[0], run.outputs
 
-            (value, outputs), (up, _), (down, _) = run(0.0), run(1e-3), run(-1e-3)
-            grads = {n: (up - down) / 2e-3 * draws[n] for n in params}
+            (value, outputs), (up, _), (down, _) = moved(0.0), moved(1e-3), moved(-1e-3)
+            grads = {n: (up - down) / 2e-3 * draws[n] for n in problem.params}
             return RuleGradients(value, outputs, grads, {})
 
-`Traits` say in data what a rule needs and claims; `bpgen.conformance` (`bpgen check NAME`) holds it to them.
+A regulariser of the weights and a given initial state are the framework's business: no rule mentions them. `Traits`
+say in data what a rule needs and claims; `bpgen.conformance` (`bpgen check NAME`) holds it to them. All that a rule may
+need is importable from here; neurons and their gains are in `bpgen.neurons`.
 """
 
+from bpgen.errors import BpgenError, RuleError, UnstableRuleWarning, choice, require, unknown
+from bpgen.losses import Loss
+from bpgen.network import Network, Trajectory
+from bpgen.network.readout import filtered, filtered_back
+from bpgen.problem import Problem
 from bpgen.rules.api import gradients, list_rules, load_rule
-from bpgen.rules.base import OfflineRule, Rule, RuleGradients
+from bpgen.rules.base import Draws, OfflineRule, Rule, RuleGradients
+from bpgen.rules.broadcast import Broadcast
 from bpgen.rules.cell_types import type_average
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback, FeedbackName
-from bpgen.rules.kernel import hop, propagate, told
+from bpgen.rules.kernel import hop, learning_signal, propagate
 from bpgen.rules.moment import Moment, own_influence
-from bpgen.rules.online import Carry, Increments, OnlineRule, State, check_chunks, gradients_of_chunk
-from bpgen.rules.traits import Traits
+from bpgen.rules.online import Carry, Increments, OnlineRule, State, check_chunks, chunk_note, gradients_of_chunk
+from bpgen.rules.own_path import block_gradients, trace_end, trace_met, trace_start, trace_step
+from bpgen.rules.traits import Limit, Traits
 
 __all__ = [
+    "BpgenError",
+    "Broadcast",
     "Carry",
     "Credit",
+    "Draws",
     "Feedback",
     "FeedbackName",
     "Increments",
+    "Limit",
+    "Loss",
     "Moment",
+    "Network",
     "OfflineRule",
     "OnlineRule",
+    "Problem",
     "Rule",
+    "RuleError",
     "RuleGradients",
     "State",
     "Traits",
+    "Trajectory",
+    "UnstableRuleWarning",
+    "block_gradients",
     "check_chunks",
+    "choice",
+    "chunk_note",
+    "filtered",
+    "filtered_back",
     "gradients",
     "gradients_of_chunk",
     "hop",
+    "learning_signal",
     "list_rules",
     "load_rule",
     "own_influence",
     "propagate",
-    "told",
+    "require",
+    "trace_end",
+    "trace_met",
+    "trace_start",
+    "trace_step",
     "type_average",
+    "unknown",
     "weight_gradients",
 ]

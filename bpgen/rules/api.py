@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, raised_in, unknown
+from bpgen.errors import BpgenError, raised_in
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
+from bpgen.problem import Problem
 from bpgen.registry import find, plugins
 from bpgen.rules.base import Rule, RuleGradients
 from bpgen.rules.traits import Traits
-from bpgen.shapes import check_shapes
+from bpgen.signatures import check_options
 from bpgen.streams import generator
 
 
@@ -31,12 +32,7 @@ def load_rule(name: str, **options: Any) -> Rule:
         BpgenError: unknown name or option, a bad value, or a broken plugin.
     """
     cls = find("rule", name).load()
-    if not issubclass(cls, Rule):
-        raise BpgenError(f"rule {name!r} is {cls.__name__}, which is not a bpgen.rules.Rule.")
-    known = [p.name for p in inspect.signature(cls).parameters.values() if not p.kind.name.startswith("VAR_")]
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of rule {name!r}", option, known)
+    check_options(cls, options, f"rule {name!r}")
     try:
         return cls(**options)
     except BpgenError:
@@ -54,7 +50,7 @@ def list_rules() -> dict[str, Traits]:
     traits = {}
     for name, plugin in plugins("rule").items():
         try:
-            traits[name] = plugin.load().traits  # type: ignore[attr-defined]
+            traits[name] = plugin.load().traits
         except Exception as error:
             warnings.warn(f"rule {name!r} of {plugin.package} is left out: {error}", stacklevel=2)
     return traits
@@ -94,13 +90,10 @@ def gradients(
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
-    objective = Loss(loss, when, mask, L2.of(regulariser), Activity.of(activity))
     bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
-    check_shapes(network, x, target, loss, when, mask, initial_state)
-    draws = dict(bound.draw(network, x, generator(seed, "draws")))
+    objective = Loss.of(loss, when, mask, regulariser, activity)
+    problem = Problem(network, network.params(), x, target, objective, initial_state).checked()
     noise = network.draw_noise(x.shape[0], x.shape[1], generator(seed, "noise"))
-    for name, value in (("current_noise", noise), ("initial_state", initial_state)):
-        if value is not None:
-            draws[name] = value.to(x.dtype)
+    draws = bound.draw(network, x, generator(seed, "draws"))
     with torch.no_grad():
-        return bound.gradients(network, network.params(), x, target, objective, draws)
+        return bound.gradients(replace(problem, current_noise=noise), draws)

@@ -1,27 +1,32 @@
-"""The contract of a rule: from a network, its weights and a batch to a gradient for every weight.
+"""The contract of a rule: from a problem (a network, its weights, a batch, a loss) to a gradient for every weight.
 
 The trainer, the callbacks and the conformance suite know one method, `Rule.gradients`. A rule is written for one
-network in operations that `torch.func.vmap` can batch, reads weights only from the `params` it is handed and
-random numbers only from `draws`.
+network in operations that `torch.func.vmap` can batch, reads weights only from the problem it is handed and random
+numbers only from `draws`. A regulariser of the weights and a given start, which replaces a learned one, are dealt with
+here, for all rules: no rule ever sees them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bpgen.errors import BpgenError
+from bpgen.errors import BpgenError, RuleError, defined_in
 from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.readout import filtered_back
+from bpgen.network import Network, Trajectory
+from bpgen.network.readout import filtered_back
+from bpgen.problem import Problem
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
-from bpgen.trajectory import Trajectory
+
+Draws = Mapping[str, Tensor]
+NO_DRAWS: Draws = MappingProxyType({})
 
 
 class RuleGradients(NamedTuple):
@@ -42,13 +47,17 @@ class RuleGradients(NamedTuple):
 class Rule(nn.Module):
     """Base of all rules. Hyper-parameters go to the constructor; what survives a batch is a buffer or parameter.
 
+    A rule of the freest style writes `estimate`; `OfflineRule` and `OnlineRule` write it for the others.
+
     Attributes:
         traits: what the rule needs and costs; the conformance suite holds it to them.
         conformance_exceptions: checks of that suite (by name) that the rule fails for a reason, which it gives.
+        when_diverged: what to try when a run diverges, beside a smaller learning rate; a sentence's end.
     """
 
     traits: ClassVar[Traits] = Traits()
     conformance_exceptions: ClassVar[Mapping[str, str]] = {}
+    when_diverged: ClassVar[str] = ""
 
     def bind(self, network: Network, seed: int = 0) -> Rule:
         """Fit the rule to a network: draw what is fixed for life. Returns itself.
@@ -81,26 +90,39 @@ class Rule(nn.Module):
         """The random numbers one call of `gradients` uses, by name; none by default."""
         return {}
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
-        """The rule's gradient of `loss` on a batch.
+    def gradients(self, problem: Problem, draws: Draws = NO_DRAWS) -> RuleGradients:
+        """The rule's gradient of a problem's loss: what everybody calls, and nobody overrides.
 
         Args:
-            network: structure and neurons; its own weights are not to be read.
-            params: weights by name.
-            x: inputs [T,B,I].
-            target: classes int64 [B] or [T,B], or values [B,O] or [T,B,O].
-            loss: always the true loss.
-            draws: every random number used, and optionally "current_noise" [T,B,K·N] and "initial_state" [B,d,N].
+            problem: network, weights, batch and the true loss.
+            draws: every random number used, as `draw` gave them.
+
+        Raises:
+            BpgenError: the rule refuses this loss or network.
+            RuleError: what the rule returned is no gradient for every parameter.
+        """
+        self.check(problem.loss)
+        return completed(self, self.estimate(as_rules_see_it(problem), draws), problem)
+
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
+        """The rule itself: its gradient of the loss, for every parameter of the problem.
+
+        Args:
+            problem: its loss has no regulariser of the weights, and its parameters hold an `initial_state` only where
+                that is learned and in use.
+            draws: every random number used.
         """
         raise NotImplementedError
+
+    def limit_weights(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that have to change for the rule to equal BPTT in the limit that its traits name; none by default.
+
+        For the conformance suite: feedback through the signs of W_out, say, is exact where W_out holds only signs.
+
+        Args:
+            params: weights by name.
+        """
+        return {}
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Take over what one batch taught the rule itself (a running mean, a synthesiser); nothing by default.
@@ -133,39 +155,64 @@ class OfflineRule(Rule):
         """
         raise NotImplementedError
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
-        """See `Rule.gradients`."""
-        trajectory = network.run(
-            params,
-            x,
-            when=loss.when,
-            initial_state=draws.get("initial_state"),
-            current_noise=draws.get("current_noise"),
-        )
-        value, error = loss.data_and_error(trajectory.outputs, target)
-        if loss.activity is not None:
-            value = value + loss.activity.value(trajectory.h)
-            trajectory = replace(trajectory, activity=loss.activity)
-        credit = self.credit(trajectory, filtered_back(error, network.kappa, trajectory.n_steps))
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
+        """See `Rule.estimate`."""
+        run = problem.run()
+        value, error = problem.value_and_error(run)
+        credit = self.credit(run, filtered_back(error, problem.network.kappa, run.n_steps))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
-        if "initial_state" in draws:  # a given start replaces the learned one, which then earns nothing
-            credit = credit._replace(initial=None)
-        grads = weight_gradients(trajectory, credit, error)
-        if loss.regulariser is not None:
-            value = value + loss.regulariser.value(params)
-            for name, gradient in loss.regulariser.gradient(params).items():
-                grads[name] = grads[name] + gradient
-        last = trajectory.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
-        return RuleGradients(value, trajectory.outputs, {name: grads[name] for name in params}, {"last_state": last})
+        expected = [problem.batch, *run.currents_shape]
+        if list(credit.currents.shape[1:]) != expected:
+            found = list(credit.currents.shape)
+            where = defined_in(type(self), "credit")
+            raise RuleError(f"{where}: `credit` must be [L,B,K,N], with [B,K,N] = {expected}, got {found}.")
+        grads = weight_gradients(run, credit, error)
+        last = run.states[-1]  # [B,d,N]: from here the next chunk of the sequence goes on
+        return RuleGradients(value, run.outputs, grads, {"last_state": last, **credit.aux})
+
+
+def completed(rule: Rule, result: RuleGradients, problem: Problem, share: float = 1.0) -> RuleGradients:
+    """What a rule returned, seen to be whole, with what is the same under every rule.
+
+    A given start replaces the learned one, which then earns nothing; each weight earns its part of a regulariser.
+
+    Args:
+        rule: it is named where something is wrong.
+        result: of `rule.estimate`.
+        problem: what `gradients` was asked of.
+        share: the part of the regulariser that belongs to this problem.
+
+    Raises:
+        RuleError: a gradient is missing, or has another shape or dtype than its parameter.
+    """
+    grads, loss = dict(result.grads), result.loss
+    if problem.initial_state is not None and "initial_state" in problem.params:
+        grads["initial_state"] = torch.zeros_like(problem.params["initial_state"])
+    for name, w in problem.params.items():
+        g = grads.get(name)
+        if not isinstance(g, Tensor) or g.shape != w.shape or g.dtype != w.dtype:
+            found = f"{list(g.shape)} {g.dtype}" if isinstance(g, Tensor) else repr(g)
+            raise RuleError(
+                f"{defined_in(type(rule))}: the gradient of {name} must be {list(w.shape)} {w.dtype}, like the "
+                f"parameter; it is {found}."
+            )
+    l2 = problem.loss.regulariser
+    if l2 is not None:
+        loss = loss + share * l2.value(problem.params)
+        for name, gradient in l2.gradient(problem.params).items():
+            grads[name] = grads[name] + share * gradient
+    return result._replace(loss=loss, grads={name: grads[name] for name in problem.params})
+
+
+def as_rules_see_it(problem: Problem) -> Problem:
+    """The problem as rules see it: without a regulariser of the weights, and without parameters that are not in use."""
+    params, loss = problem.params, problem.loss
+    if problem.initial_state is not None:
+        params = {name: w for name, w in params.items() if name != "initial_state"}
+    if loss.regulariser is not None:
+        loss = replace(loss, regulariser=None)
+    return replace(problem, params=params, loss=loss)
 
 
 def refuse_activity(rule: Rule, loss: Loss) -> None:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bpgen.network import Network
+from bpgen.network import Structure
 
 
-def type_average(W: Tensor, network: Network, over: Literal["existing", "all"] = "existing") -> Tensor:
+def type_average(W: Tensor, network: Structure, over: Literal["existing", "all"] = "existing") -> Tensor:
     """W̄ [K·N,N]: each weight replaced by the mean of its block of cell types (post, pre), apart for every current.
 
     Args:

@@ -6,23 +6,27 @@ Credit that is zero before some step is stored from there on: a credit [L,B,K,N]
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bpgen.trajectory import Trajectory
+from bpgen.network import Trajectory
 
 
 class Credit(NamedTuple):
     """Credit of the input currents [L,B,K,N] at the last L steps, and of the initial state [B,d,N] or None.
 
     outputs: what the outputs are told by their feedback into the network, besides e [L,B,O]; None where nothing is.
+    aux: what the rule itself wants to learn from (`Rule.learn`) or to report, by name.
     """
 
     currents: Tensor
     initial: Tensor | None = None
     outputs: Tensor | None = None
+    aux: Mapping[str, Tensor] = MappingProxyType({})
 
     def plus(self, other: Credit) -> Credit:
         """The sum of the currents' and of the initial state's credit."""
@@ -50,24 +54,37 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     Returns:
         A gradient for every parameter of the network, by name.
     """
-    params, network = trajectory.params, trajectory.network
-    c = credit.currents.flatten(-2)  # [L,B,K·N]
-    before = trajectory.n_steps - c.shape[0]
-    silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
-    grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
-    for name, mask in network.masks().items():
-        grads[name] = grads[name] * mask
-    if credit.outputs is not None:
-        error = add_at_end(credit.outputs, error)
-    grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
-    if "b_rec" in params:
-        grads["b_rec"] = c.sum((0, 1))
-    if "b_out" in params:
-        grads["b_out"] = error.sum((0, 1))
+    params = trajectory.params
+    grads = recurrent_gradients(trajectory, credit.currents)
+    grads |= readout_gradients(trajectory, error if credit.outputs is None else add_at_end(credit.outputs, error))
     if "initial_state" in params:
         none = torch.zeros_like(params["initial_state"])
         grads["initial_state"] = none if credit.initial is None else credit.initial.sum(0)
     return {name: grads[name] for name in params}
+
+
+def recurrent_gradients(trajectory: Trajectory, currents: Tensor) -> dict[str, Tensor]:
+    """Gradients of W_rec, W_in and b_rec, from the credit of the currents [L,B,K,N] at the last L steps."""
+    c = currents.flatten(-2)  # [L,B,K·N]
+    before = trajectory.n_steps - c.shape[0]
+    silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
+    grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
+    for name in grads.keys() & trajectory.network.masks().keys():
+        grads[name] = grads[name] * trajectory.network.masks()[name]
+    if "b_rec" in trajectory.params:
+        grads["b_rec"] = c.sum((0, 1))
+    return grads
+
+
+def readout_gradients(trajectory: Trajectory, error: Tensor) -> dict[str, Tensor]:
+    """Gradients of W_out and b_out, from the unfiltered error e [L,B,O] at the last L steps."""
+    grads = {"W_out": _outer(error, trajectory.r[-error.shape[0] :])}
+    mask = trajectory.network.masks().get("W_out")
+    if mask is not None:
+        grads["W_out"] = grads["W_out"] * mask
+    if "b_out" in trajectory.params:
+        grads["b_out"] = error.sum((0, 1))
+    return grads
 
 
 def _outer(post: Tensor, pre: Tensor) -> Tensor:

@@ -15,14 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bpgen.errors import require, unknown
-from bpgen.network import Network
+from bpgen.errors import choice, require
+from bpgen.network import Network, Trajectory
 from bpgen.rules.moment import Moment
 from bpgen.streams import generator
-from bpgen.trajectory import Trajectory
 
 FeedbackName = Literal["symmetric", "random", "sparse"]
-_NAMES = ("symmetric", "random", "sparse")
 
 
 class Feedback(nn.Module):
@@ -49,11 +47,9 @@ class Feedback(nn.Module):
         density: float = 0.1,
     ) -> None:
         super().__init__()
-        if kind not in _NAMES:
-            raise unknown("feedback", kind, _NAMES)
         require(scale > 0, f"the feedback scale must be > 0, got {scale}.")
         require(0 < density <= 1, f"the feedback density must be in (0, 1], got {density}.")
-        self.kind, self.seed, self.scale, self.density = kind, seed, scale, density
+        self.kind, self.seed, self.scale, self.density = choice("feedback", kind, FeedbackName), seed, scale, density
         self.register_buffer("weight", None)
 
     def bind(self, network: Network, seed: int = 0) -> None:

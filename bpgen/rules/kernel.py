@@ -22,10 +22,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bpgen.network import Trajectory
 from bpgen.neurons.gain import Gain, Local, Scale
 from bpgen.rules.credit import Credit, add_at_end
 from bpgen.rules.output_feedback import OutputFeedback
-from bpgen.trajectory import Trajectory
 
 
 def propagate(
@@ -64,7 +64,7 @@ def propagate(
     levels = carrier is not None and hops != 0 and (hops is not None or gain is not None)
     if levels + (blocks is not None) + (reach is not None) > 1:
         raise ValueError("propagate limits credit by hops or gain, by blocks, or by reach: one of them at a time.")
-    signal, local = told(trajectory, signal), trajectory.local
+    signal, local = learning_signal(trajectory, signal), trajectory.local
     if not levels or carrier is None:
         if through_outputs and carrier is not None and reach is None and trajectory.network.W_fb is not None:
             return _credit(trajectory, local, signal, carrier, blocks, fed=OutputFeedback(trajectory, signal))
@@ -79,8 +79,8 @@ def propagate(
     return total
 
 
-def told(trajectory: Trajectory, signal: Tensor) -> Tensor:
-    """The learning signal [L,B,N] with what a regulariser of the activity adds to it, as `propagate` does by itself."""
+def learning_signal(trajectory: Trajectory, signal: Tensor) -> Tensor:
+    """The whole learning signal: q [L,B,N] and what a regulariser of the activity adds; `propagate` does so itself."""
     return signal if trajectory.penalty is None else add_at_end(signal, trajectory.penalty)
 
 

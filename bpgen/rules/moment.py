@@ -19,9 +19,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
+from bpgen.network import Network, Structure, Trajectory
 from bpgen.neurons.gain import Gain, Local
-from bpgen.trajectory import Trajectory
 
 
 @dataclass
@@ -51,7 +50,7 @@ class Moment:
     draws: Mapping[str, Tensor]
 
     @cached_property
-    def _local(self) -> Local:
+    def local(self) -> Local:
         """The neuron's gains along a run of this one step, between the times 0 (before) and 1 (now)."""
         h, states = torch.stack([self.h_before, self.h]), torch.stack([self.s_before, self.s])
         currents = torch.stack([torch.zeros_like(self.I), self.I]).flatten(-2)
@@ -63,22 +62,22 @@ class Moment:
     @cached_property
     def A(self) -> Tensor:
         """∂s_t/∂s_{t-1} [B,d,d,N], per neuron."""
-        return _rows(self._local.A, self.s)
+        return _rows(self.local.A, self.s)
 
     @cached_property
     def C(self) -> Tensor:
         """∂s_t/∂I_t [B,d,K,N], per neuron."""
-        return _rows(self._local.C, self.s)
+        return _rows(self.local.C, self.s)
 
     @cached_property
     def D(self) -> Tensor:
         """∂h_t/∂s_t [B,d,N], per neuron."""
-        return self._local.D.pull(torch.ones_like(self.h).unsqueeze(1), 1)
+        return self.local.D.pull(torch.ones_like(self.h).unsqueeze(1), 1)
 
     @cached_property
     def D_before(self) -> Tensor:
         """∂h_{t-1}/∂s_{t-1} [B,d,N], per neuron."""
-        return self._local.D.pull(torch.ones_like(self.h).unsqueeze(1), 0)
+        return self.local.D.pull(torch.ones_like(self.h).unsqueeze(1), 0)
 
     @property
     def kappa(self) -> float:
@@ -108,8 +107,7 @@ class Moment:
     @cached_property
     def pre(self) -> Tensor:
         """The presynaptic side [B,Q] of all currents: h_{t-1}, x_t, and 1 where there is a bias b_rec."""
-        bias = [torch.ones_like(self.h[:, :1])] if "b_rec" in self.params else []
-        return torch.cat([self.h_before, self.x, *bias], dim=-1)
+        return presynaptic(self.params, self.h_before, self.x)
 
     @cached_property
     def direct(self) -> Tensor:
@@ -123,21 +121,36 @@ class Moment:
 
     def gradient(self, own: Tensor) -> dict[str, Tensor]:
         """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
-        K, Q = self.network.neuron.n_currents, self.pre.shape[-1]
-        grads = self.synapses(own[:, : K * Q].unflatten(-1, (K, Q)).movedim(1, 0).flatten(0, 1))
-        if "initial_state" in self.params:
-            grads["initial_state"] = own[:, K * Q :].mT
-        return grads
+        return gradients_of_own(self.network, self.params, own)
 
     def synapses(self, W: Tensor) -> dict[str, Tensor]:
         """Gradients by parameter name, from those of all currents by all sources [K·N,Q]; masked ones are zero."""
-        N, I = self.network.n_rec, self.network.n_in
-        grads = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}
-        for name, mask in self.network.masks().items():
-            grads[name] = grads[name] * mask
-        if "b_rec" in self.params:
-            grads["b_rec"] = W[:, -1]
-        return grads
+        return _by_name(self.network, self.params, W)
+
+
+def presynaptic(params: Mapping[str, Tensor], h: Tensor, x: Tensor) -> Tensor:
+    """The presynaptic side [...,Q] of all currents: h_{t-1} [...,N], x_t [...,I], and 1 where there is a bias b_rec."""
+    bias = [torch.ones_like(h[..., :1])] if "b_rec" in params else []
+    return torch.cat([h, x, *bias], dim=-1)
+
+
+def gradients_of_own(network: Structure, params: Mapping[str, Tensor], own: Tensor) -> dict[str, Tensor]:
+    """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
+    K, Q = network.neuron.n_currents, network.n_rec + network.n_in + ("b_rec" in params)
+    grads = _by_name(network, params, own[:, : K * Q].unflatten(-1, (K, Q)).movedim(1, 0).flatten(0, 1))
+    if "initial_state" in params:
+        grads["initial_state"] = own[:, K * Q :].mT
+    return grads
+
+
+def _by_name(network: Structure, params: Mapping[str, Tensor], W: Tensor) -> dict[str, Tensor]:
+    """Gradients by parameter name, from those of all currents by all sources [K·N,Q]; masked ones are zero."""
+    N, I = network.n_rec, network.n_in
+    grads, masks = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}, network.masks()
+    grads = {name: g * masks[name] if name in masks else g for name, g in grads.items()}
+    if "b_rec" in params:
+        grads["b_rec"] = W[:, -1]
+    return grads
 
 
 def own_influence(network: Network, params: Mapping[str, Tensor], batch: int) -> Tensor:

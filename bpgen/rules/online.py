@@ -17,9 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bpgen.errors import BpgenError
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules.base import OfflineRule, Rule, RuleGradients, refuse_activity
+from bpgen.network import Network, Trajectory
+from bpgen.network.readout import filtered_back
+from bpgen.problem import Problem
+from bpgen.rules.base import (
+    NO_DRAWS,
+    Draws,
+    OfflineRule,
+    Rule,
+    RuleGradients,
+    as_rules_see_it,
+    completed,
+    refuse_activity,
+)
+from bpgen.rules.credit import readout_gradients
 from bpgen.rules.moment import Moment
 
 State = dict[str, Tensor]
@@ -73,129 +84,146 @@ class OnlineRule(Rule):
         """
         raise NotImplementedError
 
-    def begin(
-        self, network: Network, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None = None
-    ) -> Carry:
-        """Network and rule before the first step; arguments as for `start`, with s_0 [B,d,N] or None."""
-        if network.W_fb is not None:
-            raise BpgenError(f"{type(self).__name__} is not defined for networks with output feedback.")
-        s = network.start(params, batch, initial_state)
-        h = network.neuron.g(s)
-        return Carry(0, s, h, torch.zeros_like(h), self.start(network, _in_use(network, params, initial_state), batch))
+    @property
+    def at_once(self) -> bool:
+        """Whether `block` is written for this rule as it is configured."""
+        return False
 
-    def advance(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        carry: Carry,
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-        ends: bool = True,
-    ) -> tuple[Carry, RuleGradients]:
-        """Go on for the steps of x [k,B,I]; arguments as for `gradients`, without the regulariser.
+    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
+        """Many steps at fixed weights at once: what `step` after `step` gives, for rules that know a shorter way.
 
         Args:
-            carry: where to go on from.
-            ends: whether the sequence ends with the last of these steps.
+            state: before the first of them.
+            run: the network over these steps, its index 0 where the state stands.
+            error: ē [L,B,O] at the last L of them, filtered back through the readout.
+            ends: whether the sequence ends here; the state returned is then not used.
         """
-        refuse_activity(self, loss)
-        used, n_steps = _in_use(network, params, draws.get("initial_state")), len(x)
+        raise NotImplementedError
+
+    def begin(self, problem: Problem) -> Carry:
+        """Network and rule before the first step of a problem's sequences."""
+        network, params = problem.network, problem.network.masked(problem.params)
+        if network.W_fb is not None:
+            raise BpgenError(f"{type(self).__name__} is not defined for networks with output feedback.")
+        s = network.start(params, problem.batch, problem.initial_state)
+        h = network.neuron.g(s)
+        return Carry(0, s, h, torch.zeros_like(h), self.start(network, params, problem.batch))
+
+    def advance(self, problem: Problem, carry: Carry, draws: Draws, ends: bool = True) -> tuple[Carry, RuleGradients]:
+        """Go on for the k steps of a problem.
+
+        Args:
+            problem: as `estimate` sees it.
+            carry: where to go on from.
+            draws: for these k steps.
+            ends: whether the sequence ends with the last of them; a loss at the last step is taken there alone.
+        """
+        refuse_activity(self, problem.loss)
+        whole = carry.t == 0 and ends  # a block knows nothing of a readout filter that goes on
+        if self.at_once and problem.n_steps > 1 and (whole or problem.network.kappa == 0):
+            return self._advance_at_once(problem, carry, ends)
+        return self.advance_by_steps(problem, carry, draws, ends)
+
+    def _advance_at_once(self, problem: Problem, carry: Carry, ends: bool) -> tuple[Carry, RuleGradients]:
+        run = problem.run() if carry.t == 0 else replace(problem, initial_state=carry.s).run()
+        value, error = problem.value_and_error(run)
+        filtered = filtered_back(error, problem.network.kappa, run.n_steps)
+        state, increments = self.block(carry.state, run, filtered, ends)
+        sums = _Sums(run.params)
+        sums.add({**increments, **readout_gradients(run, error)})
+        s, h = run.states[-1].clone(), run.h[-1].clone()  # not views of all of the run
+        carry = Carry(carry.t + run.n_steps, s, h, h, state)
+        return carry, RuleGradients(value, run.outputs, sums.grads, sums.aux)
+
+    def advance_by_steps(self, problem: Problem, carry: Carry, draws: Draws, ends: bool) -> tuple[Carry, RuleGradients]:
+        """`advance`, step after step."""
+        network, x, loss = problem.network, problem.x, problem.loss
+        params, n_steps, noise = network.masked(problem.params), problem.n_steps, problem.current_noise
         t, s, h, r, state = carry
-        own_draws = {n: v for n, v in draws.items() if n not in ("initial_state", "current_noise")}
-        noise, weights = draws.get("current_noise"), _step_weights(loss, x)
-        total: dict[str, Tensor] = {name: torch.zeros_like(p) for name, p in params.items()}
-        aux: dict[str, Tensor] = {}
+        sums = _Sums(params)
         value, outputs = x.new_zeros(()), []
         for k in range(n_steps):
             s_before, h_before = s, h
-            I, s, h = network.advance(used, s, h, x[k], None if noise is None else noise[k])
+            I, s, h = network.advance(params, s, h, x[k], None if noise is None else noise[k])
             r = h if network.kappa == 0 else network.kappa * r + (1 - network.kappa) * h
-            y = F.linear(r, used["W_out"], used.get("b_out"))
-            error = None
-            if loss.when == "all" or k == n_steps - 1:
-                now = loss if weights is None else replace(loss, mask=weights[k : k + 1])
-                of_step = (y, target) if loss.when == "last" else (y.unsqueeze(0), target[k : k + 1])
-                part, error = now.data_and_error(*of_step)
-                error, value = error.squeeze(0), value + part
-                outputs.append(y)
-                total["W_out"] = total["W_out"] + error.mT @ r
-                if "b_out" in total:
-                    total["b_out"] = total["b_out"] + error.sum(0)
-            now_draws = {name: draw[k] for name, draw in own_draws.items()}
+            y = F.linear(r, params["W_out"], params.get("b_out"))
+            outputs.append(y)
             last = ends and k == n_steps - 1
-            moment = Moment(network, used, t + k + 1, x[k], I, s_before, h_before, s, h, r, error, last, now_draws)
+            taken, error = loss.of_step(y, problem.target, k, n_steps), None
+            if taken is not None:
+                value, error = value + taken[0], taken[1]
+                sums.add({"W_out": error.mT @ r, **({"b_out": error.sum(0)} if "b_out" in params else {})})
+            drawn = {name: draw[k] for name, draw in draws.items()}
+            moment = Moment(network, params, t + k + 1, x[k], I, s_before, h_before, s, h, r, error, last, drawn)
             state, increments = self.step(state, moment)
-            for name, increment in increments.items():
-                sums = total if name in total else aux
-                sums[name] = sums[name] + increment if name in sums else increment
-        result = torch.stack(outputs) if loss.when == "all" else outputs[-1]
-        return Carry(t + n_steps, s, h, r, state), RuleGradients(value, result, total, aux)
+            sums.add(increments)
+        result = RuleGradients(value, loss.outputs_of(outputs), sums.grads, sums.aux)
+        return Carry(t + n_steps, s, h, r, state), result
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
-        """See `Rule.gradients`: the sum over a whole sequence at fixed weights."""
-        carry = self.begin(network, network.masked(params), x.shape[1], draws.get("initial_state"))
-        result = self.advance(network, network.masked(params), carry, x, target, loss, draws)[1]
-        return _regularised(result, params, loss)
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
+        """See `Rule.estimate`: the sum over a whole sequence at fixed weights."""
+        return self.advance(problem, self.begin(problem), draws)[1]
+
+
+class _Sums:
+    """Gradients added up over the steps, and whatever else a rule adds up."""
+
+    def __init__(self, params: Mapping[str, Tensor]) -> None:
+        self.grads = {name: torch.zeros_like(p) for name, p in params.items()}
+        self.aux: dict[str, Tensor] = {}
+
+    def add(self, increments: Increments) -> None:
+        """Add what one step gives."""
+        for name, increment in increments.items():
+            sums = self.grads if name in self.grads else self.aux
+            sums[name] = sums[name] + increment if name in sums else increment
 
 
 def gradients_of_chunk(
-    rule: Rule,
-    network: Network,
-    params: Mapping[str, Tensor],
-    carry: Carry | None,
-    x: Tensor,
-    target: Tensor,
-    loss: Loss,
-    draws: Mapping[str, Tensor],
-    ends: bool = False,
-    share: float = 1.0,
+    rule: Rule, problem: Problem, carry: Carry | None, draws: Draws = NO_DRAWS, *, ends: bool, share: float
 ) -> tuple[Carry, RuleGradients]:
-    """The gradient of a rule on the next k steps of a sequence, and what to carry on.
+    """The gradient of a rule on the next k steps of a sequence, at all of them, and what to carry on.
 
     An online rule carries its state over. An offline rule goes on from the network's state, and its credit is cut at
     the boundary: it is truncated to the chunk.
 
     Args:
         rule: an online or offline rule.
-        network: structure and neurons.
-        params: weights by name.
+        problem: these k steps. Without weights of the steps (a mask) they count as `share` of the sequence: 1/T each
+            for cross-entropy, as in the whole. A loss at the last step falls on the chunk with which the sequence ends.
         carry: what the chunk before returned; None at the start of a sequence.
-        x: inputs [k,B,I].
-        target: of every step, [k,B] or [k,B,O].
-        loss: with when="all" and the steps' weights as its mask.
         draws: as for `Rule.gradients`, for these k steps.
         ends: whether the sequence ends here.
-        share: the part of the regulariser that this chunk pays.
+        share: k/T, the part of the sequence that these steps are; of the regulariser this chunk pays as much.
 
     Raises:
         BpgenError: the rule needs whole sequences.
     """
-    check_chunks(rule, network)
-    refuse_activity(rule, loss)
+    check_chunks(rule, problem.network)
+    refuse_activity(rule, problem.loss)
+    rule.check(problem.loss)
+    target, loss = problem.loss.of_chunk(problem.x, problem.target, share, ends)
+    inner = as_rules_see_it(replace(problem, target=target, loss=loss))
     if isinstance(rule, OnlineRule):
-        masked = network.masked(params)
-        if carry is None:
-            carry = rule.begin(network, masked, x.shape[1])
-        carry, result = rule.advance(network, masked, carry, x, target, loss, draws, ends)
-        return carry, _regularised(result, params, loss, share)
-    assert isinstance(rule, OfflineRule)
+        carry, result = rule.advance(inner, rule.begin(inner) if carry is None else carry, draws, ends)
+        return carry, completed(rule, result, problem, share)
     if carry is not None:
-        draws = {**draws, "initial_state": carry.s}
-    result = rule.gradients(network, params, x, target, loss.without_regulariser(), draws)
+        inner = as_rules_see_it(replace(inner, initial_state=carry.s))
+    result = rule.estimate(inner, draws)
     s = result.aux["last_state"].clone()  # a view of buffers that the run had for itself
-    h = network.neuron.g(s)
-    carry = Carry((carry.t if carry else 0) + len(x), s, h, h, {})
-    return carry, _regularised(result, params, loss, share)
+    h = problem.network.neuron.g(s)
+    carry = Carry((carry.t if carry else 0) + problem.n_steps, s, h, h, {})
+    return carry, completed(rule, result, replace(problem, initial_state=inner.initial_state), share)
+
+
+def chunk_note(rule: Rule, chunk: int) -> str:
+    """What training in chunks of so many steps does to a rule, in one line; empty for online rules."""
+    if isinstance(rule, OnlineRule):
+        return ""
+    return (
+        f"{type(rule).__name__} is not an online rule: its credit is cut at every chunk of {chunk} steps. The rules "
+        "that `bpgen rules --traits` calls online carry theirs on."
+    )
 
 
 def check_chunks(rule: Rule, network: Network) -> None:
@@ -217,27 +245,3 @@ def check_chunks(rule: Rule, network: Network) -> None:
             f"{name} is an offline rule: in chunks it would cut the readout's filter (network.kappa {network.kappa:g}) "
             f"at every boundary. Use --network.kappa 0, whole sequences, or an online rule."
         )
-
-
-def _in_use(network: Network, params: Mapping[str, Tensor], initial_state: Tensor | None) -> Mapping[str, Tensor]:
-    """The parameters that act: a given start replaces the learned one, which then earns nothing."""
-    return params if initial_state is None else {n: p for n, p in params.items() if n != "initial_state"}
-
-
-def _step_weights(loss: Loss, x: Tensor) -> Tensor | None:
-    """m [T,B], fixed beforehand; None where the loss is taken once, at the last step."""
-    if loss.when == "last":
-        return None
-    if loss.mask is not None:
-        return loss.mask.to(x.dtype)
-    return x.new_full((1, 1), 1 / len(x) if loss.kind == "cross_entropy" else 1.0).expand(*x.shape[:2])
-
-
-def _regularised(result: RuleGradients, params: Mapping[str, Tensor], loss: Loss, share: float = 1.0) -> RuleGradients:
-    """The result with that share of the loss's regulariser, in loss and gradients."""
-    if loss.regulariser is None:
-        return result
-    grads = dict(result.grads)
-    for name, gradient in loss.regulariser.gradient(params).items():
-        grads[name] = grads[name] + share * gradient
-    return result._replace(loss=result.loss + share * loss.regulariser.value(params), grads=grads)

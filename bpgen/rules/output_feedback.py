@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bpgen.trajectory import Trajectory
+from bpgen.network import Trajectory
 
 
 class OutputFeedback:

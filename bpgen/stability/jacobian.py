@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from bpgen.curvature.block import FreeEntries
+from bpgen.curvature.block import Block, BlockProblem
 from bpgen.errors import BpgenError, require
-from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.problem import Problem
 from bpgen.rules import Rule
 from bpgen.streams import generator
 
@@ -23,53 +23,39 @@ class RuleJacobian:
 
     Args:
         rule: bound to the network.
-        network: structure and neurons; its own weights are not read.
-        params: weights by name.
-        x, target, loss: what the gradient is of.
-        draws: the rule's random numbers, held fixed, and optionally "initial_state" [B,d,N]. Current noise is left out.
+        problem: what the gradient is of. Current noise is left out.
+        draws: the rule's random numbers, held fixed.
+        block: which weights θ are: "all" that are trained, or the names of those that are.
 
     Attributes:
-        size: P, the entries of all parameters that can act.
+        size: P, the entries of these parameters that can act.
         theta: them, [P].
+        problem: in float64, without noise.
+        names: of these parameters.
         products: how many were taken so far.
 
     Raises:
         BpgenError: the rule's gradient cannot be differentiated, or its derivative is not that of its values.
     """
 
-    def __init__(
-        self,
-        rule: Rule,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> None:
+    def __init__(self, rule: Rule, problem: Problem, draws: Mapping[str, Tensor], block: Block = "all") -> None:
         self.name = type(rule).__name__
         require(
             rule.traits.update == "gradient",
             f"{self.name} hands out finished weight changes, not a gradient: no learning rate, no stability.",
         )
+        self._at = BlockProblem(replace(problem, current_noise=None), block, torch.float64)
+        self.problem, self.theta, self.size = self._at.problem, self._at.theta, self._at.free.size
+        self.names = self._at.free.names
         with torch.inference_mode(False):
-            self.rule, self.network = copy.deepcopy(rule).double(), copy.deepcopy(network).double()
-            self.params = {name: _double(p.detach()) for name, p in params.items()}
-            self.x, self.target = _double(x), _double(target)
-            self.loss = loss if loss.mask is None else loss.with_mask(_double(loss.mask))
-            self.draws = {name: _double(value) for name, value in draws.items() if name != "current_noise"}
-            self.free = FreeEntries(self.network, self.params, "all")
-            self.theta = self.free.gather(self.params)
-        self.size, self.products = self.free.size, 0
+            self._rule = copy.deepcopy(rule).double()
+            self._draws = {name: _double(value) for name, value in draws.items()}
+        self.products = 0
         self._check()
 
     def estimate(self, theta: Tensor) -> Tensor:
         """The rule's gradient ĝ [P] at θ."""
-        return self._estimate(theta, self.target)
-
-    def true(self, theta: Tensor) -> Tensor:
-        """The true gradient g [P] at θ."""
-        return self._true(theta, self.target)
+        return self._estimate(self._at.at(theta))
 
     def __call__(self, v: Tensor) -> Tensor:
         """Dĝ v."""
@@ -86,28 +72,15 @@ class RuleJacobian:
     def gradients(self) -> tuple[Tensor, Tensor, bool]:
         """ĝ and g, and whether they are for an output error of 1 instead of the residual, which is zero."""
         with torch.inference_mode(False):
-            outputs = self.network.run(
-                self.params, self.x, when=self.loss.when, initial_state=self.draws.get("initial_state")
-            ).outputs.detach()
+            problem = self.problem
+            outputs = problem.run().outputs.detach()
             rounding = 100 * torch.finfo(outputs.dtype).eps * (1 + outputs.abs().max())
-            at_zero = self.loss.kind == "mse" and bool((outputs - self.target).abs().max() <= rounding)
-            target = outputs - 1 if at_zero else self.target
-            return self._estimate(self.theta, target), self._true(self.theta, target), at_zero
+            at_zero = problem.loss.kind == "mse" and bool((outputs - problem.target).abs().max() <= rounding)
+            problem = replace(problem, target=outputs - 1) if at_zero else problem
+            return self._estimate(problem), self._at.free.gather(problem.gradient()), at_zero
 
-    def _estimate(self, theta: Tensor, target: Tensor) -> Tensor:
-        params = self.free.scatter(theta, self.params)
-        result = self.rule.gradients(self.network, params, self.x, target, self.loss, self.draws)
-        return self.free.gather(result.grads)
-
-    def _true(self, theta: Tensor, target: Tensor) -> Tensor:
-        def value(theta: Tensor) -> Tensor:
-            params = self.free.scatter(theta, self.params)
-            start = self.draws.get("initial_state")
-            run = self.network.run(params, self.x, when=self.loss.when, initial_state=start, in_place=False)
-            return self.loss.total(run.outputs, target, params, run.h)
-
-        with torch.enable_grad():
-            return torch.func.grad(value)(theta).detach()
+    def _estimate(self, problem: Problem) -> Tensor:
+        return self._at.free.gather(self._rule.gradients(problem, self._draws).grads)
 
     def _check(self) -> None:
         """Compare Dĝ v with a difference of gradients: a rule that detaches inside would lose terms unnoticed.
@@ -119,8 +92,8 @@ class RuleJacobian:
         for attempt in range(3):
             random = generator(attempt, "stability check")
             v = torch.randn(self.size, generator=random, dtype=torch.float64).to(self.theta.device)
-            biases = {n: torch.full_like(p, float(n.startswith("W_"))) for n, p in self.params.items()}
-            v = v * self.free.gather(biases)
+            weights = {n: torch.full_like(p, float(n.startswith("W_"))) for n, p in self.problem.params.items()}
+            v = v * self._at.free.gather(weights)
             v = v / v.norm() * self.theta.norm().clamp_min(1)
             try:
                 derivative = self(v)
@@ -130,7 +103,7 @@ class RuleJacobian:
                     f"the gradient of {self.name} cannot be differentiated ({reason}): a rule needs operations that "
                     "torch.func.jvp can follow to be measured as a dynamical system."
                 ) from None
-            if self.network.neuron.spiking:
+            if self.problem.network.neuron.spiking:
                 return
             ahead, behind = self.estimate(self.theta + _STEP * v), self.estimate(self.theta - _STEP * v)
             difference = (ahead - behind) / (2 * _STEP)

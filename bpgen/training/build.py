@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bpgen.errors import BpgenError, require, unknown
+from bpgen.errors import require
 from bpgen.losses import L2, Activity, ActivityForm, Loss, LossName, When
 from bpgen.network import Network
-from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky, Neuron
 from bpgen.registry import find
 from bpgen.rules import Rule, load_rule
 from bpgen.tasks import Task
 
-NEURONS: dict[str, type[Neuron]] = {"leaky": Leaky, "lif": LIF, "alif": ALIF, "gru": GRU, "lstm": LSTM}
 Config = Mapping[str, Any]
 
 
@@ -85,18 +83,13 @@ def make_loss(
 
 def make_task(config: Config) -> Task:
     """The task named in a config; data are not loaded yet."""
-    cls = find("task", config["task"]["name"]).load()
-    if not issubclass(cls, Task):
-        raise BpgenError(f"task {config['task']['name']!r} is {cls.__name__}, which is not a bpgen.tasks.Task.")
-    return cls(**_options(config["task"]))
+    task: Task = find("task", config["task"]["name"]).load()(**_options(config["task"]))
+    return task
 
 
 def make_network(config: Config, task: Task) -> Network:
     """The network of a config, sized for the task, with the initial weights of the run's seed."""
-    name = config["neuron"]["name"]
-    if name not in NEURONS:
-        raise unknown("neuron", name, NEURONS)
-    neuron = NEURONS[name](**_options(config["neuron"]))
+    neuron = find("neuron", config["neuron"]["name"]).load()(**_options(config["neuron"]))
     return Network(neuron, task.n_in, n_out=task.n_out, seed=config["seed"], **config["network"])
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from bpgen.errors import DivergedError, require
 from bpgen.losses import Loss
 from bpgen.network import Network
-from bpgen.rules import Carry, Rule, RuleGradients, gradients_of_chunk
+from bpgen.problem import Problem
+from bpgen.rules import Carry, Draws, Rule, RuleGradients, gradients_of_chunk
 from bpgen.streams import generator
 from bpgen.tasks import Split
 from bpgen.training.chunks import Chunk
@@ -83,24 +84,19 @@ class RuleTraining(pl.LightningModule):
     def training_step(self, batch: Split | Chunk, batch_idx: int) -> Tensor:
         """The rule's gradient, handed to autograd as a loss whose value is true and whose gradient is the rule's."""
         with torch.no_grad():
-            draws = self.draws(batch.x, "draws", self.current_epoch, batch_idx)
-            result = self._on_chunk(batch, draws) if isinstance(batch, Chunk) else self._on_whole(batch, draws)
+            loss = replace(self.loss, when="all") if isinstance(batch, Chunk) else self.loss
+            asked = self.problem(batch, loss, "draws", self.current_epoch, batch_idx)
+            result = self._on_chunk(batch, *asked) if isinstance(batch, Chunk) else self.rule.gradients(*asked)
             self.last_loss = float(result.loss)
             if not math.isfinite(self.last_loss):
                 raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
             self.rule.learn(result.aux)
         return straight_through(result.loss, self.network, result.grads)
 
-    def _on_whole(self, batch: Split, draws: dict[str, Tensor]) -> RuleGradients:
-        loss = self.loss.with_mask(batch.mask)
-        return self.rule.gradients(self.network, self.network.params(), batch.x, batch.target, loss, draws)
-
-    def _on_chunk(self, batch: Chunk, draws: dict[str, Tensor]) -> RuleGradients:
+    def _on_chunk(self, batch: Chunk, problem: Problem, draws: Draws) -> RuleGradients:
         """Go on from the chunk before; what is carried goes into checkpoints."""
-        loss = replace(self.loss, when="all", mask=batch.mask)
         carry = None if batch.starts else self.carry
-        args = (carry, batch.x, batch.target, loss, draws, batch.ends, batch.share)
-        self.carry, result = gradients_of_chunk(self.rule, self.network, self.network.params(), *args)
+        self.carry, result = gradients_of_chunk(self.rule, problem, carry, draws, ends=batch.ends, share=batch.share)
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -112,14 +108,23 @@ class RuleTraining(pl.LightningModule):
         saved = checkpoint.get("carry")
         self.carry = None if saved is None else Carry.restored(saved)
 
-    def draws(self, x: Tensor, purpose: str, *counters: int) -> dict[str, Tensor]:
-        """Everything random in one gradient: the rule's draws, and from a stream of its own the current noise."""
-        draws = dict(self.rule.draw(self.network, x, generator(self.seed, purpose, *counters)))
+    def problem(self, batch: Split | Chunk, loss: Loss, purpose: str, *counters: int) -> tuple[Problem, Draws]:
+        """The problem of a batch at the present weights, with current noise, and the rule's draws.
+
+        Args:
+            batch: sequences, or a chunk of them; its mask goes into the loss.
+            loss: what is to be taken of it.
+            purpose: what the random numbers are for, each of noise and draws from a stream of its own.
+            counters: where along the run, e.g. the step.
+        """
+        x = batch.x
+        draws = self.rule.draw(self.network, x, generator(self.seed, purpose, *counters))
         random = generator(self.seed, f"{purpose} noise", *counters)
         noise = self.network.draw_noise(x.shape[0], x.shape[1], random)
-        if noise is not None:
-            draws["current_noise"] = noise
-        return {name: value.to(x.device) for name, value in draws.items()}
+        noise = None if noise is None else noise.to(x.device)
+        params, loss = self.network.params(), loss.with_mask(batch.mask)
+        problem = Problem(self.network, params, x, batch.target, loss, current_noise=noise)
+        return problem, {name: value.to(x.device) for name, value in draws.items()}
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """A step of the optimizer, and back to the weights that the network's constraints allow."""

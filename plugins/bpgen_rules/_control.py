@@ -1,29 +1,23 @@
 """What the controls share: two gradients on one batch, a reference rule's ĝ and BPTT's g.
 
     (1) ρ = ⟨ĝ, g⟩ / ‖g‖²,   ĝ = ρ g + e,  ⟨e, g⟩ = 0        as the callback `alignment` reports them
-    (2) applied = control(ĝ, g) + gradient of the regulariser
+    (2) applied = control(ĝ, g)
 Source: the theorem of Liu et al. 2022, NeurIPS, which bounds the curvature of stable minima by 2/(η ρ).
-ĝ and g are gradients without the regulariser of weights, taken together over all parameters: that one is exact under
-every rule, so a control leaves it untouched, as its reference does (a cost of the activity is credited by each rule in
-its own way, and is part of both). over="recurrent" takes (1) over all parameters but W_out
-and b_out, which then keep their exact gradient, as they do under most references; over="all" mixes that exact part
-into ρ and scales the readout along.
+ĝ and g are taken together over all parameters, and without a regulariser of the weights, which no rule sees (a cost of
+the activity is credited by each rule in its own way, and is part of both). over="recurrent" takes (1) over all
+parameters but W_out and b_out, which then keep their exact gradient, as they do under most references; over="all" mixes
+that exact part into ρ and scales the readout along.
 The reference is bound with the control's own seed and handed the same draws, so it is the very rule a run of its own
 with that seed would train with. Where g = 0, ρ is 0 and no control divides by it.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bpgen.errors import BpgenError, unknown
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, load_rule
-from bpgen_rules._perturbation import with_regulariser
+from bpgen.rules import BpgenError, Draws, Network, Problem, Rule, RuleGradients, choice, load_rule
 from bpgen_rules._running_mean import RunningMean
 from bpgen_rules._vectors import Grads, divide, dot
 
@@ -48,9 +42,7 @@ class Control(Rule):
 
     def __init__(self, reference: str | None, reference_options: Mapping[str, Any] | None, over: Over) -> None:
         super().__init__()
-        if over not in ("all", "recurrent"):
-            raise unknown("over", over, ("all", "recurrent"))
-        self.over, self.exact = over, load_rule("bptt")
+        self.over, self.exact = choice("over", over, Over), load_rule("bptt")
         self.reference = None if reference is None else load_rule(reference, **(reference_options or {}))
         if self.reference is not None and self.reference.traits.update != "gradient":
             raise BpgenError(f"rule {reference!r} changes weights by finished steps: it has no gradient to compare.")
@@ -67,35 +59,22 @@ class Control(Rule):
         drawn = {} if self.reference is None else self.reference.draw(network, x, random)
         return {PREFIX + name: value for name, value in drawn.items()}
 
-    def combine(
-        self, reference: Grads, exact: Grads, network: Network, draws: Mapping[str, Tensor]
-    ) -> tuple[Grads, Grads]:
+    def combine(self, reference: Grads, exact: Grads, network: Network, draws: Draws) -> tuple[Grads, Grads]:
         """The control's gradient and what it reports, from ĝ (empty without a reference) and g."""
         raise NotImplementedError
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equation (2)."""
-        batch = (network, params, x, target, replace(loss, regulariser=None))
-        shared = {name: value for name, value in draws.items() if "/" not in name}  # of the network, not of a rule
-        exact = self.exact.gradients(*batch, shared)
+        exact = self.exact.gradients(problem)
         estimate, aux = {}, {}
         if self.reference is not None:
             own = {name.removeprefix(PREFIX): value for name, value in draws.items() if name.startswith(PREFIX)}
-            result = self.reference.gradients(*batch, {**shared, **own})
+            result = self.reference.gradients(problem, own)
             estimate, aux = result.grads, {PREFIX + name: value for name, value in result.aux.items()}
         kept = READOUT if self.over == "recurrent" else ()
         g_hat, g = ({n: v for n, v in grads.items() if n not in kept} for grads in (estimate, exact.grads))
-        grads, report = self.combine(g_hat, g, network, draws)
-        data = RuleGradients(exact.loss, exact.outputs, {**exact.grads, **grads}, {**aux, **report})
-        return with_regulariser(data, params, loss)
+        grads, report = self.combine(g_hat, g, problem.network, draws)
+        return RuleGradients(exact.loss, exact.outputs, {**exact.grads, **grads}, {**aux, **report})
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Let the reference learn what it would learn alone."""
@@ -115,9 +94,7 @@ class Ratio(nn.Module):
 
     def __init__(self, mode: Mode, value: float, decay: float) -> None:
         super().__init__()
-        if mode not in ("per_step", "running_mean", "constant"):
-            raise unknown("mode", mode, ("per_step", "running_mean", "constant"))
-        self.mode, self.value, self.average = mode, value, RunningMean(decay)
+        self.mode, self.value, self.average = choice("mode", mode, Mode), value, RunningMean(decay)
 
     def forward(self, g_hat: Grads, g: Grads) -> tuple[Tensor, Grads]:
         """ρ as it is applied, 0-d, and what to report and to learn; a batch without a gradient is not averaged in."""

@@ -1,11 +1,11 @@
 """Gradients as vectors: a dictionary of tensors by parameter name, with the operations the controls need."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
+from bpgen.rules import Draws, Network
 
 Grads = dict[str, Tensor]
 NOISE = "noise/"  # before the names of drawn vectors
@@ -50,7 +50,6 @@ def draw_noise(network: Network, random: torch.Generator) -> dict[str, Tensor]:
     return {NOISE + n: v * masks[n] if n in masks else v for n, v in noise.items()}
 
 
-def noise_of(names: Iterable[str], draws: Mapping[str, Tensor]) -> Grads:
-    """The ξ drawn for the parameters `names`; a learned start that a given one replaced gets none."""
-    replaced = "initial_state" in draws
-    return {n: draws[NOISE + n] * (not (replaced and n == "initial_state")) for n in names}
+def noise_of(names: Iterable[str], draws: Draws) -> Grads:
+    """The ξ drawn for the parameters `names`."""
+    return {n: draws[NOISE + n] for n in names}

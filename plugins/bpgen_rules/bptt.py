@@ -10,8 +10,7 @@ Cost: N² per step and sample; memory T·N. Exact: always; the oracle of every o
 
 from torch import Tensor
 
-from bpgen.rules import Credit, Feedback, OfflineRule, Traits, propagate
-from bpgen.trajectory import Trajectory
+from bpgen.rules import Credit, Feedback, OfflineRule, Traits, Trajectory, propagate
 
 
 class BPTT(OfflineRule):

@@ -23,9 +23,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require
-from bpgen.network import Network
-from bpgen.rules import Increments, Moment, OnlineRule, State, Traits
+from bpgen.rules import BpgenError, Increments, Limit, Moment, Network, OnlineRule, State, Traits, require
 
 
 class DNI(OnlineRule):
@@ -42,7 +40,8 @@ class DNI(OnlineRule):
         online=True,
         time_per_step="N²",
         memory="N²",
-        exact_when="its synthesiser is perfect; T = 1",
+        exact_when=Limit(("T = 1",), condition="or where its synthesiser is perfect"),
+        learns=("synthesiser",),
     )
 
     def __init__(self, lr: float = 0.1) -> None:

@@ -19,11 +19,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.errors import require
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen.trajectory import Trajectory
+from bpgen.rules import Draws, Loss, Network, Problem, Rule, RuleGradients, Traits, Trajectory, require
 
 
 class FORCE(Rule):
@@ -40,9 +36,9 @@ class FORCE(Rule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         memory="N²",
         update="step",
+        learns=("P",),
     )
     P: Tensor
 
@@ -65,44 +61,31 @@ class FORCE(Rule):
         require(loss.kind == "mse", "force minimises squared errors: use --loss.kind mse.")
         require(loss.regulariser is None, "force has a penalty of its own, --rule.ridge: leave loss.l2 at 0.")
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equations (1) to (3), from step to step."""
-        self.check(loss)
-        s_0, noise = draws.get("initial_state"), draws.get("current_noise")
-        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
+        network, params, run = problem.network, problem.params, problem.run()
+        target, loss = problem.loss.of_chunk(problem.x, problem.target)
+        assert loss.mask is not None
         ends = [params[n].double() if n == "W_out" else params[n].double().unsqueeze(1) for n in _readout(params)]
         before = W = torch.cat(ends, 1)  # [O,n]
-        P, loop, T = self.P.double(), None if network.W_fb is None else _ClosedLoop(run), len(x)
+        P, loop, T = self.P.double(), None if network.W_fb is None else _ClosedLoop(run), problem.n_steps
         y = None
         for t in range(T):
             r = run.r[t] if loop is None else loop.advance(t, y)
             z = torch.cat([r, torch.ones_like(r[:, :1])], 1)[:, : W.shape[1]].double()  # [B,n]
             output = z @ W.mT
             y = output.to(r)
-            if loss.when == "last" and t + 1 < T:
-                continue
-            e = output - (target if loss.when == "last" else target[t]).double()
-            if loss.mask is not None:
-                weight = loss.mask[t].double().sqrt().unsqueeze(1)
-                z, e = weight * z, weight * e
+            weight = loss.mask[t].double().sqrt().unsqueeze(1)
+            z, e = weight * z, weight * (output - target[t].double())
             Pz = z @ P  # [B,n]
             K = torch.linalg.solve(torch.eye(len(z)).to(P) + Pz @ z.mT, Pz)
             P, W = P - Pz.mT @ K, W - e.mT @ K
-        change = (before - W).to(x.dtype)
+        change = (before - W).to(problem.x.dtype)
         grads = {name: torch.zeros_like(p) for name, p in params.items()}
         grads["W_out"] = change[:, : network.n_rec].contiguous()
         if "b_out" in params:
             grads["b_out"] = change[:, -1].contiguous()
-        value = loss.total(run.outputs, target, params, run.h)
-        return RuleGradients(value, run.outputs, grads, {"P": (P + P.mT) / 2})
+        return RuleGradients(problem.value_and_error(run)[0], run.outputs, grads, {"P": (P + P.mT) / 2})
 
     def learn(self, aux: Mapping[str, Tensor]) -> None:
         """Take over P."""

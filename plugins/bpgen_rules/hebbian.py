@@ -14,14 +14,7 @@ Shapes: h [T+1,B,N]. Cost: N² per step and sample; memory T·N (online: none). 
 Neurons: those with one input current (Leaky, LIF, ALIF).
 """
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from bpgen.errors import require
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits
+from bpgen.rules import Draws, Loss, Problem, Rule, RuleGradients, Traits, require
 from bpgen_rules._perturbation import gradients_of
 
 
@@ -39,7 +32,6 @@ class Hebbian(Rule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         neurons=("Leaky", "LIF", "ALIF"),
         update="step",
     )
@@ -54,24 +46,14 @@ class Hebbian(Rule):
         """Oja's decay takes the place of a penalty on the weights."""
         require(loss.regulariser is None, "hebbian has a decay of its own (Oja): leave loss.l2 at 0.")
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equations (1) to (3)."""
-        self.check(loss)
-        s_0, noise = draws.get("initial_state"), draws.get("current_noise")
-        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
-        result = gradients_of(run, None, params, target, loss, {})
-        post, masks = run.h[1:].flatten(0, 1), network.masks()  # [T·B,N]
+        run = problem.run()
+        result = gradients_of(problem, run)
+        post, masks = run.h[1:].flatten(0, 1), problem.network.masks()  # [T·B,N]
         grads = {n: self.lr_out * g for n, g in result.grads.items()}  # zero but for the readout
-        for name, pre in (("W_rec", run.h[:-1]), ("W_in", x)):
+        for name, pre in (("W_rec", run.h[:-1]), ("W_in", problem.x)):
             growth = post.mT @ pre.flatten(0, 1) / len(post)
-            change = self.lr * (growth - post.square().mean(0).unsqueeze(1) * params[name])
+            change = self.lr * (growth - post.square().mean(0).unsqueeze(1) * problem.params[name])
             grads[name] = -change * masks[name] if name in masks else -change
         return result._replace(grads=grads)

@@ -13,32 +13,39 @@ A learned initial state earns nothing.
 Limits: the two runs start together with each sequence; on a stream they drift apart as far as the network lets them.
 Shapes: A [N,N] and γ [N] are buffers "kernel", "decay"; e [B,N,X]; ŝ [B,1,N]; ω, Γ [B,N]; draws "kicks" [T,B,N].
 Cost: N² per step and sample; memory N², flat in T.
-Exact: never; with lr = 0 (A = 1, γ = α) it is `rflo` on the rate leak, and `eprop` with symmetric feedback on the
-potential leak. Neurons: Leaky with leak="potential" or "rate", readouts without a filter (κ = 0).
+Exact: W_rec = 0 as long as A = 1; with lr = 0 (A = 1, γ = α) it is `rflo` on the rate leak, and `eprop` with symmetric
+feedback on the potential leak. Neurons: Leaky with leak="potential" or "rate", readouts without a filter (κ = 0).
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require
-from bpgen.network import Network
 from bpgen.neurons import Leaky
-from bpgen.rules import Feedback, FeedbackName, Increments, Moment, OnlineRule, State, Traits, own_influence
+from bpgen.rules import (
+    BpgenError,
+    Broadcast,
+    Increments,
+    Limit,
+    Moment,
+    Network,
+    OnlineRule,
+    State,
+    Traits,
+    own_influence,
+    require,
+)
 
 
-class KeRNL(OnlineRule):
+class KeRNL(Broadcast, OnlineRule):
     """Kernel RNN learning (Roth 2019): a learned sensitivity kernel carries credit between neurons.
 
     Args:
         lr: step of the kernel and of its decays, as a fraction of the prediction error; 0 keeps A = 1.
         sigma: size of the kicks by which the kernel is learned.
-        feedback: how the output error reaches the neurons: symmetric (W_out), random, or sparse random.
-        seed: seed of random feedback; by default it follows the run's seed.
-        scale: an entry of random feedback has standard deviation scale/√N.
-        density: fraction of neurons that receive any error, for sparse feedback.
+        **feedback: see `bpgen.rules.Broadcast`.
     """
 
     kernel: Tensor | None
@@ -49,7 +56,8 @@ class KeRNL(OnlineRule):
         time_per_step="N²",
         memory="N²",
         neurons=("Leaky",),
-        exact_when="never; RFLO at lr = 0 on the rate leak",
+        exact_when=Limit(("W_rec = 0",), condition="before its kernel has learned"),
+        learns=("kernel", "decay"),
     )
     conformance_exceptions: ClassVar = {
         "stochastic if and only if it says so": "its draws teach the kernel; the gradient under a kernel has none in it"
@@ -59,15 +67,12 @@ class KeRNL(OnlineRule):
         self,
         lr: float = 0.1,
         sigma: float = 0.01,
-        feedback: FeedbackName = "symmetric",
-        seed: int | None = None,
-        scale: float = 1.0,
-        density: float = 0.1,
+        **feedback: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**feedback)
         require(lr >= 0, f"rule.lr must be >= 0, got {lr}.")
         require(sigma > 0, f"rule.sigma must be > 0, got {sigma}.")
-        self.lr, self.sigma, self.feedback = lr, sigma, Feedback(feedback, seed, scale, density)
+        self.lr, self.sigma = lr, sigma
         self.register_buffer("kernel", None)
         self.register_buffer("decay", None)
 

@@ -18,8 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
-from bpgen.rules import Increments, Moment, OnlineRule, State, Traits
+from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, Traits
 from bpgen_rules.uoro import balance, scaled
 
 
@@ -33,7 +32,7 @@ class KFRTRL(OnlineRule):
         memory="N²",
         stochastic=True,
         unbiased=True,
-        exact_when="on average over its draws, at fixed weights",
+        exact_when=Limit(on_average=True, condition="at fixed weights"),
     )
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:

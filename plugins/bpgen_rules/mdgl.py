@@ -21,49 +21,49 @@ Shapes: q [T,B,N], a [T,B,K,N], W̄ [K·N,N]. Cost: N² per step and sample; mem
 Neurons: all.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import unknown
-from bpgen.readout import filtered, filtered_back
-from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, hop, propagate, told, type_average
-from bpgen.trajectory import Trajectory
+from bpgen.rules import (
+    Broadcast,
+    Credit,
+    OfflineRule,
+    Traits,
+    Trajectory,
+    choice,
+    filtered,
+    filtered_back,
+    hop,
+    learning_signal,
+    propagate,
+    type_average,
+)
 
-_TAILS, _WEIGHTS = ("one_step", "leaky", "online"), ("cell_type", "nonlocal", "true")
+Tail = Literal["one_step", "leaky", "online"]
+Weights = Literal["cell_type", "nonlocal", "true"]
 
 
-class MDGL(OfflineRule):
+class MDGL(Broadcast, OfflineRule):
     """Multidigraph learning (Liu et al. 2021): e-prop plus credit across one synapse, by cell type.
 
     Args:
         tail: what arrives across a synapse: one_step (released code), leaky, or online for leaky readouts.
         weights: what is known of a synapse: the average of its cell types, nonlocal (from all neurons), or true.
-        feedback: how the output error reaches the neurons: symmetric (W_out), random, or sparse random.
-        seed: seed of random feedback; by default it follows the run's seed.
-        scale: an entry of random feedback has standard deviation scale/√N.
-        density: fraction of neurons that receive any error, for sparse feedback.
+        **feedback: see `bpgen.rules.Broadcast`.
     """
 
-    traits = Traits(recurrence="sparse", needs_future=False, online=True, exact_when="W_rec = 0")
+    traits = Traits(recurrence="sparse", needs_future=False, exact_when="W_rec = 0")
 
     def __init__(
         self,
-        tail: Literal["one_step", "leaky", "online"] = "one_step",
-        weights: Literal["cell_type", "nonlocal", "true"] = "cell_type",
-        feedback: FeedbackName = "symmetric",
-        seed: int | None = None,
-        scale: float = 1.0,
-        density: float = 0.1,
+        tail: Tail = "one_step",
+        weights: Weights = "cell_type",
+        **feedback: Any,
     ) -> None:
-        super().__init__()
-        if tail not in _TAILS:
-            raise unknown("tail of mdgl", tail, _TAILS)
-        if weights not in _WEIGHTS:
-            raise unknown("weights of mdgl", weights, _WEIGHTS)
-        self.tail, self.weights = tail, weights
-        self.feedback = Feedback(feedback, seed, scale, density)
+        super().__init__(**feedback)
+        self.tail, self.weights = choice("tail of mdgl", tail, Tail), choice("weights of mdgl", weights, Weights)
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equation (3), of the signal that `tail` names."""
@@ -73,10 +73,9 @@ class MDGL(OfflineRule):
         if self.tail == "leaky":
             return propagate(trajectory, q, carrier=W, hops=1)
         if self.tail == "one_step" or trajectory.network.kappa == 0:
-            return propagate(trajectory, hop(_modulator(trajectory, told(trajectory, q)), W, q))
-        arriving = self._online(trajectory, error, W)
-        if trajectory.penalty is not None:
-            arriving = arriving + hop(_modulator(trajectory, trajectory.penalty), W)
+            return propagate(trajectory, hop(_modulator(trajectory, learning_signal(trajectory, q)), W, q))
+        at_once = learning_signal(trajectory, torch.zeros_like(q))  # what does not pass the readout
+        arriving = self._online(trajectory, error, W) + hop(_modulator(trajectory, at_once), W)
         return propagate(trajectory, torch.cat([arriving[:1], arriving[1:] + q]))
 
     def _online(self, trajectory: Trajectory, error: Tensor, W: Tensor) -> Tensor:

@@ -20,22 +20,36 @@ weights it is `mdgl` with its leaky tail there, and for any μ at S = 1. Neurons
 """
 
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, UnstableRuleWarning, require, unknown
-from bpgen.network import Network
 from bpgen.neurons import Leaky
 from bpgen.neurons.gain import Gain, Scale, scale
-from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, hop, propagate, type_average
-from bpgen.trajectory import Trajectory
+from bpgen.rules import (
+    BpgenError,
+    Broadcast,
+    Credit,
+    Limit,
+    Network,
+    OfflineRule,
+    Traits,
+    Trajectory,
+    UnstableRuleWarning,
+    choice,
+    hop,
+    propagate,
+    require,
+    type_average,
+)
 
-_WEIGHTS, _PSI, _LOOK_EVERY = ("cell_type", "true"), ("mu", "exact"), 100
+Weights = Literal["cell_type", "true"]
+Slope = Literal["mu", "exact"]
+_LOOK_EVERY = 100
 
 
-class ModProp(OfflineRule):
+class ModProp(Broadcast, OfflineRule):
     """ModProp (Liu et al. 2022): credit across many synapses, by cell-type weights and a constant activation slope.
 
     Args:
@@ -43,39 +57,29 @@ class ModProp(OfflineRule):
         weights: what is known of a synapse: the average of its cell types, or the true weight.
         local_psi: slope at the neuron whose synapses learn, for credit from others: mu (released code) or exact.
         taps: most synapses S that credit may cross; none is no limit.
-        feedback: how the output error reaches the neurons: symmetric (W_out), random, or sparse random.
-        seed: seed of random feedback; by default it follows the run's seed.
-        scale: an entry of random feedback has standard deviation scale/√N.
-        density: fraction of neurons that receive any error, for sparse feedback.
+        **feedback: see `bpgen.rules.Broadcast`.
     """
 
     traits = Traits(
         needs_future=False,
-        online=True,
         neurons=("Leaky",),
-        exact_when="linear neurons with μ = 1 and true weights; W_rec = 0",
+        exact_when=Limit(("linear neurons", "W_rec = 0"), condition="for linear neurons with μ = 1 and true weights"),
         exact_with={"mu": 1.0, "weights": "true"},
     )
 
     def __init__(
         self,
         mu: float = 0.25,
-        weights: Literal["cell_type", "true"] = "cell_type",
-        local_psi: Literal["mu", "exact"] = "mu",
+        weights: Weights = "cell_type",
+        local_psi: Slope = "mu",
         taps: int | None = None,
-        feedback: FeedbackName = "symmetric",
-        seed: int | None = None,
-        scale: float = 1.0,
-        density: float = 0.1,
+        **feedback: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**feedback)
         require(mu >= 0, f"rule.mu must be >= 0, got {mu}.")
         require(taps is None or taps >= 0, f"rule.taps must be a number of synapses, or none for all, got {taps}.")
-        for name, value, known in (("weights", weights, _WEIGHTS), ("local_psi", local_psi, _PSI)):
-            if value not in known:
-                raise unknown(f"{name} of modprop", value, known)
-        self.mu, self.weights, self.local_psi, self.taps = float(mu), weights, local_psi, taps
-        self.feedback = Feedback(feedback, seed, scale, density)
+        self.mu, self.weights, self.taps = float(mu), choice("weights of modprop", weights, Weights), taps
+        self.local_psi = choice("local_psi of modprop", local_psi, Slope)
         self._calls, self._warned = 0, False
 
     def bind(self, network: Network, seed: int = 0) -> "ModProp":

@@ -12,16 +12,11 @@ T·N·repeats. Exact: in the mean as σ → 0 (antithetic, or a network that is 
 variance grows with T·N. Neurons: all; for spiking ones it follows the true loss smoothed by σ, not a surrogate.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from bpgen.errors import require
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen_rules._perturbation import gradients_of, plus_noise, tiled
+from bpgen.rules import Draws, Limit, Network, Problem, Rule, RuleGradients, Traits, require
+from bpgen_rules._perturbation import gradients_of, perturbed, repeated
 
 
 class NodePerturbation(Rule):
@@ -39,10 +34,9 @@ class NodePerturbation(Rule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         stochastic=True,
         unbiased=True,
-        exact_when="in the mean, σ → 0",
+        exact_when=Limit(on_average=True, condition="as σ → 0"),
     )
 
     def __init__(self, sigma: float = 0.01, antithetic: bool = True, repeats: int = 1) -> None:
@@ -56,30 +50,19 @@ class NodePerturbation(Rule):
         shape = (x.shape[0], self.repeats * x.shape[1], network.W_rec.shape[0])
         return {"perturbation": torch.randn(shape, generator=random, dtype=torch.float64).to(x)}
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equations (1) to (3)."""
-        s_0, noise, xi = draws.get("initial_state"), draws.get("current_noise"), draws["perturbation"]
-        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
-        R, B = self.repeats, x.shape[1]
-        many, targets, each, starts, noises = tiled(R, x, target, loss, draws)
+        run, xi, R, B = problem.run(), draws["perturbation"], self.repeats, problem.batch
+        many = repeated(problem, R)
 
         def losses(perturbation: Tensor) -> Tensor:  # [R·B]
-            noisy = plus_noise(noises, perturbation)
-            tried = network.run(params, many, when=loss.when, initial_state=starts, current_noise=noisy)
-            return each.per_sample(tried.outputs, targets, tried.h)
+            noisy = perturbed(many, perturbation)
+            return noisy.per_sample(noisy.run())
 
         up = losses(self.sigma * xi)
         if self.antithetic:
             slope = (up - losses(-self.sigma * xi)) / (2 * self.sigma)
         else:
-            slope = (up - loss.per_sample(run.outputs, target, run.h).repeat(R)) / self.sigma
+            slope = (up - problem.per_sample(run).repeat(R)) / self.sigma
         c = (xi * slope.unsqueeze(-1)).unflatten(1, (R, B)).mean(1) / B
-        return gradients_of(run, c, params, target, loss, {})
+        return gradients_of(problem, run, c)

@@ -14,17 +14,16 @@ for (1) and (2). Neurons: those of the reference; all for (1).
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import require, unknown
-from bpgen.network import Network
-from bpgen.rules import Traits
+from bpgen.rules import Draws, Limit, Network, Traits, choice, require
 from bpgen_rules._control import Control, Over
 from bpgen_rules._vectors import Grads, divide, draw_noise, noise_of, norm, plus, remainder, times
+
+Kind = Literal["isotropic", "orthogonal", "remainder"]
 
 
 class NoisyBPTT(Control):
@@ -39,19 +38,22 @@ class NoisyBPTT(Control):
     """
 
     traits = Traits(
-        stochastic=True, unbiased=True, exact_when="scale = 0", exact_with={"scale": 0.0}, exact_readout=False
+        stochastic=True,
+        unbiased=True,
+        exact_when=Limit(("by its options",), condition="with scale = 0"),
+        exact_with={"scale": 0.0},
+        exact_readout=False,
     )
 
     def __init__(
         self,
-        kind: Literal["isotropic", "orthogonal", "remainder"] = "orthogonal",
+        kind: Kind = "orthogonal",
         scale: float = 1.0,
         reference: str = "three_factor",
         reference_options: dict[str, Any] | None = None,
         over: Over = "all",
     ) -> None:
-        if kind not in ("isotropic", "orthogonal", "remainder"):
-            raise unknown("kind of noisy_bptt", kind, ("isotropic", "orthogonal", "remainder"))
+        choice("kind of noisy_bptt", kind, Kind)
         require(scale >= 0, f"scale must be >= 0, got {scale}.")
         super().__init__(None if kind == "isotropic" else reference, reference_options, over)
         self.kind, self.scale = kind, scale
@@ -61,9 +63,7 @@ class NoisyBPTT(Control):
         drawn = super().draw(network, x, random)
         return drawn if self.kind == "remainder" else {**drawn, **draw_noise(network, random)}
 
-    def combine(
-        self, reference: Grads, exact: Grads, network: Network, draws: Mapping[str, Tensor]
-    ) -> tuple[Grads, Grads]:
+    def combine(self, reference: Grads, exact: Grads, network: Network, draws: Draws) -> tuple[Grads, Grads]:
         """Equations (1) to (3)."""
         if self.kind == "isotropic":
             masks = network.masks()

@@ -8,13 +8,9 @@ Shapes: one number for all parameters (regulariser and `over` as in `bpgen_rules
 Cost: N² per step and sample for BPTT, plus the reference's; memory T·N. Exact: ‖ĝ‖ = ‖g‖. Neurons: the reference's.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from bpgen.network import Network
-from bpgen.rules import Traits
+from bpgen.rules import Draws, Limit, Network, Traits
 from bpgen_rules._control import Control, Over
 from bpgen_rules._vectors import Grads, divide, norm, times
 
@@ -28,16 +24,18 @@ class NormMatched(Control):
         over: the parameters the norms are taken over: "all", or "recurrent" (the readout stays exact).
     """
 
-    traits = Traits(exact_when="‖ĝ‖ = ‖g‖", exact_with={"reference": "bptt"}, exact_readout=False)
+    traits = Traits(
+        exact_when=Limit(("by its options",), condition="with ‖ĝ‖ = ‖g‖"),
+        exact_with={"reference": "bptt"},
+        exact_readout=False,
+    )
 
     def __init__(
         self, reference: str = "three_factor", reference_options: dict[str, Any] | None = None, over: Over = "all"
     ) -> None:
         super().__init__(reference, reference_options, over)
 
-    def combine(
-        self, reference: Grads, exact: Grads, network: Network, draws: Mapping[str, Tensor]
-    ) -> tuple[Grads, Grads]:
+    def combine(self, reference: Grads, exact: Grads, network: Network, draws: Draws) -> tuple[Grads, Grads]:
         """Equation (1)."""
         factor = divide(norm(reference), norm(exact))
         return times(factor, exact), {"factor": factor}

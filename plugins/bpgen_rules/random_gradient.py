@@ -7,13 +7,10 @@ Shapes: ξ as each parameter (regulariser and `over` as in `bpgen_rules._control
 Cost: N² per step and sample for BPTT's norm; memory T·N. Exact: never; its mean cosine with BPTT is 0. Neurons: all.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
-from bpgen.rules import Traits
+from bpgen.rules import Draws, Network, Traits
 from bpgen_rules._control import Control, Over
 from bpgen_rules._vectors import Grads, divide, draw_noise, noise_of, norm, times
 
@@ -34,9 +31,7 @@ class RandomGradient(Control):
         """ξ."""
         return draw_noise(network, random)
 
-    def combine(
-        self, reference: Grads, exact: Grads, network: Network, draws: Mapping[str, Tensor]
-    ) -> tuple[Grads, Grads]:
+    def combine(self, reference: Grads, exact: Grads, network: Network, draws: Draws) -> tuple[Grads, Grads]:
         """Equation (1)."""
         xi = noise_of(exact, draws)
         return times(divide(norm(exact), norm(xi)), xi), {}

@@ -8,8 +8,7 @@ Cost: nothing per step beyond the forward pass; memory T·N. Exact: never. Neuro
 
 from torch import Tensor
 
-from bpgen.rules import OfflineRule, Traits
-from bpgen.trajectory import Trajectory
+from bpgen.rules import OfflineRule, Traits, Trajectory
 
 
 class ReadoutOnly(OfflineRule):
@@ -21,7 +20,6 @@ class ReadoutOnly(OfflineRule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         time_per_step="0",
     )
 

@@ -20,12 +20,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import require, unknown
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen_rules._perturbation import gradients_of, plus_noise
+from bpgen.rules import Draws, Limit, Network, Problem, Rule, RuleGradients, Traits, choice, require
+from bpgen_rules._perturbation import gradients_of, perturbed
 from bpgen_rules._running_mean import RunningMean
+
+Baseline = Literal["running_mean", "batch", "none"]
 
 
 class Reinforce(Rule):
@@ -43,10 +42,10 @@ class Reinforce(Rule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         stochastic=True,
         exact_readout=False,
-        exact_when="in the mean, for the expected loss",
+        exact_when=Limit(on_average=True, condition="for the expected loss"),
+        learns=("average.mean", "average.count"),
     )
 
     conformance_exceptions: ClassVar[Mapping[str, str]] = {
@@ -56,14 +55,13 @@ class Reinforce(Rule):
     def __init__(
         self,
         sigma: float = 0.1,
-        baseline: Literal["running_mean", "batch", "none"] = "running_mean",
+        baseline: Baseline = "running_mean",
         decay: float = 0.9,
     ) -> None:
         super().__init__()
         require(sigma > 0, f"sigma must be > 0, got {sigma}.")
-        if baseline not in ("running_mean", "batch", "none"):
-            raise unknown("baseline of reinforce", baseline, ("running_mean", "batch", "none"))
-        self.sigma, self.baseline, self.average = sigma, baseline, RunningMean(decay)
+        self.sigma, self.average = sigma, RunningMean(decay)
+        self.baseline = choice("baseline of reinforce", baseline, Baseline)
 
     def bind(self, network: Network, seed: int = 0) -> "Reinforce":
         """Keep the baseline as precisely as the weights."""
@@ -76,23 +74,15 @@ class Reinforce(Rule):
         shape = (*x.shape[:2], network.W_rec.shape[0])
         return {"exploration": torch.randn(shape, generator=random, dtype=torch.float64).to(x)}
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equations (1) to (3)."""
-        xi, B = draws["exploration"], x.shape[1]
-        noise = plus_noise(draws.get("current_noise"), self.sigma * xi)
-        run = network.run(params, x, when=loss.when, initial_state=draws.get("initial_state"), current_noise=noise)
-        L = loss.per_sample(run.outputs, target, run.h)
+        xi = draws["exploration"]
+        noisy = perturbed(problem, self.sigma * xi)
+        run = noisy.run()
+        L = noisy.per_sample(run)
         advantage = L - self.expected(L)
-        c = xi * advantage.unsqueeze(-1) / (self.sigma * B)
-        return gradients_of(run, c, params, target, loss, self.average.with_value(L.mean()))
+        c = xi * advantage.unsqueeze(-1) / (self.sigma * problem.batch)
+        return gradients_of(noisy, run, c, self.average.with_value(L.mean()))
 
     def expected(self, L: Tensor) -> Tensor:
         """L̄, 0-d or [B]."""

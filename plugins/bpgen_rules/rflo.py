@@ -15,28 +15,37 @@ Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: W_
 Neurons: all with trace="own"; Leaky with trace="murray".
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, unknown
-from bpgen.network import Network
 from bpgen.neurons import Leaky
 from bpgen.neurons.activation import ACTIVATIONS
-from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, propagate, told
-from bpgen.trajectory import Trajectory
+from bpgen.rules import (
+    BpgenError,
+    Broadcast,
+    Credit,
+    FeedbackName,
+    Network,
+    OfflineRule,
+    Traits,
+    Trajectory,
+    choice,
+    learning_signal,
+    propagate,
+)
+
+Trace = Literal["own", "murray"]
 
 
-class RFLO(OfflineRule):
+class RFLO(Broadcast, OfflineRule):
     """Random-feedback local online learning (Murray 2019).
 
     Args:
         feedback: how the output error reaches the neurons: random, sparse random, or symmetric (W_out).
-        seed: seed of the feedback weights; by default it follows the run's seed.
-        scale: an entry of the feedback has standard deviation scale/√N.
-        density: fraction of neurons that receive any error, for sparse feedback.
         trace: "own" follows each neuron's own dynamics, "murray" is the published trace taken literally.
+        **feedback_options: see `bpgen.rules.Broadcast`.
     """
 
     traits = Traits(
@@ -45,7 +54,6 @@ class RFLO(OfflineRule):
         recurrence="diagonal",
         weight_transport=False,
         needs_future=False,
-        online=True,
         time_per_step="N",
         exact_when="W_rec = 0 with symmetric feedback",
     )
@@ -53,16 +61,11 @@ class RFLO(OfflineRule):
     def __init__(
         self,
         feedback: FeedbackName = "random",
-        seed: int | None = None,
-        scale: float = 1.0,
-        density: float = 0.1,
-        trace: Literal["own", "murray"] = "own",
+        trace: Trace = "own",
+        **feedback_options: Any,
     ) -> None:
-        super().__init__()
-        if trace not in ("own", "murray"):
-            raise unknown("trace of rflo", trace, ("own", "murray"))
-        self.trace = trace
-        self.feedback = Feedback(feedback, seed, scale, density)
+        super().__init__(feedback, **feedback_options)
+        self.trace = choice("trace of rflo", trace, Trace)
 
     def bind(self, network: Network, seed: int = 0) -> "RFLO":
         """Refuse the literal trace where it is not defined."""
@@ -74,7 +77,7 @@ class RFLO(OfflineRule):
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equation (3) or (4)."""
         q = self.feedback.signal(trajectory, error)
-        return propagate(trajectory, q) if self.trace == "own" else _murray(trajectory, told(trajectory, q))
+        return propagate(trajectory, q) if self.trace == "own" else _murray(trajectory, learning_signal(trajectory, q))
 
 
 def _murray(trajectory: Trajectory, q: Tensor) -> Credit:

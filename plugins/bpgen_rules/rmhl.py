@@ -24,12 +24,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require, unknown
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen_rules._perturbation import gradients_of, plus_noise, tiled
+from bpgen.rules import BpgenError, Draws, Network, Problem, Rule, RuleGradients, Traits, choice, require
+from bpgen_rules._perturbation import gradients_of, perturbed, repeated
 from bpgen_rules._running_mean import RunningMean
+
+Trace = Literal["cubic", "linear"]
 
 
 class RewardModulatedHebbian(Rule):
@@ -50,10 +49,10 @@ class RewardModulatedHebbian(Rule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         stochastic=True,
         exact_readout=False,
         neurons=("Leaky",),
+        learns=("reward.mean", "reward.count"),
     )
 
     conformance_exceptions: ClassVar[Mapping[str, str]] = {
@@ -64,7 +63,7 @@ class RewardModulatedHebbian(Rule):
         self,
         jump: float = 0.5,
         probability: float = 0.003,
-        trace: Literal["cubic", "linear"] = "cubic",
+        trace: Trace = "cubic",
         decay: float = 0.05,
         reward_decay: float = 0.75,
         repeats: int = 1,
@@ -73,8 +72,7 @@ class RewardModulatedHebbian(Rule):
         require(jump > 0, f"jump must be > 0, got {jump}.")
         require(0 < probability <= 1, f"probability must be in (0, 1], got {probability}.")
         require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}.")
-        if trace not in ("cubic", "linear"):
-            raise unknown("trace of rmhl", trace, ("cubic", "linear"))
+        choice("trace of rmhl", trace, Trace)
         require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
         self.jump, self.probability, self.trace, self.decay, self.repeats = jump, probability, trace, decay, repeats
         self.reward = RunningMean(reward_decay)
@@ -94,23 +92,14 @@ class RewardModulatedHebbian(Rule):
         happens = torch.rand(shape, generator=random, dtype=torch.float64) < self.probability
         return {"jumps": (self.jump * size * happens).to(x)}
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equations (1) to (4)."""
-        B = x.shape[1]
-        x, target, loss, s_0, noise = tiled(self.repeats, x, target, loss, draws)
+        B, network = problem.batch, problem.network
         alpha: Any = network.neuron.alpha  # a number, or one per neuron
-        noise = plus_noise(noise, draws["jumps"] / alpha)
-        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
-        R = loss.per_sample(run.outputs, target, run.h)
-        types = trial_types(target, network.n_out).to(R)
+        noisy = perturbed(repeated(problem, self.repeats), draws["jumps"] / alpha)
+        run = noisy.run()
+        R = noisy.per_sample(run)
+        types = trial_types(noisy.target, network.n_out).to(R)
         seen = types.sum(0)
         present = (R @ types) / seen.clamp(min=1)  # mean loss of each type in this batch [O]
         mean = types @ torch.where(self.reward.count > 0, self.reward.mean, present)
@@ -122,12 +111,12 @@ class RewardModulatedHebbian(Rule):
         for potential in potentials[1:].unbind(0):
             fluctuations.append(potential - trend)
             trend = self.decay * trend + (1 - self.decay) * potential
-        modulation = (mean * (R - mean) / x.shape[1]).unsqueeze(-1)
-        result = gradients_of(run, None, params, target, loss, learned)
+        modulation = (mean * (R - mean) / noisy.batch).unsqueeze(-1)
+        result = gradients_of(noisy, run, aux=learned)
         post, power = torch.stack(fluctuations), 3 if self.trace == "cubic" else 1
         c = (modulation * post**power).flatten(0, 1)
-        hebbian = {"W_rec": c.mT @ (run.h[:-1] ** power).flatten(0, 1), "W_in": c.mT @ (x**power).flatten(0, 1)}
-        if "b_rec" in params:
+        hebbian = {"W_rec": c.mT @ (run.h[:-1] ** power).flatten(0, 1), "W_in": c.mT @ (noisy.x**power).flatten(0, 1)}
+        if "b_rec" in problem.params:
             hebbian["b_rec"] = c.sum(0)
         for name, mask in network.masks().items():
             hebbian[name] = hebbian[name] * mask

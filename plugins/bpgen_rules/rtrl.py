@@ -17,15 +17,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
-from bpgen.rules import Increments, Moment, OnlineRule, State, Traits, own_influence
+from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, Traits, own_influence
 
 
 class RTRL(OnlineRule):
     """Real-time recurrent learning (Williams and Zipser 1989): exact and online, for N⁴ work a step."""
 
     traits = Traits(
-        needs_future=False, online=True, time_per_step="N⁴", memory="N³", exact_when="always, at fixed weights"
+        needs_future=False,
+        online=True,
+        time_per_step="N⁴",
+        memory="N³",
+        exact_when=Limit(("always",), condition="at fixed weights"),
     )
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:

@@ -3,7 +3,7 @@
     (1) applied = ρ g,   ρ = ⟨ĝ, g⟩ / ‖g‖²      g: BPTT, ĝ: the reference rule on the same batch
 It takes the reference's step along the gradient and leaves its orthogonal part out. The theorem gives both the same
 bound on the curvature of stable minima, 0 < λ₁ < 2/(η ρ).
-Source: the matched step length of Liu et al. 2022, NeurIPS (equations in `bpgen_rules._control`, regulariser included).
+Source: the matched step length of Liu et al. 2022, NeurIPS (equations in `bpgen_rules._control`).
 Deviation: ρ of each batch, of a running mean, or a constant; the paper's text was not at hand to say which it used.
 Shapes: ρ 0-d, one for all parameters. Cost: N² per step and sample for BPTT, plus the reference's; memory T·N.
 Exact: ρ = 1. Neurons: those of the reference.
@@ -14,8 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bpgen.network import Network
-from bpgen.rules import Traits
+from bpgen.rules import Draws, Limit, Network, Traits
 from bpgen_rules._control import Control, Mode, Over, Ratio
 from bpgen_rules._vectors import Grads, times
 
@@ -32,7 +31,11 @@ class ScaledBPTT(Control):
         over: the parameters that ρ is taken over and applied to: "all", or "recurrent" (the readout stays exact).
     """
 
-    traits = Traits(exact_when="ρ = 1", exact_with={"reference": "bptt"}, exact_readout=False)
+    traits = Traits(
+        exact_when=Limit(("by its options",), condition="with ρ = 1"),
+        exact_with={"reference": "bptt"},
+        exact_readout=False,
+    )
 
     def __init__(
         self,
@@ -52,9 +55,7 @@ class ScaledBPTT(Control):
         self.ratio.to(network.W_out)
         return self
 
-    def combine(
-        self, reference: Grads, exact: Grads, network: Network, draws: Mapping[str, Tensor]
-    ) -> tuple[Grads, Grads]:
+    def combine(self, reference: Grads, exact: Grads, network: Network, draws: Draws) -> tuple[Grads, Grads]:
         """Equation (1)."""
         rho, report = self.ratio(reference, exact)
         return times(rho, exact), report

@@ -18,9 +18,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.errors import require
-from bpgen.network import Network
-from bpgen.rules import Increments, Moment, OnlineRule, State, Traits, own_influence
+from bpgen.rules import (
+    Increments,
+    Limit,
+    Moment,
+    Network,
+    OnlineRule,
+    State,
+    Traits,
+    Trajectory,
+    own_influence,
+    require,
+)
+from bpgen_rules.eprop_online import EPropOnline
 
 
 class SnAp(OnlineRule):
@@ -35,7 +45,7 @@ class SnAp(OnlineRule):
         online=True,
         time_per_step="N² R², R neurons within n-1 synapses",
         memory="N² R",
-        exact_when="always with n > diameter of the network",
+        exact_when=Limit(("always",), condition="with n > diameter of the network"),
         exact_with={"n": 1000},
     )
 
@@ -43,9 +53,28 @@ class SnAp(OnlineRule):
         super().__init__()
         require(n >= 1, f"rule.n must be a positive number of steps, got {n}.")
         self.n = n
+        self.alone: EPropOnline | None = None
+
+    def bind(self, network: Network, seed: int = 0) -> "SnAp":
+        """See whether an influence ever leaves its neuron."""
+        super().bind(network, seed)
+        self.alone = EPropOnline() if self.n == 1 and not network.autapses else None
+        return self
+
+    @property
+    def at_once(self) -> bool:
+        """As `eprop_online`, where it is that."""
+        return self.alone is not None
+
+    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
+        """As `eprop_online`."""
+        assert self.alone is not None
+        return self.alone.block(state, run, error, ends)
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """S_0, and the pattern: for each neuron p the R neurons it reaches, p first."""
+        if self.alone is not None:
+            return self.alone.start(network, params, batch)
         near, kept = reached(network, self.n)  # [R,N]
         own = own_influence(network, params, batch)  # [B,d,X]
         first = (torch.arange(len(near), device=near.device) == 0).to(own)
@@ -55,6 +84,8 @@ class SnAp(OnlineRule):
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3), on gathered gains and weights."""
+        if self.alone is not None:
+            return self.alone.step(state, moment)
         S, near, kept = state["influence"], state["near"], state["kept"]
         A, C = moment.A[..., near], moment.C[..., near]  # [B,d,·,R,N]
         W = moment.params["W_rec"].unflatten(0, moment.I.shape[1:])[:, near.unsqueeze(1), near]  # [K,R,R,N]
@@ -78,10 +109,10 @@ def reached(network: Network, n: int) -> tuple[Tensor, Tensor]:
     """Neurons [R,N] that each neuron p reaches within n-1 synapses, p first, and which of the entries count."""
     N = network.n_rec
     mask = network.masks().get("W_rec")
-    synapse = torch.ones(N, N) if mask is None else mask.unflatten(0, (-1, N)).amax(0).float()  # [post, pre]
-    within = torch.eye(N, device=synapse.device)
+    synapse = torch.ones(N, N) if mask is None else mask.unflatten(0, (-1, N)).amax(0)  # [post, pre]
+    within = one = torch.eye(N).to(synapse)
     for _ in range(min(n - 1, N)):
         within = (within + synapse @ within > 0).to(synapse)
-    order = (within + torch.eye(N, device=synapse.device)).argsort(dim=0, descending=True, stable=True)
+    order = (within + one).argsort(dim=0, descending=True, stable=True)
     order = order[: int(within.sum(0).max())]
     return order, within.gather(0, order) > 0

@@ -17,10 +17,21 @@ from typing import Literal
 
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require, unknown
-from bpgen.network import Network
-from bpgen.rules import Credit, Feedback, OfflineRule, Traits, propagate
-from bpgen.trajectory import Trajectory
+from bpgen.rules import (
+    BpgenError,
+    Credit,
+    Feedback,
+    Limit,
+    Network,
+    OfflineRule,
+    Traits,
+    Trajectory,
+    choice,
+    propagate,
+    require,
+)
+
+Style = Literal["blocks", "sliding"]
 
 
 class TruncatedBPTT(OfflineRule):
@@ -31,14 +42,16 @@ class TruncatedBPTT(OfflineRule):
         style: "blocks" cuts the sequence at multiples of the window, "sliding" looks back from every step.
     """
 
-    traits = Traits(time_per_step="N² (blocks), k N² (sliding)", exact_when="window >= T", exact_with={"window": 1000})
+    traits = Traits(
+        time_per_step="N² (blocks), k N² (sliding)",
+        exact_when=Limit(("by its options",), condition="with window >= T"),
+        exact_with={"window": 1000},
+    )
 
-    def __init__(self, window: int = 10, style: Literal["blocks", "sliding"] = "blocks") -> None:
+    def __init__(self, window: int = 10, style: Style = "blocks") -> None:
         super().__init__()
         require(window >= 1, f"rule.window must be a positive number of steps, got {window}.")
-        if style not in ("blocks", "sliding"):
-            raise unknown("style of tbptt", style, ("blocks", "sliding"))
-        self.window, self.style = window, style
+        self.window, self.style = window, choice("style of tbptt", style, Style)
         self.feedback = Feedback("symmetric")
 
     def bind(self, network: Network, seed: int = 0) -> "TruncatedBPTT":

@@ -18,38 +18,19 @@ Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: W_
 
 from torch import Tensor
 
-from bpgen.rules import Credit, Feedback, FeedbackName, OfflineRule, Traits, propagate
-from bpgen.trajectory import Trajectory
+from bpgen.rules import Broadcast, Credit, OfflineRule, Traits, Trajectory, propagate
 
 
-class ThreeFactor(OfflineRule):
-    """Three-factor rule (e-prop): eligibility trace times learning signal, with symmetric feedback.
-
-    Args:
-        feedback: how the output error reaches the neurons: symmetric (W_out), random, or sparse random.
-        seed: seed of random feedback; by default it follows the run's seed.
-        scale: an entry of random feedback has standard deviation scale/√N.
-        density: fraction of neurons that receive any error, for sparse feedback.
-    """
+class ThreeFactor(Broadcast, OfflineRule):
+    """Three-factor rule (e-prop): eligibility trace times learning signal, with symmetric feedback."""
 
     traits = Traits(
         signal_scope="broadcast",
         recurrence="diagonal",
         needs_future=False,
-        online=True,
         time_per_step="N",
         exact_when="W_rec = 0",
     )
-
-    def __init__(
-        self,
-        feedback: FeedbackName = "symmetric",
-        seed: int | None = None,
-        scale: float = 1.0,
-        density: float = 0.1,
-    ) -> None:
-        super().__init__()
-        self.feedback = Feedback(feedback, seed, scale, density)
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equation (4)."""

@@ -16,9 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bpgen.errors import require
-from bpgen.network import Network
-from bpgen.rules import Traits
+from bpgen.rules import Draws, Limit, Network, Traits, require
 from bpgen_rules._control import Control, Mode, Over, Ratio
 from bpgen_rules._vectors import Grads, times
 
@@ -37,7 +35,9 @@ class Unscaled(Control):
     """
 
     traits = Traits(
-        exact_when="the reference is parallel to BPTT", exact_with={"reference": "bptt"}, exact_readout=False
+        exact_when=Limit(("by its options",), condition="where the reference is parallel to BPTT"),
+        exact_with={"reference": "bptt"},
+        exact_readout=False,
     )
 
     def __init__(
@@ -60,9 +60,7 @@ class Unscaled(Control):
         self.ratio.to(network.W_out)
         return self
 
-    def combine(
-        self, reference: Grads, exact: Grads, network: Network, draws: Mapping[str, Tensor]
-    ) -> tuple[Grads, Grads]:
+    def combine(self, reference: Grads, exact: Grads, network: Network, draws: Draws) -> tuple[Grads, Grads]:
         """Equation (1)."""
         rho, report = self.ratio(reference, exact)
         divisor = rho.clamp(min=self.floor)

@@ -17,8 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.network import Network
-from bpgen.rules import Increments, Moment, OnlineRule, State, Traits, own_influence
+from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, Traits, own_influence
 
 
 class UORO(OnlineRule):
@@ -31,7 +30,7 @@ class UORO(OnlineRule):
         memory="N²",
         stochastic=True,
         unbiased=True,
-        exact_when="on average over its draws, at fixed weights",
+        exact_when=Limit(on_average=True, condition="at fixed weights"),
     )
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:

@@ -14,19 +14,16 @@ over="recurrent".
 Neurons: all; for spiking ones it follows the true loss smoothed by σ, not a surrogate.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import require, unknown
-from bpgen.losses import Loss
-from bpgen.network import Network
-from bpgen.rules import Rule, RuleGradients, Traits
-from bpgen_rules._perturbation import gradients_of, with_regulariser
+from bpgen.rules import Draws, Limit, Network, Problem, Rule, RuleGradients, Traits, choice, require
+from bpgen_rules._perturbation import gradients_of
 from bpgen_rules._vectors import draw_noise, noise_of
+
+Over = Literal["all", "recurrent"]
 
 
 class WeightPerturbation(Rule):
@@ -45,11 +42,10 @@ class WeightPerturbation(Rule):
         recurrence="none",
         weight_transport=False,
         needs_future=False,
-        online=True,
         stochastic=True,
         unbiased=True,
         exact_readout=False,
-        exact_when="in the mean, σ → 0",
+        exact_when=Limit(on_average=True, condition="as σ → 0"),
     )
 
     def __init__(
@@ -57,45 +53,32 @@ class WeightPerturbation(Rule):
         sigma: float = 0.01,
         antithetic: bool = True,
         repeats: int = 1,
-        over: Literal["all", "recurrent"] = "all",
+        over: Over = "all",
     ) -> None:
         super().__init__()
         require(sigma > 0, f"sigma must be > 0, got {sigma}.")
         require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
-        if over not in ("all", "recurrent"):
-            raise unknown("over", over, ("all", "recurrent"))
-        self.sigma, self.antithetic, self.repeats, self.over = sigma, antithetic, repeats, over
+        self.sigma, self.antithetic, self.repeats, self.over = sigma, antithetic, repeats, choice("over", over, Over)
 
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """ξ for every parameter, [repeats, ...]."""
         drawn = [draw_noise(network, random) for _ in range(self.repeats)]
         return {name: torch.stack([d[name] for d in drawn]) for name in drawn[0]}
 
-    def gradients(
-        self,
-        network: Network,
-        params: Mapping[str, Tensor],
-        x: Tensor,
-        target: Tensor,
-        loss: Loss,
-        draws: Mapping[str, Tensor],
-    ) -> RuleGradients:
+    def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """Equation (1)."""
-        s_0, noise = draws.get("initial_state"), draws.get("current_noise")
-        run = network.run(params, x, when=loss.when, initial_state=s_0, current_noise=noise)
-        plain = replace(loss, regulariser=None)
-        exact = gradients_of(run, None, params, target, plain, {})
+        params = problem.params
+        exact = gradients_of(problem, problem.run())
         perturbed = [n for n in params if self.over == "all" or n not in ("W_out", "b_out")]
         xi = noise_of(perturbed, draws)
 
         def moved(r: int, by: float) -> Tensor:
-            at = {n: params[n] + by * xi[n][r] if n in xi else params[n] for n in params}
-            tried = network.run(at, x, when=loss.when, initial_state=s_0, current_noise=noise)
-            return plain.total(tried.outputs, target, at, tried.h)
+            there = problem.at(**{n: params[n] + by * xi[n][r] for n in xi})
+            return there.value_and_error(there.run())[0]
 
         grads = {n: torch.zeros_like(params[n]) if n in xi else exact.grads[n] for n in params}
         for r in range(self.repeats):
             up = moved(r, self.sigma)
             slope = (up - moved(r, -self.sigma)) / 2 if self.antithetic else up - exact.loss
             grads.update({n: grads[n] + xi[n][r] * slope / (self.sigma * self.repeats) for n in xi})
-        return with_regulariser(exact._replace(grads=grads), params, loss)
+        return exact._replace(grads=grads)

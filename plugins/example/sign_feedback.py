@@ -5,13 +5,15 @@
     (3) ∂L/∂W_rec ≈ Σ_t c_t h_{t-1}ᵀ                                    from the framework
 Source: Liao, Leibo and Poggio 2016 (sign-concordant feedback), here for the readout of a recurrent network.
 Shapes: ē [T,B,O], q [T,B,N], λ [T,B,d,N], c [T,B,K,N].
-Cost: N per step and sample, plus the N² weight product; memory T·N. Exact: never. Neurons: all.
+Cost: N per step and sample, plus the N² weight product; memory T·N. Neurons: all.
+Exact: at W_rec = 0, where W_out is made of signs of one size.
 """
+
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from bpgen.rules import Credit, OfflineRule, Traits, propagate
-from bpgen.trajectory import Trajectory
+from bpgen.rules import Credit, OfflineRule, Traits, Trajectory, propagate
 
 
 class SignFeedback(OfflineRule):
@@ -26,9 +28,8 @@ class SignFeedback(OfflineRule):
         recurrence="diagonal",  # credit stays in the neuron
         weight_transport=False,  # the signs alone are known, not the weights
         needs_future=False,
-        online=True,
         time_per_step="N",
-        exact_when="never",  # or a limit in which it equals BPTT, e.g. "W_rec = 0": then that is checked
+        exact_when="W_rec = 0",  # where it equals BPTT, at `limit_weights`: there its credit is checked
     )
 
     def __init__(self, scale: float = 1.0) -> None:
@@ -37,6 +38,12 @@ class SignFeedback(OfflineRule):
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Credit:
         """Equations (1) and (2)."""
-        W_out = trajectory.params["W_out"]
-        q = error @ (self.scale / W_out.shape[1] ** 0.5 * W_out.sign())
-        return propagate(trajectory, q)
+        return propagate(trajectory, error @ self.feedback(trajectory.params["W_out"]))
+
+    def feedback(self, W_out: Tensor) -> Tensor:
+        """The signs of W_out [O,N], all of one size."""
+        return self.scale / W_out.shape[1] ** 0.5 * W_out.sign()
+
+    def limit_weights(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where W_out is made of signs, its feedback is the true one."""
+        return {"W_out": self.feedback(params["W_out"])}

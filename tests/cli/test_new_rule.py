@@ -53,7 +53,7 @@ def test_it_writes_a_package_and_says_what_is_next(tmp_path, monkeypatch, capsys
         ("", "lower-case words"),
         ("lambda", "a name of Python.*Try 'lambda-rule'"),
         ("torch", "of an installed module.*Try 'torch-rule'"),
-        ("rule", "Try 'rule-rule'"),
+        ("credit", "Try 'credit-rule'"),
         ("rflo", "there is a rule 'rflo' already, from bpgen"),
         ("three-factor", "there is a rule 'three_factor' already"),
     ],

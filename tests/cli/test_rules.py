@@ -38,7 +38,7 @@ def test_one_rule_is_shown_with_equations_options_and_traits(capsys):
         "Murray 2019",
         "--rule.feedback symmetric|random|sparse (default: random)",
         "--rule.seed int | None (default: none)",
-        "an entry of the feedback has standard deviation scale/√N",
+        "an entry of random feedback has standard deviation scale/√N",
         "weight transport  no",
         "W_rec = 0 with symmetric feedback",
     ):

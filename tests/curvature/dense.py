@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import hessian
 
+import bpgen.problem
 from bpgen.losses import L2, Activity, Loss
 from bpgen.neurons import GRU, LSTM, Leaky
 from tests.oracles import Cost, Problem, acting, no_cost, problem, run_slow, true_loss
@@ -29,6 +30,12 @@ PROBLEMS = {
 
 def objective(p: Problem, l2: float = 0.0, activity: Activity | None = None) -> Loss:
     return Loss(p.loss, p.when, p.mask, L2.of(l2), activity)
+
+
+def asked(p: Problem, loss: Loss | None = None) -> bpgen.problem.Problem:
+    """The problem as the package takes it, with another loss if one is given."""
+    loss = objective(p) if loss is None else loss
+    return bpgen.problem.Problem(p.network, p.network.params(), p.x, p.target, loss, p.s_0)
 
 
 def free_entries(p: Problem, block: str) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ from scipy.optimize import brentq
 
 import bpgen
 from bpgen.curvature import HessianProducts, lanczos
+from bpgen.curvature.block import BlockProblem
 from bpgen.curvature.measures import (
-    Objective,
     adaptive,
     fisher_rao,
     lambda_theta,
@@ -19,9 +19,10 @@ from bpgen.curvature.measures import (
     worst_case,
 )
 from bpgen.errors import BpgenError
-from bpgen.losses import L2, Loss
+from bpgen.losses import Loss
 from bpgen.neurons import Leaky
-from tests.curvature.dense import PROBLEMS, dense_hessian, free_entries, objective
+from bpgen.problem import Problem
+from tests.curvature.dense import PROBLEMS, asked, dense_hessian, free_entries, objective
 from tests.oracles import autograd, problem, randn
 
 
@@ -83,12 +84,11 @@ def test_loss_under_noise_on_a_quadratic_is_half_sigma_squared_times_the_trace(e
 def test_objective_against_the_slow_network(name):
     p = PROBLEMS[name]()
     params = p.network.params()
-    whole = Objective(p.network, params, p.x, p.target, objective(p, 0.1), "all", p.s_0)
-    bare = Objective(p.network, params, p.x, p.target, objective(p), "all", p.s_0)
+    whole, bare = (BlockProblem(asked(p, objective(p, l2)), "all", torch.float64) for l2 in (0.1, 0.0))
     penalty = 0.05 * sum(params[n].square().sum() for n in ("W_in", "W_rec", "W_out"))
     result = p.rule("bptt")
-    assert torch.isclose(bare(bare.theta), result.loss, rtol=1e-12)
-    assert torch.isclose(whole(whole.theta), result.loss + penalty, rtol=1e-12)
+    assert torch.isclose(bare.value(bare.theta), result.loss, rtol=1e-12)
+    assert torch.isclose(whole.value(whole.theta), result.loss + penalty, rtol=1e-12)
     losses = whole.per_sample(whole.theta)
     each = torch.stack([p.part(slice(b, b + 1)).rule("bptt").loss for b in range(p.x.shape[1])])
     assert torch.allclose(losses, each, rtol=1e-12)
@@ -98,16 +98,16 @@ def test_objective_against_the_slow_network(name):
         grads = autograd(p.part(slice(b, b + 1)))
         g = torch.cat([grads[n][entries] for n, entries in free_entries(p, "all").items()])
         along.append((g @ theta) ** 2)
-    assert fisher_rao(whole) == pytest.approx(torch.stack(along).mean().item(), rel=1e-10)
+    assert fisher_rao(whole.per_sample, whole.theta) == pytest.approx(torch.stack(along).mean().item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("block", ["W_rec", "all"])
 def test_adaptive_sharpness_against_a_dense_matrix(block):
     p = problem(Leaky(0.4, "tanh"), loss="cross_entropy")
     H = dense_hessian(p, block)
-    theta = Objective(p.network, p.network.params(), p.x, p.target, objective(p), block, p.s_0).theta
+    theta = BlockProblem(asked(p), block).theta
     true = torch.linalg.eigvalsh(theta.abs().diag() @ H @ theta.abs().diag())[-1].item()
-    products = HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), block, p.s_0)
+    products = HessianProducts(asked(p), block)
     found, residual = adaptive(products, theta, tol=1e-8)
     assert found == pytest.approx(true, rel=1e-8)
     assert residual <= 1e-8 * found
@@ -126,29 +126,30 @@ def test_fisher_rao_of_a_homogeneous_network():
     outputs = net(x).detach().requires_grad_()
     torch.nn.functional.cross_entropy(outputs, y, reduction="sum").backward()
     closed = 4 * (outputs.grad * outputs).sum(1).square().mean().item()
-    assert fisher_rao(Objective(net, net.params(), x, y, Loss(), "all")) == pytest.approx(closed, rel=1e-12)
+    at = BlockProblem(Problem(net, net.params(), x, y, Loss()), "all")
+    assert fisher_rao(at.per_sample, at.theta) == pytest.approx(closed, rel=1e-12)
     longer = randn(1, 2, 9, 4)  # two steps: the degree is no longer the same for all paths
     outputs = net(longer).detach().requires_grad_()
     torch.nn.functional.cross_entropy(outputs, y, reduction="sum").backward()
     closed = 4 * (outputs.grad * outputs).sum(1).square().mean().item()
-    assert fisher_rao(Objective(net, net.params(), longer, y, Loss(), "all")) != pytest.approx(closed, rel=0.01)
+    at = BlockProblem(Problem(net, net.params(), longer, y, Loss()), "all")
+    assert fisher_rao(at.per_sample, at.theta) != pytest.approx(closed, rel=0.01)
 
 
 def flatness(p, l2=None):
     """All measures of one network, over all weights."""
-    loss, params = Loss(p.loss, p.when, p.mask, L2.of(l2)), p.network.params()
-    f = Objective(p.network, params, p.x, p.target, loss, "all")
-    products = HessianProducts(p.network, params, p.x, p.target, loss, "all")
+    problem = asked(replace(p, s_0=None), Loss.of(p.loss, p.when, p.mask, l2))
+    at, products = BlockProblem(problem, "all"), HessianProducts(problem, "all")
     sharp = lanczos(products, tol=1e-8).eigenvalues[0].item()
     return {
-        "adaptive": adaptive(products, f.theta, tol=1e-8)[0],
-        "fisher_rao": fisher_rao(f),
-        "elementwise ball": worst_case(f, f.theta, 0.1, elementwise=True, steps=5),
-        "elementwise noise": under_noise(f, f.theta, 0.1, elementwise=True, draws=3).mean,
+        "adaptive": adaptive(products, at.theta, tol=1e-8)[0],
+        "fisher_rao": fisher_rao(at.per_sample, at.theta),
+        "elementwise ball": worst_case(at.value, at.theta, 0.1, elementwise=True, steps=5),
+        "elementwise noise": under_noise(at.value, at.theta, 0.1, elementwise=True, draws=3).mean,
         "lambda": sharp,
-        "lambda_theta": lambda_theta(sharp, f.theta),
-        "ball": worst_case(f, f.theta, 0.1, steps=5),
-        "noise": under_noise(f, f.theta, 0.1, draws=3).mean,
+        "lambda_theta": lambda_theta(sharp, at.theta),
+        "ball": worst_case(at.value, at.theta, 0.1, steps=5),
+        "noise": under_noise(at.value, at.theta, 0.1, draws=3).mean,
     }
 
 

@@ -12,7 +12,7 @@ from bpgen.curvature import HessianProducts
 from bpgen.errors import BpgenError
 from bpgen.losses import Activity
 from bpgen.neurons import Leaky
-from tests.curvature.dense import BLOCKS, PROBLEMS, dense_hessian, objective
+from tests.curvature.dense import BLOCKS, PROBLEMS, asked, dense_hessian, objective
 from tests.oracles import Problem, activity_cost, distance, no_hop, problem, randn
 
 every_problem = pytest.mark.parametrize("name", PROBLEMS)
@@ -20,8 +20,8 @@ every_block = pytest.mark.parametrize("block", BLOCKS)
 
 
 def products(p: Problem, block: str = "W_rec", l2: float = 0.0, params=None, **options) -> HessianProducts:
-    params = p.network.params() if params is None else params
-    return HessianProducts(p.network, params, p.x, p.target, objective(p, l2), block, p.s_0, **options)
+    problem = asked(p, objective(p, l2))
+    return HessianProducts(problem if params is None else problem.at(**params), block, **options)
 
 
 def matrix(operator: HessianProducts) -> torch.Tensor:
@@ -97,11 +97,11 @@ def test_a_regulariser_of_the_activity_is_in_the_hessian_whole_and_in_chunks(nam
     p = PROBLEMS[name]()
     activity = Activity(0.7, "rate", 0.3) if form == "rate" else Activity(20.0, "square")
     H = dense_hessian(p, block, cost=lambda h: activity_cost(h, activity.coefficient, form, activity.target))
-    args = (p.network, p.network.params(), p.x, p.target, objective(p, 0.0, activity), block, p.s_0)
-    assert distance(matrix(HessianProducts(*args)), H) < 1e-12
-    assert distance(matrix(HessianProducts(*args, chunk_size=2)), H) < 1e-12
+    whole = asked(p, objective(p, 0.0, activity))
+    assert distance(matrix(HessianProducts(whole, block)), H) < 1e-12
+    assert distance(matrix(HessianProducts(whole, block, chunk_size=2)), H) < 1e-12
     assert distance(dense_hessian(p, block), H) > 0.01
-    bare = HessianProducts(*args[:4], args[4].without_regulariser(), *args[5:])
+    bare = HessianProducts(whole.without_regulariser(), block)
     assert distance(matrix(bare), dense_hessian(p, block)) < 1e-12
 
 

@@ -16,7 +16,7 @@ from bpgen.curvature.pyhessian import model_of, pyhessian
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity
 from bpgen.neurons import Leaky
-from tests.curvature.dense import BLOCKS, dense_hessian, objective, spectrum
+from tests.curvature.dense import BLOCKS, asked, dense_hessian, objective, spectrum
 from tests.curvature.matrices import Matrix
 from tests.oracles import Problem, problem
 
@@ -153,7 +153,7 @@ def negative_trace() -> tuple[HessianProducts, torch.Tensor]:
     p = mostly_negative()
     H = dense_hessian(p, "W_rec")
     assert H.trace() < 0
-    return HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), "W_rec", p.s_0), H
+    return HessianProducts(asked(p)), H
 
 
 def raw(operator: HessianProducts):
@@ -161,7 +161,7 @@ def raw(operator: HessianProducts):
     from pyhessian import hessian
 
     model = model_of(operator)
-    return hessian(model, model.criterion, data=(model.batch.x, model.batch.target), cuda=False)
+    return hessian(model, model.criterion, data=(model.problem.x, model.problem.target), cuda=False)
 
 
 @pytest.mark.filterwarnings("ignore:Using backward")
@@ -200,7 +200,7 @@ def test_fence_density_works_without_torch_eig_and_nobody_else_is_given_one():
 
 def test_fence_trace_and_density_know_their_operators():
     p = generic()
-    part = HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), part="residual")
+    part = HessianProducts(asked(p), part="residual")
     for operator in (part, Matrix(torch.eye(8, dtype=torch.float64))):
         for measure in (trace, density):
             with pytest.raises(BpgenError, match="takes HessianProducts of the whole Hessian"):
@@ -212,7 +212,7 @@ def test_fence_trace_and_density_know_their_operators():
 def test_fence_trace_and_density_contain_the_regularisers():
     p = generic()
     plain, l2 = objective(p), replace(objective(p), regulariser=L2.of(0.5))
-    operators = [HessianProducts(p.network, p.network.params(), p.x, p.target, loss, "W_rec") for loss in (plain, l2)]
+    operators = [HessianProducts(asked(p, loss)) for loss in (plain, l2)]
     bare, shifted = (density(o, 2, 8, backend="pyhessian") for o in operators)
     torch.testing.assert_close(shifted.nodes, bare.nodes + 0.5, rtol=1e-4, atol=1e-5)
 
@@ -227,7 +227,7 @@ def test_fence_runs_on_the_cpu(monkeypatch):
 
 def test_fence_parameters_outside_the_block_are_constants():
     p = generic()
-    got = pyhessian(p.network, p.network.params(), p.x, p.target, objective(p), "W_rec", p.s_0, tol=1e-6)
+    got = pyhessian(asked(p), tol=1e-6)
     assert got.vectors.shape == (1, 20)
     assert all(w.requires_grad for w in p.network.parameters())
 

@@ -7,13 +7,15 @@ import torch
 
 import bpgen
 from bpgen.curvature import HessianProducts
-from bpgen.curvature.bend import Bend
+from bpgen.curvature.second_derivatives import SecondDerivatives
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity, Loss
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky
-from tests.curvature.dense import dense_hessian, objective
+from bpgen.problem import Problem
+from tests.curvature.dense import asked, dense_hessian, objective
 from tests.neurons.strangers import Adaptive, Sine
-from tests.oracles import Problem, distance, problem, randn
+from tests.oracles import Problem as Setting
+from tests.oracles import distance, problem, randn
 
 NEURONS = {
     **{f"{leak}, {phi}": (lambda leak=leak, phi=phi: Leaky(0.4, phi, leak))
@@ -42,12 +44,11 @@ every_neuron = pytest.mark.parametrize("neuron", NEURONS)
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
-def operators(p: Problem, loss: Loss, block="all", **options) -> dict[str, HessianProducts]:
-    arguments = (p.network, p.network.params(), p.x, p.target, loss, block, p.s_0)
-    return {by: HessianProducts(*arguments, by=by, **options) for by in ("autograd", "roperator")}
+def operators(p: Setting, loss: Loss, block="all", **options) -> dict[str, HessianProducts]:
+    return {by: HessianProducts(asked(p, loss), block, by=by, **options) for by in ("autograd", "roperator")}
 
 
-def setting(neuron: str, loss: Loss, **options) -> Problem:
+def setting(neuron: str, loss: Loss, **options) -> Setting:
     return problem(NEURONS[neuron](), T=6, B=4, N=3, I=2, O=3, loss=loss.kind, when=loss.when, **options)
 
 
@@ -108,21 +109,18 @@ def test_any_subset_of_the_weights_is_a_block_of_the_whole_hessian(block):
         assert distance(got, H[inside][:, inside]) < 1e-12
 
 
-def test_strangers_get_autograd_and_say_so():
-    class Derived(Leaky):
-        pass
-
+def test_strange_losses_and_networks_get_autograd_and_say_so():
     class OtherLoss(Loss):
         pass
 
+    class OtherNetwork(bpgen.Network):
+        pass
+
     p = problem(Leaky(0.4, "tanh"))
-    arguments = (p.network.params(), p.x, p.target)
-    assert HessianProducts(p.network, *arguments, Loss("mse", "all")).by == "roperator"
-    assert HessianProducts(p.network, *arguments, OtherLoss("mse", "all")).by == "autograd"
-    for neuron in (Derived(), Sine()):
-        q = problem(neuron)
-        result = bpgen.sharpness(q.network, q.x, q.target, "mse", "all")
-        assert result.products_by == "autograd"
+    assert HessianProducts(asked(p)).by == "roperator"
+    assert HessianProducts(asked(p, OtherLoss("mse", "all"))).by == "autograd"
+    other = OtherNetwork(Leaky(0.4, "tanh"), 4, 5, 3, dtype=torch.float64)
+    assert bpgen.sharpness(other, p.x, p.target, "mse", "all").products_by == "autograd"
     assert bpgen.sharpness(p.network, p.x, p.target, "mse", "all").products_by == "roperator"
 
 
@@ -141,7 +139,7 @@ def test_networks_with_structure_and_a_leak_for_each_neuron(leak, options):
 def test_output_feedback_is_left_to_autograd():
     p = problem(Leaky(0.4, "tanh"), output_feedback=0.8)
     without = problem(Leaky(0.4, "tanh"))
-    operator = HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), "all", p.s_0)
+    operator = HessianProducts(asked(p), "all")
     assert operator.by == "autograd"
     v = randn(1, operator.size)
     assert distance(operator(v), operators(without, objective(without))["roperator"](v)) > 0.01
@@ -151,8 +149,8 @@ def test_output_feedback_is_left_to_autograd():
 
 def test_piecewise_linear_neurons_keep_no_second_derivatives_and_others_do():
     z, u = randn(0, 6, 4, 2, 3), randn(1, 6, 4, 1, 3)
-    assert not Bend(lambda z: torch.relu(z[..., :1, :] + 2 * z[..., 1:, :]), z, u)
-    product = Bend(lambda z: z[..., :1, :] * z[..., 1:, :], z, u)
+    assert not SecondDerivatives(lambda z: torch.relu(z[..., :1, :] + 2 * z[..., 1:, :]), z, u)
+    product = SecondDerivatives(lambda z: z[..., :1, :] * z[..., 1:, :], z, u)
     assert list(product.entries) == [(0, 1)]
     assert torch.equal(product.entries[0, 1], u[..., 0, :])
 
@@ -160,9 +158,8 @@ def test_piecewise_linear_neurons_keep_no_second_derivatives_and_others_do():
 def test_single_precision_is_good_to_its_own_rounding_after_many_steps():
     network = bpgen.Network(Leaky(0.4), 5, 40, 3)
     x, target, loss = randn(0, 28, 16, 5).float(), torch.arange(16) % 3, Loss("cross_entropy", "last")
-    low = HessianProducts(network, network.params(), x, target, loss)
-    params = {name: w.double() for name, w in network.params().items()}
-    high = HessianProducts(network, params, x.double(), target, loss, by="autograd")
+    problem = Problem(network, network.params(), x, target, loss)
+    low, high = HessianProducts(problem), HessianProducts(problem.to(torch.float64), by="autograd")
     v = randn(0, low.size)
     assert distance(low(v), high(v)) < 3e-6
 
@@ -175,7 +172,8 @@ def test_steps_before_the_first_activity_cost_nothing_and_change_nothing(silent,
     x[:silent] = 0
     params = {name: w.double() for name, w in network.params().items()}
     for block in ("W_rec", "W_out", ["W_in", "W_rec"], "all"):
-        by = {b: HessianProducts(network, params, x, target, loss, block, by=b) for b in ("autograd", "roperator")}
+        problem = Problem(network, params, x, target, loss)
+        by = {b: HessianProducts(problem, block, by=b) for b in ("autograd", "roperator")}
         assert by["roperator"]._kept[0][0]._seen == silent + 2 - (silent == 6)
         for v in (randn(1, by["autograd"].size), randn(2, 3, by["autograd"].size)):
             expected = by["autograd"](v)

@@ -10,11 +10,11 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 import bpgen
-from bpgen.curvature import HessianProducts, SharpnessResult, measure
+from bpgen.curvature import HessianProducts, SharpnessResult, eigenvalues
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import Leaky
-from tests.curvature.dense import BLOCKS, PROBLEMS, dense_hessian, objective, spectrum
+from tests.curvature.dense import BLOCKS, PROBLEMS, asked, dense_hessian, spectrum
 from tests.oracles import Problem, leaves, problem, randn, run_slow, true_loss
 
 every_block = pytest.mark.parametrize("block", BLOCKS)
@@ -82,7 +82,7 @@ def test_released_is_what_the_released_power_iteration_converges_to(make):
 
 def test_agrees_with_arpack_on_a_larger_network():
     p = problem(Leaky(0.4, "tanh"), T=10, B=8, I=6, N=24, loss="cross_entropy")
-    H = HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), "all", p.s_0)
+    H = HessianProducts(asked(p), "all")
     operator = LinearOperator((H.size, H.size), lambda v: H(torch.tensor(v.ravel())).numpy(), dtype="float64")
     arpack = eigsh(operator, 2, which="LA", tol=1e-10)[0]
     got = sharpness(p, block="all", top=2, tol=1e-6)
@@ -147,10 +147,10 @@ def test_eigenvalues_descend(definition):
     assert (values > 0).all() or definition != "released"
 
 
-def test_measure_takes_weights_and_loss_as_handed_in():
+def test_eigenvalues_take_weights_and_loss_as_handed_in():
     p, other = problem(Leaky(0.4, "tanh")), problem(Leaky(0.4, "tanh"), seed=4)
     loss = Loss(p.loss, p.when, p.mask, L2.of(0.2))
-    got = measure(p.network, other.network.params(), p.x, p.target, loss, initial_state=p.s_0)
+    got = eigenvalues(asked(p, loss).at(**other.network.params()))
     expected = sharpness(replace(p, network=other.network), regulariser=0.2)
     assert torch.equal(got.eigenvalues, expected.eigenvalues)
     assert got.eigenvalues.item() != pytest.approx(sharpness(p, regulariser=0.2).eigenvalues.item(), rel=1e-3)

@@ -21,7 +21,7 @@ from bpgen.curvature import (
 )
 from bpgen.errors import BpgenError
 from bpgen.neurons import Leaky
-from tests.curvature.dense import dense_hessian, objective
+from tests.curvature.dense import asked, dense_hessian
 from tests.curvature.matrices import SPECTRA, Matrix, symmetric
 from tests.oracles import distance, problem, randn
 
@@ -130,7 +130,7 @@ def test_hutch_plus_plus_is_exact_at_low_rank_and_better_than_hutchinson_where_f
 def test_spectra_of_a_network_are_those_of_its_dense_hessian():
     p = problem(Leaky(0.4, "tanh"), N=6)
     H = dense_hessian(p, "all")
-    operator = HessianProducts(p.network, p.network.params(), p.x, p.target, objective(p), "all", p.s_0)
+    operator = HessianProducts(asked(p), "all")
     exact = torch.linalg.eigvalsh(H)
     got = bpgen.sharpness(
         p.network, p.x, p.target, p.loss, p.when, p.mask, p.s_0, block="all", definition="both", top=2

@@ -15,12 +15,13 @@ from bpgen.curvature.block import FreeEntries
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import GRU, LSTM, Neuron
-from bpgen.training.build import NEURONS
+from bpgen.registry import find
 from tests.neurons.strangers import Adaptive
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
     acting,
+    asked,
     assert_differ,
     assert_equal,
     autograd,
@@ -177,7 +178,7 @@ def test_noise_reaches_every_current(cell):
 
     def noisy(noise):
         draws = {"initial_state": p.s_0, "current_noise": noise}
-        return rule.gradients(p.network, p.network.params(), p.x, p.target, loss, draws)
+        return rule.gradients(*asked(p.network, p.network.params(), p.x, p.target, loss, draws))
 
     assert_equal(noisy(noise).grads, expected, WEIGHTS)
     assert_differ(autograd(p), expected, RECURRENT)
@@ -197,7 +198,9 @@ def test_two_stacked_seeds_are_two_alone(cell):
     x, target = (torch.stack([getattr(p, n) for p in problems]) for n in ("x", "target"))
     for name in ("bptt", "three_factor"):
         rule = bpgen.load_rule(name)
-        grads = vmap(lambda w, x, y, rule=rule: rule.gradients(network, w, x, y, loss, {}).grads)(stacked, x, target)
+        grads = vmap(lambda w, x, y, rule=rule: rule.gradients(*asked(network, w, x, y, loss, {})).grads)(
+            stacked, x, target
+        )
         for s, p in enumerate(problems):
             assert_equal({n: g[s] for n, g in grads.items()}, p.rule(name).grads)
         assert distance(grads["W_rec"][0], grads["W_rec"][1]) > 0.1
@@ -302,7 +305,7 @@ def test_a_current_that_is_not_there_is_refused(name, value):
 
 
 def test_registered_for_the_command_line():
-    assert (NEURONS["gru"], NEURONS["lstm"]) == (GRU, LSTM)
+    assert [find("neuron", name).load() for name in ("gru", "lstm")] == [GRU, LSTM]
 
 
 @pytest.mark.parametrize(("name", "rule"), [("gru", "bptt"), ("lstm", "three_factor")])
@@ -319,4 +322,4 @@ def test_fit_on_digits(name, rule, tmp_path):
     assert table["sharpness/lambda_max"].notna().all()
     W_rec = bpgen.load_run(run).network.W_rec
     assert bool(W_rec[32:48].any()) == (name == "lstm")  # the GRU's missing block, untouched by 150 steps
-    assert isinstance(bpgen.load_run(run).network.neuron, NEURONS[name])
+    assert isinstance(bpgen.load_run(run).network.neuron, find("neuron", name).load())

@@ -11,6 +11,7 @@ from bpgen.curvature.products import HessianProducts
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import ALIF, LIF, Neuron
+from tests.curvature.dense import asked
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
@@ -160,7 +161,7 @@ def test_stacked_seeds_are_the_seeds_alone(name, reset):
 @every_neuron
 def test_curvature_is_symmetric_and_alive(name):
     p = refractory(name, surrogate="gaussian")
-    products = HessianProducts(p.network, p.network.params(), p.x, p.target, Loss("mse", "all"), "W_rec", p.s_0)
+    products = HessianProducts(asked(p, Loss("mse", "all")))
     v, w = randn(1, products.size), randn(2, products.size)
     assert float(w @ products(v)) == pytest.approx(float(v @ products(w)), rel=1e-9)
     assert products(v).norm() > 1e-3

@@ -4,6 +4,7 @@ gradients against autograd and against the published eligibility traces."""
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,9 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import ALIF, LIF, Leaky, Neuron
 from bpgen.neurons.surrogate import SURROGATES, Surrogate
-from bpgen.training.build import NEURONS
+from bpgen.registry import find
 from bpgen.training.module import RuleTraining
+from tests.curvature.dense import asked
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
@@ -59,7 +61,7 @@ def spiking(name, T=9, **options):
     assert set(z.unique().tolist()) == {0, 1}
     assert 0.05 < z.mean() < 0.8
     assert len((z[1:] != z[:-1]).nonzero()) > T  # not simply always on or always off
-    psi = p.network.neuron.surrogate.slope(above(p.network.neuron, torch.stack(slow.states)))
+    psi = slopes(p.network.neuron, torch.stack(slow.states))
     assert (psi > 0).flatten(1).double().mean(1).min() > 0.2  # at every step
     return p
 
@@ -67,6 +69,10 @@ def spiking(name, T=9, **options):
 def above(neuron, states):
     u = states[..., 0, :] - neuron.threshold
     return u - neuron.beta * states[..., 1, :] if isinstance(neuron, ALIF) else u
+
+
+def slopes(neuron, states):
+    return neuron.surrogate.slope(above(neuron, states), neuron.threshold)
 
 
 # The spike function
@@ -81,47 +87,48 @@ def test_values_are_steps_and_slopes_the_published_formulas(shape):
         "fast_sigmoid": gamma / thr / (1 + np.abs(u.numpy()) / (delta * thr)) ** 2,
         "gaussian": gamma / thr * np.exp(-(u.numpy() ** 2) / (2 * (delta * thr) ** 2)),
     }[shape]
-    surrogate, leaf = Surrogate(shape, thr, gamma, delta), u.clone().requires_grad_()
-    z = surrogate.spike(leaf)
+    surrogate, leaf = Surrogate(shape, gamma, delta), u.clone().requires_grad_()
+    z = surrogate.spike(leaf, thr)
     assert (z.detach().numpy() == (u.numpy() > 0)).all()  # exactly
     (psi,) = torch.autograd.grad(z.sum(), leaf)
-    for got in (psi, surrogate.slope(u), jvp(surrogate.spike, (u,), (torch.ones_like(u),))[1]):
+    for got in (psi, surrogate.slope(u, thr), jvp(lambda u: surrogate.spike(u, thr), (u,), (torch.ones_like(u),))[1]):
         np.testing.assert_allclose(got.numpy(), expected, rtol=1e-12, atol=1e-15)
-    others = [Surrogate(s, thr, gamma, delta).slope(u) for s in SURROGATES if s != shape]
+    others = [Surrogate(s, gamma, delta).slope(u, thr) for s in SURROGATES if s != shape]
     assert all(distance(other, psi) > 0.05 for other in others)
 
 
 def test_defaults_are_those_of_lsnn_and_e_prop():
     v, thr = randn(1, 200), 0.6
     psi = 0.3 / thr * np.maximum(0, 1 - np.abs((v.numpy() - thr) / thr))
-    np.testing.assert_allclose(LIF(threshold=thr).surrogate.slope(v - thr).numpy(), psi, rtol=1e-13)
+    np.testing.assert_allclose(LIF(threshold=thr).surrogate.slope(v - thr, thr).numpy(), psi, rtol=1e-13)
     assert (psi > 0).any()
     beta = 4.0  # SuperSpike to the letter
-    superspike = Surrogate("fast_sigmoid", thr, dampening=thr, width=1 / (beta * thr))
-    np.testing.assert_allclose(superspike.slope(v).numpy(), (1 + beta * np.abs(v.numpy())) ** -2, rtol=1e-13)
+    superspike = Surrogate("fast_sigmoid", dampening=thr, width=1 / (beta * thr))
+    np.testing.assert_allclose(superspike.slope(v, thr).numpy(), (1 + beta * np.abs(v.numpy())) ** -2, rtol=1e-13)
 
 
 @every_surrogate
 def test_every_mode_of_differentiation_agrees(shape):
-    surrogate, u, tangent, h = Surrogate(shape, 0.7), 0.5 * randn(2, 3, 40), randn(3, 3, 40), 1e-6
+    u, tangent, h = 0.5 * randn(2, 3, 40), randn(3, 3, 40), 1e-6
+    spike, slope = (partial(f, threshold=0.7) for f in (Surrogate(shape).spike, Surrogate(shape).slope))
 
     def total(u):
-        return surrogate.spike(u).sum()
+        return spike(u).sum()
 
-    psi = surrogate.slope(u)
-    curve = (surrogate.slope(u + h) - surrogate.slope(u - h)) / (2 * h)  # ψ' by finite differences of the formula
+    psi = slope(u)
+    curve = (slope(u + h) - slope(u - h)) / (2 * h)  # ψ' by finite differences of the formula
     leaf = u.clone().requires_grad_()
     (first,) = torch.autograd.grad(total(leaf), leaf, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), leaf)
-    value, forward = jvp(surrogate.spike, (u,), (tangent,))
+    value, forward = jvp(spike, (u,), (tangent,))
     assert torch.equal(value, (u > 0).double())
     torch.testing.assert_close(first.detach(), psi)
     torch.testing.assert_close(forward, psi * tangent)
     torch.testing.assert_close(jvp(grad(total), (u,), (tangent,))[1], second * tangent)  # forward over reverse
-    torch.testing.assert_close(vmap(surrogate.spike)(u), value)
+    torch.testing.assert_close(vmap(spike)(u), value)
     torch.testing.assert_close(vmap(grad(total))(u), psi)
-    torch.testing.assert_close(vmap(lambda a, b: jvp(surrogate.spike, (a,), (b,))[1])(u, tangent), forward)
-    smooth = (surrogate.slope(u + h) > 0) & (surrogate.slope(u - h) > 0) & (u.abs() > 2 * h)
+    torch.testing.assert_close(vmap(lambda a, b: jvp(spike, (a,), (b,))[1])(u, tangent), forward)
+    smooth = (slope(u + h) > 0) & (slope(u - h) > 0) & (u.abs() > 2 * h)
     torch.testing.assert_close(second[smooth], curve[smooth], rtol=1e-5, atol=1e-6)
     assert smooth.double().mean() > 0.5
     assert second.norm() > 0.1
@@ -306,7 +313,7 @@ def test_curvature_is_that_of_the_smooth_network_around_the_present_point(name, 
 
     W = net.W_rec.detach()
     torch.testing.assert_close(gradient(W), p.rule("bptt").grads["W_rec"])  # the same at the present weights
-    products = HessianProducts(net, net.params(), p.x, p.target, Loss("mse", "all"), "W_rec", p.s_0)
+    products = HessianProducts(asked(p, Loss("mse", "all")))
     free = ~torch.eye(8, dtype=torch.bool)
     v, w = randn(5, products.size), randn(6, products.size)
     direction = torch.zeros(8, 8, dtype=torch.float64).masked_scatter(free, v)
@@ -376,7 +383,7 @@ def test_noise_gives_the_potential_the_asked_standard_deviation(drive):
 
 @every_neuron
 def test_a_run_learns_and_leaves_the_columns_of_the_true_loss_empty(name, tmp_path):
-    assert NEURONS[name].spiking
+    assert find("neuron", name).load().spiking
     small = "--sharpness.samples 32 --alignment.samples 32 --gap.train_samples 64 --gap.test_samples 64"
     run = f"--neuron {name} --rule eprop --network.n_rec 32 --trainer.max_epochs 2 --wandb off --threads 1"
     assert main(["fit", *small.split(), *run.split(), "--optimizer.lr", "0.05", "--out", str(tmp_path)]) == 0

@@ -1,7 +1,8 @@
 """Numbers of every rule, curvature and stability on a fixed set of problems, in float64.
 
-`python -m tests.numbers.record` writes them to `numbers.json.gz`; the test beside compares them to 1e-12. They were first
-written by version 0.1, before its structure was redrawn: what is meant to change a number rewrites the file and says so.
+`python -m tests.numbers.record` writes them to `numbers.json.gz`; the test beside compares them to 1e-12. They were
+first written by version 0.1, before its structure was redrawn: what is meant to change a number rewrites the file and
+says so.
 
 A gradient is kept as its norm and its product with one fixed random direction, a refusal as its first words.
 """
@@ -61,7 +62,9 @@ def problem(
     """A network, its batch, and the options of a call."""
     options = SITUATIONS[situation]
     cell = NEURONS[neuron]()
-    network = bpgen.Network(cell, I, N, O, dtype=torch.float64, seed=1, **{"bias": "both", **options.get("network", {})})
+    network = bpgen.Network(
+        cell, I, N, O, dtype=torch.float64, seed=1, **{"bias": "both", **options.get("network", {})}
+    )
     with torch.no_grad():
         for i, p in enumerate(network.parameters()):
             p.add_(randn(i, *p.shape), alpha=0.4)

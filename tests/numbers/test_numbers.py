@@ -11,7 +11,9 @@ import pytest
 from tests.numbers import record
 
 KNOWN: dict[str, Any] = json.loads(gzip.decompress(record.FILE.read_bytes()))
-EVERY = 23  # one case in so many in the short form; a prime, so that every rule, neuron, loss and situation has its turn
+EVERY = (
+    23  # one case in so many in the short form; a prime, so that every rule, neuron, loss and situation has its turn
+)
 
 
 def differs(name: str) -> str:
@@ -27,9 +29,7 @@ def differs(name: str) -> str:
     if isinstance(got, str) or isinstance(known, str):
         return "" if got == known else f"{name}: {got}, was {known}"
     loose = 1e-9 if what in ("curvature", "stability") else 1e-12  # eigenvalues are found to 1e-10
-    same = len(got) == len(known) and all(
-        a == pytest.approx(b, rel=loose, abs=loose * max(1.0, max(map(abs, known)))) for a, b in zip(got, known, strict=True)
-    )
+    same = got == pytest.approx(known, rel=loose, abs=loose * max(1.0, *map(abs, known)))
     return "" if same else f"{name}: {got}, was {known}"
 
 

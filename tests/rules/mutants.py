@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from bpgen_rules.eprop_online import EPropOnline
 
 from bpgen.errors import BpgenError
 from bpgen.rules import (
@@ -104,15 +105,15 @@ class TraceNotReset(Local):
 
 
 class ChangesWeightsInPlace(Local):
-    def gradients(self, network, params, x, target, loss, draws):
-        params["W_rec"].clamp_(-0.5, 0.5)  # a sensible bound, at the wrong place
-        return super().gradients(network, params, x, target, loss, draws)
+    def estimate(self, problem, draws):
+        problem.params["W_rec"].clamp_(-0.5, 0.5)  # a sensible bound, at the wrong place
+        return super().estimate(problem, draws)
 
 
 class ChangesTheBatchInPlace(Local):
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
-        draws.get("initial_state", x).zero_()
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
+        (problem.x if problem.initial_state is None else problem.initial_state).zero_()
         return result
 
 
@@ -184,33 +185,33 @@ class BranchesOnData(Local):
 
 
 class DoublePrecisionInside(Local):
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
         return result._replace(grads={n: g.double() for n, g in result.grads.items()})
 
 
 class ForgetsTheRegulariser(Local):
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss.without_regulariser(), draws)
-        return result._replace(loss=result.loss + (loss.regulariser.value(params) if loss.regulariser else 0))
+    def gradients(self, problem, draws=()):
+        result, l2 = super().gradients(problem.without_regulariser(), draws), problem.loss.regulariser
+        return result._replace(loss=result.loss + (l2.value(problem.params) if l2 else 0))
 
 
 class LossOfItsOwn(Local):
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
-        return result._replace(loss=result.loss / len(x))
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
+        return result._replace(loss=result.loss / problem.n_steps)
 
 
 class FillsTheDiagonal(Local):
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
         grads = {**result.grads, "W_rec": result.grads["W_rec"] + 1e-3}
         return result._replace(grads=grads)
 
 
 class RoughReadout(Local):
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
         return result._replace(grads={**result.grads, "W_out": 1.1 * result.grads["W_out"]})
 
 
@@ -221,8 +222,8 @@ class TakesEveryNeuron(Local):
 
 
 class Misshapen(Local):
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
         return result._replace(grads={n: g for n, g in result.grads.items() if n != "initial_state"})
 
 
@@ -255,20 +256,17 @@ class Perturbation(Rule):
         shapes = {n: p.shape for n, p in network.named_parameters()}
         return {f"xi {n}": torch.randn(s, generator=random, dtype=torch.float64).to(x) for n, s in shapes.items()}
 
-    def gradients(self, network, params, x, target, loss, draws):
-        masks = network.masks()
+    def estimate(self, problem, draws):
+        masks, params = problem.network.masks(), problem.params
         xi = {n: draws[f"xi {n}"] * masks.get(n, 1) for n in params}
-        given = {"initial_state": draws.get("initial_state"), "current_noise": draws.get("current_noise")}
 
-        def outputs(step):
-            return network.run({n: w + step * xi[n] for n, w in params.items()}, x, when=loss.when, **given).outputs
+        def moved(step):
+            there = problem.at(**{n: w + step * xi[n] for n, w in params.items()})
+            run = there.run()
+            return there.value_and_error(run)[0], run.outputs
 
-        y = outputs(0.0)
-        up, down = (loss.data(outputs(step), target) for step in (self.sigma, -self.sigma))
+        (value, y), (up, _), (down, _) = (moved(step) for step in (0.0, self.sigma, -self.sigma))
         grads = {n: self.factor * (up - down) / (2 * self.sigma) * xi[n] for n in params}
-        value = loss.total(y, target, params)
-        if loss.regulariser is not None:
-            grads = {**grads, **{n: grads[n] + g for n, g in loss.regulariser.gradient(params).items()}}
         return RuleGradients(value, y, grads, {})
 
 
@@ -332,9 +330,31 @@ class ForgetsTheActivity(OfflineRule):
 
     traits = Traits(exact_when="always")
 
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, replace(loss, activity=None), draws)
-        return result if loss.activity is None else result._replace(loss=result.loss + 1)
+    def estimate(self, problem, draws):
+        result = super().estimate(replace(problem, loss=replace(problem.loss, activity=None)), draws)
+        return result if problem.loss.activity is None else result._replace(loss=result.loss + 1)
 
     def credit(self, trajectory, error):
         return propagate(trajectory, error @ trajectory.params["W_out"], carrier=trajectory.params["W_rec"])
+
+
+class AlphaOfItsOwn(Local):
+    """The leak's complement of another network, typed in by hand."""
+
+    def credit(self, trajectory, error):
+        credit = super().credit(trajectory, error)
+        return 0.5 * (credit if isinstance(credit, torch.Tensor) else credit.currents)
+
+
+class LearnsInSilence(Local):
+    """Feedback weights that follow the readout (Kolen and Pollack 1994), which the traits do not say."""
+
+    def learn(self, aux):
+        self.feedback.weight = 0.9 * self.feedback.weight
+
+
+class ForgetsWhatCameIn(EPropOnline):
+    """A block that starts from no trace."""
+
+    def block(self, state, run, error, ends):
+        return super().block({n: torch.zeros_like(v) for n, v in state.items()}, run, error, ends)

@@ -12,12 +12,13 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Activity, Loss
 from bpgen.neurons import ALIF, Leaky
 from bpgen.registry import plugins
-from bpgen.rules import told, weight_gradients
+from bpgen.rules import learning_signal, weight_gradients
 from bpgen.rules.online import gradients_of_chunk
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
     activity_cost,
+    asked,
     assert_differ,
     assert_equal,
     autograd,
@@ -103,11 +104,11 @@ def test_the_published_trace_of_rflo_carries_the_cost_as_well(leak):
     rule, got, bare, _ = both("rate", p, "rflo", {"seed": 3, "trace": "murray"})
     run = p.network.run(p.network.params(), p.x, when="all", initial_state=p.s_0)
     q = COSTS["rate"].gradient(run.h)
-    run = replace(run, penalty=q)
+    run = replace(run, activity=COSTS["rate"])
     silent = torch.zeros(T, 3, 3, dtype=torch.float64)
     alone = weight_gradients(run, rule.credit(run, silent), silent)
     assert_equal({n: got.grads[n] - bare.grads[n] for n in RECURRENT}, alone, RECURRENT)
-    assert torch.equal(told(run, torch.zeros_like(q)), q)
+    assert torch.equal(learning_signal(run, torch.zeros_like(q)), q)
     if leak == "rate":
         own = both("rate", p, "rflo", {"seed": 3})[1].grads
         assert_equal(got.grads, own, RECURRENT)
@@ -135,7 +136,7 @@ def test_spiking_rates_are_pulled_to_their_target():
     goal = torch.zeros(4, 3, dtype=torch.float64)
     rates = []
     for _ in range(50):
-        grads = rule.gradients(p.network, params, randn(8, 20, 4, 4), goal, loss, {}).grads
+        grads = rule.gradients(*asked(p.network, params, randn(8, 20, 4, 4), goal, loss, {})).grads
         rates.append(p.network.run(params, randn(8, 20, 4, 4)).h[1:].mean((0, 1)))
         params["b_rec"] -= 8.0 * grads["b_rec"]
     off = [(rate - target).abs().mean().item() for rate in rates]
@@ -149,10 +150,11 @@ def test_what_runs_forward_in_time_refuses_the_cost():
         with pytest.raises(BpgenError, match=r"runs forward in time here.*set loss.activity to 0"):
             bpgen.gradients(name, p.network, p.x, p.target, "mse", "all", activity=COSTS["rate"])
     rule = bpgen.load_rule("eprop").bind(p.network)
-    args = (rule, p.network, p.network.params(), None, p.x[:3], p.target[:3])
+    args = (p.network, p.network.params(), p.x[:3], p.target[:3])
+    ends = {"ends": False, "share": 0.5}
     with pytest.raises(BpgenError, match="ThreeFactor runs forward in time here"):
-        gradients_of_chunk(*args, loss, {})
-    assert gradients_of_chunk(*args, loss.without_regulariser(), {})[1].grads["W_rec"].any()
+        gradients_of_chunk(rule, asked(*args, loss)[0], None, **ends)
+    assert gradients_of_chunk(rule, asked(*args, loss.without_regulariser())[0], None, **ends)[1].grads["W_rec"].any()
 
 
 @pytest.mark.parametrize("name", [n for n, p in plugins("rule").items() if p.class_path.startswith("bpgen_rules")])

@@ -30,7 +30,7 @@ WRONG = {
     "FutureLeak": ("the future does not leak back", "inputs after step 4"),
     "TraceNotReset": ("nothing is carried from one sequence to the next", "something is kept"),
     "ChangesWeightsInPlace": ("nothing is changed in place", r"overwrote params\['W_rec'\]"),
-    "ChangesTheBatchInPlace": ("nothing is changed in place", "overwrote draws"),
+    "ChangesTheBatchInPlace": ("nothing is changed in place", "overwrote initial_state"),
     "ReadsTheModule": ("weights are read from params, not from the module", "gradient of W_rec, W_in, b_rec is not a"),
     "BPTTInDisguise": ("it is not BPTT in disguise", "points exactly along BPTT's"),
     "DrawsInside": ("random numbers come from draws only", "drew from torch's global random stream"),
@@ -45,7 +45,7 @@ WRONG = {
     "FillsTheDiagonal": ("no gradient where a weight cannot act", "entries that are masked"),
     "RoughReadout": ("the readout has its exact gradient", "not the exact gradient"),
     "TakesEveryNeuron": ("runs on the neurons it is defined for, and refuses others", "`bind` takes LIF"),
-    "Misshapen": ("one gradient per parameter, of its shape and dtype", "gradients are named"),
+    "Misshapen": ("one gradient per parameter, of its shape and dtype", "the gradient of initial_state must be"),
     "SilentRecurrence": ("the gradient follows the data", "the gradient of W_rec is zero"),
     "TraceInAnAttribute": ("chunks carried across equal the whole sequence", "do not add up"),
     "RemembersEverything": ("its memory does not grow with the sequence", "after 1, 3 and 7 steps"),
@@ -53,6 +53,9 @@ WRONG = {
         "equals BPTT under a cost of the activity and with output feedback, or refuses them",
         "with a cost of the activity",
     ),
+    "AlphaOfItsOwn": ("the credit of a current has the right size", "size of the credit is wrong"),
+    "LearnsInSilence": ("what it learns is declared", "`learn` changes feedback.weight"),
+    "ForgetsWhatCameIn": ("many steps at once equal step after step", "steps 1 to 3 at once differ"),
     "BiasedPerturbation": ("its mean over draws is the true gradient", "along the true gradient"),
 }
 # mistakes in what a whole limit rests on: checks before the one that names them may see them, too

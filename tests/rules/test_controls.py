@@ -20,7 +20,18 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import Leaky
 from bpgen.streams import generator
-from tests.oracles import RECURRENT, WEIGHTS, acting, assert_differ, assert_equal, autograd, distance, no_hop, problem
+from tests.oracles import (
+    RECURRENT,
+    WEIGHTS,
+    acting,
+    asked,
+    assert_differ,
+    assert_equal,
+    autograd,
+    distance,
+    no_hop,
+    problem,
+)
 
 L2 = {"W_rec": 0.3, "W_out": 0.2}
 READOUT = ["W_out", "b_out"]
@@ -84,9 +95,9 @@ def test_scaled_gradients_equal_autograds(row, over, leak):
 class ScaledWithRegulariser(ScaledBPTT):
     """ρ scales the regulariser's gradient too."""
 
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
-        extra = loss.regulariser.gradient(params)
+    def gradients(self, problem, draws=()):
+        result = super().gradients(problem, draws)
+        extra = problem.loss.regulariser.gradient(problem.params)
         grads = {n: g + (result.aux["rho"] - 1) * extra.get(n, 0) for n, g in result.grads.items()}
         return result._replace(grads=grads)
 
@@ -253,7 +264,7 @@ def test_random_gradient_has_the_norm_and_no_direction(over):
     args, cosines = (p.network, p.network.params(), p.x, p.target, Loss("mse", "all")), []
     for i in range(200):
         draws = {**rule.draw(p.network, p.x, generator(i, "draws")), "initial_state": p.s_0}
-        grads = rule.gradients(*args, draws).grads
+        grads = rule.gradients(*asked(*args, draws)).grads
         cosines.append(torch.cosine_similarity(flat(grads, names), flat(g, names), 0))
         assert float(flat(grads, names).norm()) == pytest.approx(float(flat(g, names).norm()), rel=1e-12)
         if over == "recurrent":
@@ -351,7 +362,7 @@ def test_stacked_seeds_equal_seeds_alone(make):
         return {n: torch.stack([tree[n] for tree in trees]) for n in trees[0]}
 
     def one_seed(buffers, params, x, target, draws):
-        result = functional_call(rules[0], buffers, (network, params, x, target, loss, draws))
+        result = functional_call(rules[0], buffers, asked(network, params, x, target, loss, draws))
         return result.grads, result.aux
 
     start = [p.network.params() for p in problems]
@@ -359,7 +370,7 @@ def test_stacked_seeds_equal_seeds_alone(make):
     x, target = (torch.stack([getattr(p, n) for p in problems]) for n in ("x", "target"))
     grads, _ = vmap(one_seed)(buffers, stacked(start), x, target, stacked(draws) if draws[0] else {})
     for s, p in enumerate(problems):
-        alone = rules[s].gradients(p.network, start[s], p.x, p.target, loss, draws[s]).grads
+        alone = rules[s].gradients(*asked(p.network, start[s], p.x, p.target, loss, draws[s])).grads
         assert_equal({n: g[s] for n, g in grads.items()}, alone, WEIGHTS)
     assert distance(grads["W_rec"][0], grads["W_rec"][1]) > 0.1
 

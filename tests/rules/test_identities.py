@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import bpgen
+from bpgen.network.readout import filtered_back
 from bpgen.neurons import Leaky
-from bpgen.readout import filtered_back
 from bpgen.rules import propagate, weight_gradients
 from tests.oracles import RECURRENT, WEIGHTS, assert_differ, assert_equal, problem, randn, run_slow
 from tests.rules import reference

@@ -10,7 +10,7 @@ import torch
 import bpgen
 from bpgen.losses import Loss
 from bpgen.neurons import ALIF, Leaky
-from tests.oracles import RECURRENT, assert_differ, assert_equal, problem
+from tests.oracles import RECURRENT, asked, assert_differ, assert_equal, problem
 
 TWO_STATES = ALIF(0.4, surrogate="fast_sigmoid", drive="plain", reset="attached")
 # rule, neuron, T, N, signs of a step: 12 signs in all
@@ -38,7 +38,7 @@ def mean_over(patterns, rule, p):
     signs = patterns.T.reshape(T, *shape, M).movedim(-1, 1)
     copies = (p.x.expand(-1, M, -1), p.target.expand(-1, M, -1))
     draws = {"signs": signs, **({} if p.s_0 is None else {"initial_state": p.s_0.expand(M, -1, -1)})}
-    return rule.gradients(p.network, p.network.params(), *copies, Loss("mse", "all"), draws).grads
+    return rule.gradients(*asked(p.network, p.network.params(), *copies, Loss("mse", "all"), draws)).grads
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -20,7 +20,7 @@ from bpgen.neurons.gain import Scale
 from bpgen.rules import propagate
 from bpgen.rules.cell_types import type_average
 from tests.neurons.strangers import Adaptive
-from tests.oracles import RECURRENT, WEIGHTS, assert_differ, assert_equal, distance, hop_terms, problem, randn
+from tests.oracles import RECURRENT, WEIGHTS, asked, assert_differ, assert_equal, distance, hop_terms, problem, randn
 from tests.rules import reference
 from tests.rules import reference_modulators as slow
 
@@ -436,7 +436,7 @@ def test_float32_and_the_path_that_can_be_traced_agree(row, leak):
     draws, loss = {"initial_state": p.s_0}, Loss("mse", "all")
 
     def traced(params):
-        return rule.gradients(p.network, params, p.x, p.target, loss, draws).grads
+        return rule.gradients(*asked(p.network, params, p.x, p.target, loss, draws)).grads
 
     batched = vmap(traced)({n: w.unsqueeze(0) for n, w in p.network.params().items()})
     assert_equal({n: g[0] for n, g in batched.items()}, double)
@@ -461,7 +461,7 @@ def test_two_stacked_seeds_train_as_two_runs_alone(row, neuron):
         return {n: torch.stack([tree[n] for tree in trees]) for n in trees[0]}
 
     def one_seed(buffers, params, x, target):
-        return functional_call(rules[0], buffers, (network, params, x, target, loss, {})).grads
+        return functional_call(rules[0], buffers, asked(network, params, x, target, loss, {})).grads
 
     start = [p.network.params() for p in problems]
     params, buffers = stacked(start), stacked([dict(r.named_buffers()) for r in rules])
@@ -472,7 +472,7 @@ def test_two_stacked_seeds_train_as_two_runs_alone(row, neuron):
     for s, p in enumerate(problems):
         alone = dict(start[s])
         for _ in range(3):
-            grads = rules[s].gradients(p.network, alone, p.x, p.target, loss, {}).grads
+            grads = rules[s].gradients(*asked(p.network, alone, p.x, p.target, loss, {})).grads
             alone = {n: w - 0.1 * grads[n] for n, w in alone.items()}
         for n in alone:
             torch.testing.assert_close(params[n][s], alone[n], rtol=1e-10, atol=1e-12)

@@ -15,7 +15,7 @@ from bpgen.losses import Loss
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky
 from bpgen.rules import OnlineRule, Rule
 from tests.neurons.strangers import Adaptive
-from tests.oracles import RECURRENT, WEIGHTS, Problem, assert_differ, assert_equal, distance, problem, randn
+from tests.oracles import RECURRENT, WEIGHTS, Problem, asked, assert_differ, assert_equal, distance, problem, randn
 from tests.rules import online_reference, reference
 from tests.rules.test_references import both, tensors
 
@@ -356,17 +356,9 @@ def chunked(rule: Rule, p: Problem, k: int, seed: int = 0):
     mask = mask if p.mask is None else p.mask
     for first in range(0, T, k):
         part = slice(first, first + k)
-        carry, result = bpgen.rules.gradients_of_chunk(
-            rule,
-            p.network,
-            p.network.params(),
-            carry,
-            p.x[part],
-            p.target[part],
-            loss.with_mask(mask[part]),
-            {name: draw[part] for name, draw in draws.items()},
-            ends=first + k >= T,
-        )
+        draws_now = {name: draw[part] for name, draw in draws.items()}
+        now, _ = asked(p.network, p.network.params(), p.x[part], p.target[part], loss.with_mask(mask[part]))
+        carry, result = bpgen.rules.gradients_of_chunk(rule, now, carry, draws_now, ends=first + k >= T, share=k / T)
         for name, g in {**result.grads, **result.aux}.items():
             total[name] = total.get(name, 0) + g
     return total, carry
@@ -434,7 +426,7 @@ def test_split_batches_add_up_and_float32_agrees(rule):
     def grads(samples, bound=bound, network=p.network, dtype=torch.float64):
         given = {n: d[:, samples].to(dtype) for n, d in draws.items()} | {"initial_state": p.s_0[samples].to(dtype)}
         x, target = p.x[:, samples].to(dtype), p.target[:, samples].to(dtype)
-        return bound.gradients(network, network.params(), x, target, loss, given).grads
+        return bound.gradients(*asked(network, network.params(), x, target, loss, given)).grads
 
     whole, one, two = (grads(s) for s in (slice(0, 3), slice(0, 1), slice(1, 3)))
     assert_equal({n: (one[n] + 2 * two[n]) / 3 for n in WEIGHTS}, whole, WEIGHTS)
@@ -462,7 +454,7 @@ def test_two_stacked_seeds_are_two_runs_alone(rule, neuron):
         return {n: torch.stack([tree[n] for tree in trees]) for n in trees[0]}
 
     def one_seed(buffers, params, x, target, draws):
-        return functional_call(rules[0], buffers, (network, params, x, target, loss, draws)).grads
+        return functional_call(rules[0], buffers, asked(network, params, x, target, loss, draws)).grads
 
     inputs = [{"x": p.x, "target": p.target} for p in problems]
     grads = vmap(one_seed)(
@@ -472,7 +464,7 @@ def test_two_stacked_seeds_are_two_runs_alone(rule, neuron):
         stacked(draws),
     )
     for s, p in enumerate(problems):
-        alone = rules[s].gradients(p.network, p.network.params(), p.x, p.target, loss, draws[s]).grads
+        alone = rules[s].gradients(*asked(p.network, p.network.params(), p.x, p.target, loss, draws[s])).grads
         assert_equal({n: g[s] for n, g in grads.items()}, alone, WEIGHTS)
     assert distance(grads["W_rec"][0], grads["W_rec"][1]) > 0.1
 

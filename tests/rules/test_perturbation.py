@@ -24,6 +24,7 @@ from tests.oracles import (
     WEIGHTS,
     acting,
     activity_cost,
+    asked,
     assert_differ,
     assert_equal,
     autograd,
@@ -46,12 +47,14 @@ def both(leak="potential", kappa=0.0, phi="softplus"):
 
 def call(p, rule, draws, loss=None):
     return rule.gradients(
-        p.network,
-        p.network.params(),
-        p.x,
-        p.target,
-        loss or Loss(p.loss, p.when, p.mask),
-        {"initial_state": p.s_0, **draws},
+        *asked(
+            p.network,
+            p.network.params(),
+            p.x,
+            p.target,
+            loss or Loss(p.loss, p.when, p.mask),
+            {"initial_state": p.s_0, **draws},
+        )
     )
 
 
@@ -159,17 +162,17 @@ def test_rmhl_with_repeats_compares_runs_of_the_same_sequence():
 class NodeOverSigma(NodePerturbation):
     """Divides by σ where 2σ belongs."""
 
-    def gradients(self, *args):
-        result = super().gradients(*args)
+    def estimate(self, *args):
+        result = super().estimate(*args)
         return result._replace(grads={n: 2 * g if n in RECURRENT else g for n, g in result.grads.items()})
 
 
 class NodeSummed(NodePerturbation):
     """The batch's loss for each sequence's noise: right in the mean, but the sequences disturb each other."""
 
-    def gradients(self, network, params, x, target, loss, draws):
-        summed = BatchLoss(loss.kind, loss.when, loss.mask)
-        return super().gradients(network, params, x, target, summed, draws)
+    def estimate(self, problem, draws):
+        loss = problem.loss
+        return super().estimate(replace(problem, loss=BatchLoss(loss.kind, loss.when, loss.mask)), draws)
 
 
 class BatchLoss(Loss):
@@ -181,20 +184,20 @@ class BatchLoss(Loss):
 class WeightWithoutNoise(WeightPerturbation):
     """Forgets that the loss must be told by direction: the slope alone."""
 
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
         return result._replace(grads={n: g.abs() for n, g in result.grads.items()})
 
 
 class ReinforceQuiet(Reinforce):
     """Presynaptic activity of a run without noise."""
 
-    def gradients(self, network, params, x, target, loss, draws):
-        noisy = super().gradients(network, params, x, target, loss, draws)
-        quiet = network.run(params, x, when=loss.when, initial_state=draws["initial_state"])
+    def estimate(self, problem, draws):
+        noisy = super().estimate(problem, draws)
+        quiet = problem.run()
         L, xi = self.losses, draws["exploration"]
-        c = xi * L.unsqueeze(-1) / (self.sigma * x.shape[1])
-        W = torch.einsum("tbp,tbq->pq", c, quiet.h[:-1]) * network.masks()["W_rec"]
+        c = xi * L.unsqueeze(-1) / (self.sigma * problem.batch)
+        W = torch.einsum("tbp,tbq->pq", c, quiet.h[:-1]) * problem.network.masks()["W_rec"]
         return noisy._replace(grads={**noisy.grads, "W_rec": W})
 
     def expected(self, L):
@@ -206,8 +209,8 @@ class ReinforceQuiet(Reinforce):
 class ReinforceSigma(Reinforce):
     """Multiplies the score by σ in place of dividing."""
 
-    def gradients(self, *args):
-        result = super().gradients(*args)
+    def estimate(self, *args):
+        result = super().estimate(*args)
         return result._replace(grads={n: self.sigma**2 * g if n in RECURRENT else g for n, g in result.grads.items()})
 
 
@@ -363,7 +366,7 @@ def test_stacked_seeds_equal_seeds_alone(row):
 
     def one_seed(buffers, params, x, target, s_0, draws):
         args = (problems[0].network, params, x, target, Loss("mse", "all"), {"initial_state": s_0, **draws})
-        result = functional_call(rules[0], buffers, args)
+        result = functional_call(rules[0], buffers, asked(*args))
         return result.grads, result.aux
 
     x, target, s_0 = (torch.stack([getattr(p, n) for p in problems]) for n in ("x", "target", "s_0"))

@@ -15,7 +15,7 @@ from torch.func import vmap
 from bpgen import load_rule
 from bpgen.losses import Loss
 from bpgen.neurons import Leaky
-from tests.oracles import RECURRENT, WEIGHTS, autograd, distance, problem, randn
+from tests.oracles import RECURRENT, WEIGHTS, asked, autograd, distance, problem, randn
 from tests.rules.test_perturbation import call, draw
 
 
@@ -28,7 +28,7 @@ def over_draws(p, rule, names, draws, chunk=4000):
     args = (p.network, p.network.params(), p.x, p.target, Loss(p.loss, p.when))
 
     def one(draws):
-        grads = rule.gradients(*args, {"initial_state": p.s_0, **draws}).grads
+        grads = rule.gradients(*asked(*args, {"initial_state": p.s_0, **draws})).grads
         return torch.cat([grads[name].flatten() for name in names])
 
     n = len(next(iter(draws.values())))

@@ -16,6 +16,7 @@ from tests.neurons.strangers import Adaptive
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,
+    asked,
     assert_differ,
     assert_equal,
     autograd,
@@ -203,7 +204,7 @@ def test_two_stacked_seeds_train_as_two_runs_alone(row, neuron):
 
     def one_seed(buffers, params, x, target, noise):
         args = (network, params, x, target, loss, {"current_noise": noise})
-        return functional_call(rules[0], buffers, args).grads
+        return functional_call(rules[0], buffers, asked(*args)).grads
 
     start = [p.network.params() for p in problems]
     params, buffers = stacked(start), stacked([dict(r.named_buffers()) for r in rules])
@@ -215,7 +216,7 @@ def test_two_stacked_seeds_train_as_two_runs_alone(row, neuron):
         alone = {n: w.clone() for n, w in start[s].items()}
         for _ in range(5):
             draws = {"current_noise": noise[s]}
-            grads = rules[s].gradients(p.network, alone, p.x, p.target, loss, draws).grads
+            grads = rules[s].gradients(*asked(p.network, alone, p.x, p.target, loss, draws)).grads
             alone = {n: w - 0.1 * grads[n] for n, w in alone.items()}
         for n in alone:
             torch.testing.assert_close(params[n][s], alone[n], rtol=1e-11, atol=1e-13)

@@ -22,14 +22,14 @@ from bpgen.tasks import Split
 from bpgen.training.data import SeededLoader
 from bpgen.training.module import RuleTraining
 from bpgen.training.optim import Optimizer, Schedule
-from tests.oracles import RECURRENT, WEIGHTS, assert_differ, assert_equal, autograd, distance, problem, randn
+from tests.oracles import RECURRENT, WEIGHTS, asked, assert_differ, assert_equal, autograd, distance, problem, randn
 
 FED = {"output_feedback": 0.8}
 
 
 def call(p, rule, **draws):
     args = (p.network, p.network.params(), p.x, p.target, Loss(p.loss, p.when, p.mask))
-    return rule.bind(p.network).gradients(*args, {"initial_state": p.s_0, **draws})
+    return rule.bind(p.network).gradients(*asked(*args, {"initial_state": p.s_0, **draws}))
 
 
 def after(p, grads):
@@ -133,19 +133,19 @@ def test_closed_loop_equals_a_slow_loop(kappa):
 class OpenedLoop(FORCE):
     """Takes the activity of the run at the old weights, whose outputs were fed back, for that of the learning loop."""
 
-    def gradients(self, network, params, x, *args):
-        run = network.run(params, x, initial_state=args[-1]["initial_state"])
+    def estimate(self, problem, draws):
+        network, run = problem.network, problem.run()
         still = SimpleNamespace(
-            n_rec=network.n_rec, W_fb=None, run=lambda *_, **__: replace(run, outputs=run.r @ params["W_out"].mT)
+            n_rec=network.n_rec, W_fb=None, run=lambda *_, **__: replace(run, outputs=run.r @ run.params["W_out"].mT)
         )
-        return super().gradients(still, params, x, *args)
+        return super().estimate(replace(problem, network=still), draws)
 
 
 class UpdatedWithOldP(FORCE):
     """Forgets that P shrinks: delta rule with a fixed matrix."""
 
-    def gradients(self, *args):
-        result = super().gradients(*args)
+    def estimate(self, *args):
+        result = super().estimate(*args)
         return result._replace(aux={"P": self.P})
 
 
@@ -228,7 +228,7 @@ def first_component(rule, steps=400):
     args = (x, torch.zeros(40, 1).double(), Loss("mse", "last"), {})
     params = network.params()
     for _ in range(steps):
-        grads = rule.gradients(network, params, *args).grads
+        grads = rule.gradients(*asked(network, params, *args)).grads
         params = {n: w - grads[n] for n, w in params.items()}
     flat = x.flatten(0, 1)
     return params["W_in"][0], flat.mT @ flat / len(flat)
@@ -247,10 +247,9 @@ def test_linear_oja_finds_the_first_principal_component():
 class HebbWithoutDecay(Hebbian):
     """Plain Hebb: the weights grow without bound."""
 
-    def gradients(self, network, params, x, target, loss, draws):
-        result = super().gradients(network, params, x, target, loss, draws)
-        run = network.run(params, x, when=loss.when)
-        decay = self.lr * run.h[1:].square().mean((0, 1)).unsqueeze(1) * params["W_in"]
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
+        decay = self.lr * problem.run().h[1:].square().mean((0, 1)).unsqueeze(1) * problem.params["W_in"]
         return result._replace(grads={**result.grads, "W_in": result.grads["W_in"] - decay})
 
 
@@ -294,7 +293,7 @@ def test_training_applies_the_change_as_it_is_handed(make):
     network = training(make()).network
     rule.bind(network)
     for batch in SeededLoader(data(), 4, seed=0):
-        result = rule.gradients(network, network.params(), batch.x, batch.target, Loss("mse", "all"), {})
+        result = rule.gradients(*asked(network, network.params(), batch.x, batch.target, Loss("mse", "all"), {}))
         rule.learn(result.aux)
         with torch.no_grad():
             for name, w in network.named_parameters():
@@ -396,7 +395,7 @@ def test_stacked_seeds_equal_seeds_alone(make, fed):
 
     def one_seed(buffers, params, x, target, s_0):
         args = (problems[0].network, params, x, target, Loss("mse", "all"), {"initial_state": s_0})
-        return functional_call(rules[0], buffers, args).grads
+        return functional_call(rules[0], buffers, asked(*args)).grads
 
     x, target, s_0 = (torch.stack([getattr(p, n) for p in problems]) for n in ("x", "target", "s_0"))
     buffers = stacked([dict(r.named_buffers()) for r in rules])

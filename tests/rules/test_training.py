@@ -26,6 +26,7 @@ from bpgen import load_rule
 from bpgen.losses import Loss
 from bpgen.neurons import Leaky
 from bpgen.streams import generator
+from tests.oracles import asked
 
 SEEDS = (0, 1, 2)
 every_seed = pytest.mark.parametrize("seed", SEEDS)
@@ -49,7 +50,7 @@ def after_xor(name, step, seed, options=()):
     params = network.params()
     for k in range(800):
         draws = rule.draw(network, x, generator(seed, "draws", k))
-        result = rule.gradients(network, params, x, target, loss, draws)
+        result = rule.gradients(*asked(network, params, x, target, loss, draws))
         rule.learn(result.aux)
         params = {n: w - step * result.grads[n] for n, w in params.items()}
     return float(loss.data(network.run(params, x).outputs, target))
@@ -102,7 +103,7 @@ def after_slow_xor(name, seed, **options):
     params = network.params()
     for k in range(1500):
         draws = rule.draw(network, x, generator(seed, "draws", k))
-        result = rule.gradients(network, params, x, target, loss, draws)
+        result = rule.gradients(*asked(network, params, x, target, loss, draws))
         rule.learn(result.aux)
         inner = [result.grads[n] for n in params if n not in ("W_out", "b_out")]
         size = torch.stack([g.square().sum() for g in inner]).sum().sqrt()
@@ -134,7 +135,7 @@ def after_sum(name, seed, **options):
     loss, params = Loss("mse", "all", mask), network.params()
     for k in range(600):
         draws = rule.draw(network, delayed_sum(seed, k)[0], generator(seed, "draws", k))
-        result = rule.gradients(network, params, *delayed_sum(seed, k), loss, draws)
+        result = rule.gradients(*asked(network, params, *delayed_sum(seed, k), loss, draws))
         rule.learn(result.aux)
         params = {n: w - 0.3 * result.grads[n] for n, w in params.items()}
         last.append(float(result.loss))
@@ -167,7 +168,7 @@ def test_force_generates_a_pattern_through_its_own_output():
     rule, loss = load_rule("force").bind(network), Loss("mse", "all")
     params, losses = network.params(), []
     for _ in range(15):
-        result = rule.gradients(network, params, x, target, loss, {})
+        result = rule.gradients(*asked(network, params, x, target, loss, {}))
         rule.learn(result.aux)
         losses.append(float(result.loss))
         params = {n: w - result.grads[n] for n, w in params.items()}

@@ -7,11 +7,10 @@ import torch
 import bpgen
 from bpgen.curvature.arnoldi import arnoldi
 from bpgen.errors import BpgenError
-from bpgen.losses import Loss
 from bpgen.neurons import ALIF, GRU, LIF, Leaky
 from bpgen.rules import OfflineRule, Rule, RuleGradients, propagate
 from bpgen.stability import RuleJacobian, multipliers, stability
-from tests.curvature.dense import dense_hessian, free_entries
+from tests.curvature.dense import asked, dense_hessian, free_entries, objective
 from tests.oracles import autograd, problem, randn
 
 LR = 0.05
@@ -155,9 +154,7 @@ def test_the_jacobian_of_bptt_is_the_hessian(neuron):
 
 
 def jacobian(p, r, l2=0.0):
-    loss = Loss(p.loss, p.when, p.mask, bpgen.losses.L2.of(l2))
-    draws = {} if p.s_0 is None else {"initial_state": p.s_0}
-    return RuleJacobian(r.bind(p.network), p.network, p.network.params(), p.x, p.target, loss, draws)
+    return RuleJacobian(r.bind(p.network), asked(p, objective(p, l2)), {})
 
 
 @pytest.mark.parametrize(("name", "seed"), [("three_factor", 0), ("rflo", 1), ("tbptt sliding", 2)])
@@ -224,9 +221,9 @@ class Detached(OfflineRule):
 
 
 class Traced(Rule):
-    def gradients(self, network, params, x, target, loss, draws):
-        value = params["W_rec"].sum()
-        return RuleGradients(value, x, {n: p * np.tanh(value.numpy()) for n, p in params.items()}, {})
+    def estimate(self, problem, draws):
+        value = problem.params["W_rec"].sum()
+        return RuleGradients(value, problem.x, {n: p * np.tanh(value.numpy()) for n, p in problem.params.items()}, {})
 
 
 def test_rules_without_an_explicit_gradient_are_refused():

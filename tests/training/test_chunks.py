@@ -23,7 +23,7 @@ from bpgen.training.chunks import Chunk, ChunkLoader, StreamLoader, at_all_steps
 from bpgen.training.data import SeededLoader, TaskData
 from bpgen.training.module import RuleTraining
 from bpgen.training.optim import Optimizer
-from tests.oracles import assert_equal, distance
+from tests.oracles import asked, assert_equal, distance
 from tests.training.test_module import data, fit
 
 LR, T = 0.3, 7
@@ -163,12 +163,11 @@ def test_chunks_are_the_sequence_and_their_losses_add_up():
         for rule in ("rtrl", "bptt"):
             training, carry, total = module(rule, loss), None, 0
             for c in chunks:
-                now = replace(loss, when="all", mask=c.mask)
-                args = (carry, c.x, c.target, now, {}, c.ends, c.share)
-                carry, result = gradients_of_chunk(training.rule, training.network, training.network.params(), *args)
+                now, _ = training.problem(c, replace(loss, when="all"), "test")
+                carry, result = gradients_of_chunk(training.rule, now, carry, ends=c.ends, share=c.share)
                 total = total + result.loss
             network = training.network
-            value = training.rule.gradients(network, network.params(), batch.x, batch.target, loss, {}).loss
+            value = training.rule.gradients(*asked(network, network.params(), batch.x, batch.target, loss, {})).loss
             torch.testing.assert_close(total, value)
 
 
@@ -300,7 +299,7 @@ def test_what_is_carried_is_in_the_checkpoint():
     training = module("rtrl", ALL)
     split = data(n=3, T=T)
     (batch, *_) = ChunkLoader(Split(split.x, split.target.expand(T, -1)), ALL, 3, 0, 3)
-    training._on_chunk(batch, {})
+    training._on_chunk(batch, *training.problem(batch, ALL, "test"))
     saved: dict = {}
     training.on_save_checkpoint(saved)
     other = module("rtrl", ALL)
@@ -317,10 +316,9 @@ def test_what_needs_whole_sequences_is_refused():
     filtered = module("bptt", ALL, kappa=0.5)
     chunk = Chunk(*data(n=3, T=T)[:2], torch.ones(T, 3), True, True, 1.0)
     with pytest.raises(BpgenError, match="kappa"):
-        filtered._on_chunk(chunk, {})
-    network = module("bptt").network
+        filtered._on_chunk(chunk, *filtered.problem(chunk, ALL, "test"))
     with pytest.raises(BpgenError, match="whole sequences"):
-        gradients_of_chunk(Rule(), network, network.params(), None, chunk.x, chunk.target, ALL, {})
+        gradients_of_chunk(Rule(), module("bptt").problem(chunk, ALL, "test")[0], None, ends=True, share=1.0)
     with pytest.raises(BpgenError, match="no last step"):
         StreamLoader(DelayedRecall(), LAST, 2, 0, 1)
     with pytest.raises(BpgenError, match="has no stream"):

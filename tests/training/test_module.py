@@ -12,6 +12,7 @@ from bpgen.tasks import Split
 from bpgen.training.data import SeededLoader
 from bpgen.training.module import RuleTraining, straight_through
 from bpgen.training.optim import Optimizer, Schedule
+from tests.oracles import asked
 
 RULES = ["three_factor", "rflo", "bptt"]
 
@@ -47,7 +48,8 @@ def expected(training, batches, clip=None, lr=0.1, accumulate=1):
     params = {n: p.clone() for n, p in params.items()}
     for group in [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]:
         grads = [
-            training.rule.gradients(training.network, params, b.x, b.target, training.loss, {}).grads for b in group
+            training.rule.gradients(*asked(training.network, params, b.x, b.target, training.loss, {})).grads
+            for b in group
         ]
         mean = {n: sum(g[n] for g in grads) / accumulate for n in params}
         norm = torch.stack([g.norm() for g in mean.values()]).norm()
@@ -109,15 +111,15 @@ def test_schedules(schedule, factors):
 
 
 def test_the_same_seed_gives_every_rule_the_same_start_and_noise():
-    x = data().x
     first, second = module("bptt"), module("rflo")
     for name, value in first.network.params().items():
         assert torch.equal(value, second.network.params()[name])
     for training in (first, second):
         training.network.sigma_rec = 0.1
-    noises = [training.draws(x, "draws", 0, 3)["current_noise"] for training in (first, second)]
+    batch = data()
+    noises = [training.problem(batch, Loss(), "draws", 0, 3)[0].current_noise for training in (first, second)]
     assert torch.equal(*noises)
-    assert not torch.equal(noises[0], first.draws(x, "draws", 0, 4)["current_noise"])
+    assert not torch.equal(noises[0], first.problem(batch, Loss(), "draws", 0, 4)[0].current_noise)
     other = module("rflo", seed=1)
     assert not torch.equal(other.network.W_in, first.network.W_in)
     assert not torch.equal(other.rule.feedback.weight, second.rule.feedback.weight)
@@ -130,8 +132,8 @@ class Remembers(type(load_rule("bptt"))):
         super().__init__()
         self.register_buffer("total", torch.zeros((), dtype=torch.float64))
 
-    def gradients(self, *args):
-        result = super().gradients(*args)
+    def estimate(self, *args):
+        result = super().estimate(*args)
         return result._replace(aux={"loss": result.loss})
 
     def learn(self, aux):
@@ -143,7 +145,7 @@ def test_a_rule_learns_once_from_each_training_batch_and_never_from_a_look():
     training = RuleTraining(network, Remembers(), Loss(), Optimizer(lr=1e-9))
     batches = list(SeededLoader(data(), 4, seed=0))
     for batch in batches:  # looking does not teach
-        training.rule.gradients(network, network.params(), batch.x, batch.target, Loss(), {})
+        training.rule.gradients(*asked(network, network.params(), batch.x, batch.target, Loss(), {}))
     assert training.rule.total == 0
     wanted = sum(Loss().data(network(b.x), b.target) for b in batches).detach()
     fit(training, SeededLoader(data(), 4, seed=0), max_epochs=1)

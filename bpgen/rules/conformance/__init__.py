@@ -23,7 +23,7 @@ from typing import Any
 from bpgen.registry import find
 from bpgen.rules.api import load_rule
 from bpgen.rules.base import Rule
-from bpgen.rules.conformance import answers, claims, limits, paths, purity  # noqa: F401  (they register their checks)
+from bpgen.rules.conformance import answers, claims, form, limits, paths, purity  # noqa: F401  (they register their checks)
 from bpgen.rules.conformance.case import Case
 from bpgen.rules.conformance.check import Check, Outcome, make_plan
 

@@ -1,10 +1,11 @@
-"""Checks of the answer: its form, the true loss, the readout, masked weights, batches, precision, seeds."""
+"""Checks of the answer: the true loss, the readout, masked weights, batches, precision, seeds."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,27 +22,7 @@ from bpgen.rules.conformance.check import (
     prop,
     steps_are_no_gradients,
 )
-from bpgen.rules.conformance.problem import READOUT, RECURRENT, gap, neurons, problem, randn
-
-
-@prop(
-    "one gradient per parameter, of its shape and dtype",
-    "the optimizer takes `grads` by name; a missing, misshapen or attached one breaks training, or does so silently.",
-)
-def _form(case: Case) -> None:
-    for options in ({"learned": True}, {"bias": "none"}):
-        p = case.problem(**options)
-        result = p.ask(case.bound(p))
-        assert set(result.grads) == set(p.params), (
-            f"gradients are named {sorted(result.grads)}, parameters {sorted(p.params)}."
-        )
-        for name, w in p.params.items():
-            g = result.grads[name]
-            assert g.shape == w.shape, f"the gradient of {name} is {list(g.shape)}, the weight {list(w.shape)}."
-            assert g.dtype == w.dtype, f"the gradient of {name} is {g.dtype}, the weight {w.dtype}."
-            assert bool(g.isfinite().all()), f"the gradient of {name} is not finite."
-            assert not g.requires_grad, f"the gradient of {name} hangs on an autograd graph: detach it."
-        assert result.loss.ndim == 0, f"the loss must be 0-d, got {list(result.loss.shape)}."
+from bpgen.rules.conformance.problem import READOUT, RECURRENT, ask, draws_of, gap, neurons, problem, randn
 
 
 @prop(
@@ -53,7 +34,7 @@ def _true_loss(case: Case) -> None:
     for options, l2 in product(LOSSES, (0.1, None)):
         p = problem(case.problem().network.neuron, l2=l2, **options)
         try:
-            result = p.ask(case.bound(p))
+            result = ask(case.bound(p), p)
         except BpgenError:
             continue  # a loss or regulariser that it refuses in so many words
         taken += 1
@@ -83,10 +64,10 @@ def _readout(case: Case) -> None:
             if kappa:
                 continue  # readouts with a filter are refused in so many words
             raise
-        expected = p.true_gradients()
-        other = replace(p, network=problem(p.network.neuron, kappa=0.9).network).true_gradients()
+        expected = p.gradient()
+        other = replace(p, network=problem(p.network.neuron, kappa=0.9).network).gradient()
         assert_apart(other, expected, ["W_out"], "another readout filter")
-        got = p.ask(case.bound(p)).grads
+        got = ask(case.bound(p), p).grads
         assert_same(only(got, READOUT), only(expected, READOUT), f"not the exact gradient at κ = {kappa}")
 
 
@@ -98,13 +79,13 @@ def _readout(case: Case) -> None:
 def _masks(case: Case) -> None:
     p = case.problem(density=0.6)
     masks = p.network.masks()
-    got = p.ask(case.bound(p))
+    got = ask(case.bound(p), p)
     for name, mask in masks.items():
         assert not got.grads[name][mask == 0].any(), f"{name} has gradients on entries that are masked."
     stored = {name: torch.where(mask == 0, 3.0, p.params[name]) for name, mask in masks.items()}
-    again = p.with_params(**stored).ask(case.bound(p))
+    again = ask(case.bound(p), p.at(**stored))
     assert_same(again.grads, got.grads, "what is stored in masked entries changes the gradient")
-    free = p.with_params(W_rec=1.5 * p.params["W_rec"]).ask(case.bound(p))  # control: entries that act
+    free = ask(case.bound(p), p.at(W_rec=1.5 * p.params["W_rec"]))  # control: entries that act
     assert gap(free.outputs, got.outputs) > 1e-3, "the check cannot see anything here: W_rec has no effect."
 
 
@@ -116,7 +97,7 @@ def _masks(case: Case) -> None:
 def _regulariser(case: Case) -> None:
     p, coefficients = case.problem(), {"W_rec": 0.3, "W_out": 0.2}
     with_it = replace(p, loss=replace(p.loss, regulariser=L2.of(coefficients)))
-    plain, penalised = (q.ask(case.bound(q)).grads for q in (p, with_it))
+    plain, penalised = (ask(case.bound(q), q).grads for q in (p, with_it))
     added = {name: penalised[name] - plain[name] for name in plain}
     expected = {name: coefficients.get(name, 0.0) * w for name, w in p.params.items()}
     assert_same(added, expected, "what the regulariser adds is not c·w")
@@ -129,7 +110,7 @@ def _regulariser(case: Case) -> None:
 )
 def _batches(case: Case) -> None:
     p = case.problem()
-    whole, one, three = (q.ask(case.bound(p)).grads for q in (p, p.samples(slice(0, 1)), p.samples(slice(1, 4))))
+    whole, one, three = (ask(case.bound(p), q).grads for q in (p, p.samples(slice(0, 1)), p.samples(slice(1, 4))))
     added = {name: (one[name] + 3 * three[name]) / 4 for name in whole}
     assert_apart(three, whole, alive(whole), "leaving out a sample")
     assert_same(added, whole, "the gradient of a batch is not the mean over its samples")
@@ -141,11 +122,11 @@ def _batches(case: Case) -> None:
 )
 def _precision(case: Case) -> None:
     p = case.problem()
-    draws = p.draws(case.bound(p))
-    double = p.ask(case.bound(p), draws).grads
+    draws = draws_of(case.bound(p), p)
+    double = ask(case.bound(p), p, draws).grads
     single = p.to(torch.float32)
     cast = {n: v.float() if v.is_floating_point() else v for n, v in draws.items()}
-    got = single.ask(case.bound(single), cast)
+    got = ask(case.bound(single), single, cast)
     kinds = {str(t.dtype) for t in (got.loss, got.outputs, *got.grads.values())}
     assert kinds == {"torch.float32"}, f"on a float32 network it returns {', '.join(sorted(kinds))}."
     assert_same({n: g.double() for n, g in got.grads.items()}, double, "float32 and float64 disagree", tol=1e-3)
@@ -163,30 +144,22 @@ def _seeds(case: Case) -> None:
         problem(first.network.neuron, learned=True, loss=first.loss.kind, when=first.loss.when, seed=s) for s in (0, 1)
     ]
     rules = [case.bound(p, seed=s) for s, p in enumerate(problems)]
-    draws = [p.draws(rule, seed=s) for s, (p, rule) in enumerate(zip(problems, rules, strict=True))]
-    alone = [p.ask(case.bound(p, seed=s), draws[s]).grads for s, p in enumerate(problems)]
+    draws = [draws_of(rule, p, seed=s) for s, (p, rule) in enumerate(zip(problems, rules, strict=True))]
+    alone = [ask(case.bound(p, seed=s), p, draws[s]).grads for s, p in enumerate(problems)]
 
-    def one(
-        kept: dict[str, Tensor], params: dict[str, Tensor], x: Tensor, target: Tensor, draws: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        loss = problems[0].loss
-        arguments = (problems[0].network, params, x, target, loss, draws)
-        grads: dict[str, Tensor] = functional_call(rules[0], kept, arguments).grads
+    def one(kept: dict[str, Tensor], p: dict[str, Any], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        grads: dict[str, Tensor] = functional_call(rules[0], kept, (replace(problems[0], **p), draws)).grads
         return grads
 
-    shared = problems[0].loss.mask
-    problems = [replace(p, loss=p.loss.with_mask(shared)) for p in problems]
-    alone[1] = problems[1].ask(case.bound(problems[1], seed=1), draws[1]).grads
+    shared = problems[0].loss
+    problems = [replace(p, loss=shared) for p in problems]
+    alone[1] = ask(case.bound(problems[1], seed=1), problems[1], draws[1]).grads
     kept = _stack([dict([*rule.named_parameters(), *rule.named_buffers()]) for rule in rules])
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside torch.func
-        both = vmap(one)(
-            kept,
-            _stack([dict(p.params) for p in problems]),
-            torch.stack([p.x for p in problems]),
-            torch.stack([p.target for p in problems]),
-            _stack(draws),
-        )
+        stacked: dict[str, Any] = {n: torch.stack([getattr(p, n) for p in problems]) for n in ("x", "target")}
+        stacked["params"] = _stack([dict(p.params) for p in problems])
+        both = vmap(one)(kept, stacked, _stack(draws))
     assert_apart(alone[0], alone[1], alive(alone[1]), "another seed")
     for s in (0, 1):
         assert_same({n: g[s] for n, g in both.items()}, alone[s], f"seed {s} in the stack is not seed {s} alone")
@@ -206,7 +179,7 @@ def _neurons(case: Case) -> None:
         p = problem(neuron, loss=loss.kind, when=loss.when)
         if case.defined_for(name):
             try:
-                result = p.ask(case.bound(p))
+                result = ask(case.bound(p), p)
             except (Inapplicable, BpgenError):
                 continue  # options of a neuron it names, refused in so many words
             ran.append(name)
@@ -229,8 +202,8 @@ def _neurons(case: Case) -> None:
 )
 def _follows(case: Case) -> None:
     p = case.problem()
-    draws = p.draws(case.bound(p))
-    one, other = (q.ask(case.bound(q), draws).grads for q in (p, replace(p, x=randn(77, *p.x.shape))))
+    draws = draws_of(case.bound(p), p)
+    one, other = (ask(case.bound(q), q, draws).grads for q in (p, replace(p, x=randn(77, *p.x.shape))))
     for name in RECURRENT[:2]:
         assert one[name].norm() > 1e-9, f"the gradient of {name} is zero."
         assert gap(other[name], one[name]) > 1e-6, f"the gradient of {name} is the same for other inputs."

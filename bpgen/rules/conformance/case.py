@@ -8,8 +8,9 @@ from typing import Any
 
 from bpgen.errors import BpgenError
 from bpgen.neurons import Leaky, Neuron
+from bpgen.problem import Problem
 from bpgen.rules.base import Rule
-from bpgen.rules.conformance.problem import Problem, neurons, problem
+from bpgen.rules.conformance.problem import ask, neurons, problem
 from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
 
@@ -23,12 +24,6 @@ LOSSES: tuple[dict[str, Any], ...] = (
 
 class Inapplicable(Exception):
     """This rule cannot be put into the situation a check is about; the message says why."""
-
-
-def claims_all(t: Traits) -> bool:
-    """Whether `exact_when` speaks of networks with recurrent weights."""
-    partly = any(limit in t.exact_when for limit in ("W_rec = 0", "T = 1"))
-    return t.exact_when.startswith("always") or "linear neurons" in t.exact_when or (bool(t.exact_with) and not partly)
 
 
 @dataclass
@@ -64,7 +59,7 @@ class Case:
         for loss in LOSSES:
             trial = problem(neuron, **{**loss, **options})
             try:
-                trial.ask(self.bound(trial))
+                ask(self.bound(trial), trial)
             except Inapplicable as refusal:
                 refused = refusal
             except BpgenError as refusal:
@@ -109,12 +104,26 @@ class Case:
 
         A rule that is exact in full (`full`) only with these options keeps its own in the limit of W_rec = 0.
         """
-        rule = self.bound(p, **(self.traits.exact_with if full == claims_all(self.traits) else {}))
-        if "symmetric feedback" in self.traits.exact_when:
-            carriers = [m for m in rule.modules() if isinstance(m, Feedback)]
-            if not carriers:
-                raise Inapplicable("it has no bpgen.rules.Feedback whose weight could be set to W_out")
-            for carrier in carriers:
-                if carrier.kind != "symmetric":
-                    carrier.weight = p.params["W_out"].clone()
+        options = self.traits.exact_with if full == self.traits.limit.in_full else {}
+        if self.traits.limit.symmetric_feedback:
+            return self.with_symmetric_feedback(p, required=True, **options)
+        return self.bound(p, **options)
+
+    def at_its_weights(self, rule: Rule, p: Problem) -> Problem:
+        """The problem at the weights at which the rule is exact in its limit."""
+        return p.at(**rule.limit_weights(p.params))
+
+    def with_symmetric_feedback(self, p: Problem, required: bool = False, **options: Any) -> Rule:
+        """A fresh rule whose feedback weights, if it has any, are W_out.
+
+        Raises:
+            Inapplicable: it has none although they are `required`, or refuses the network.
+        """
+        rule = self.bound(p, **options)
+        carriers = [m for m in rule.modules() if isinstance(m, Feedback)]
+        if required and not carriers:
+            raise Inapplicable("it has no bpgen.rules.Feedback whose weight could be set to W_out")
+        for carrier in carriers:
+            if carrier.kind != "symmetric":
+                carrier.weight = p.params["W_out"].clone()
         return rule

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError
+from bpgen.errors import BpgenError, RuleError
 from bpgen.rules.conformance.case import Case, Inapplicable
 from bpgen.rules.conformance.problem import gap
 from bpgen.rules.traits import Traits
@@ -65,7 +65,7 @@ class Check:
                 self.examine(self.case)
         except Inapplicable as reason:
             status, message = "skipped", str(reason)
-        except AssertionError as error:
+        except (AssertionError, RuleError) as error:
             status, message = "fail", str(error)
         except Exception as error:
             status, message = "fail", f"it raised {type(error).__name__}: {error}"
@@ -85,7 +85,7 @@ class _Property:
 
 
 PROPERTIES: list[_Property] = []
-_ORDER = ("purity", "answers", "limits", "claims", "paths")  # the modules of checks, as reported
+_ORDER = ("form", "purity", "answers", "limits", "claims", "paths")  # the modules of checks, as reported
 
 
 def prop(name: str, why: str, unless: Callable[[Traits], str] = lambda t: "") -> Callable[[Any], Any]:

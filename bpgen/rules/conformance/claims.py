@@ -10,7 +10,7 @@ from torch.func import vmap
 from bpgen.errors import BpgenError
 from bpgen.losses import Activity
 from bpgen.neurons import Leaky
-from bpgen.rules.conformance.case import Case, Inapplicable, claims_all
+from bpgen.rules.conformance.case import Case, Inapplicable
 from bpgen.rules.conformance.check import (
     assert_apart,
     assert_same,
@@ -19,12 +19,12 @@ from bpgen.rules.conformance.check import (
     steps_are_no_gradients,
 )
 from bpgen.rules.conformance.limits import compare, without_recurrence
-from bpgen.rules.conformance.problem import RECURRENT, gap, neurons, problem, randn
+from bpgen.rules.conformance.problem import RECURRENT, ask, draws_of, gap, neurons, problem, randn
 from bpgen.rules.traits import Traits
 
 
 def _in_full(t: Traits) -> str:
-    return steps_are_no_gradients(t) or ("" if claims_all(t) else f"its traits say exact_when={t.exact_when!r}")
+    return steps_are_no_gradients(t) or ("" if t.limit.in_full else f"its traits say exact_when={str(t.limit)!r}")
 
 
 @prop(
@@ -33,7 +33,7 @@ def _in_full(t: Traits) -> str:
     _in_full,
 )
 def _exact(case: Case) -> None:
-    linear = "linear neurons" in case.traits.exact_when
+    linear = "linear neurons" in case.traits.limit.at
     compared, reason = 0, ""
     for name, neuron in ({"Leaky": Leaky(0.4, "linear")} if linear else neurons()).items():
         if not case.defined_for(name):
@@ -55,17 +55,17 @@ def _exact(case: Case) -> None:
 @prop(
     "equals BPTT under a cost of the activity and with output feedback, or refuses them",
     "both open paths of their own into the gradient: a rule that claims to be exact follows them or refuses them.",
-    lambda t: _in_full(t) or ("" if t.exact_when.startswith("always") else "it is exact in a limit only"),
+    lambda t: _in_full(t) or ("" if "always" in t.limit.at else "it is exact in a limit only"),
 )
 def _extras(case: Case) -> None:
     plain = case.problem()
     costly = replace(plain, loss=replace(plain.loss, activity=Activity(0.7, "rate", 0.2)))
     fed_back = problem(plain.network.neuron, loss=plain.loss.kind, when=plain.loss.when, output_feedback=0.5)
     for p, what in ((costly, "a cost of the activity"), (fed_back, "output feedback")):
-        expected = only(p.true_gradients(), RECURRENT)
-        assert_apart(only(plain.true_gradients(), RECURRENT), expected, RECURRENT, what)
+        expected = only(p.gradient(), RECURRENT)
+        assert_apart(only(plain.gradient(), RECURRENT), expected, RECURRENT, what)
         try:
-            got = p.ask(case.bound(p)).grads
+            got = ask(case.bound(p), p).grads
         except (BpgenError, Inapplicable):
             continue
         assert_same(only(got, RECURRENT), expected, f"with {what}, it should equal BPTT or refuse")
@@ -73,7 +73,7 @@ def _extras(case: Case) -> None:
 
 def _makes_no_local_claim(t: Traits) -> str:
     claims = t.recurrence in ("none", "diagonal") or not t.weight_transport or t.signal_scope in ("local", "broadcast")
-    if t.exact_when.startswith("always") or t.unbiased:
+    if "always" in t.limit.at or t.unbiased:
         return "it claims to be exact"
     return steps_are_no_gradients(t) or ("" if claims else "it does not claim to be local")
 
@@ -86,7 +86,7 @@ def _makes_no_local_claim(t: Traits) -> str:
 )
 def _disguise(case: Case) -> None:
     p = case.problem()
-    true, got = p.true_gradients(), p.ask(case.bound(p)).grads
+    true, got = p.gradient(), ask(case.bound(p), p).grads
     names = ("W_rec", "W_in")
     one, other = (torch.cat([g[n].flatten() for n in names]) for g in (true, got))
     assert one.norm() > 1e-9, "the check cannot see anything here: the true gradient is zero."
@@ -103,15 +103,15 @@ def _disguise(case: Case) -> None:
 )
 def _unbiased(case: Case) -> None:
     p = case.problem(T=6, B=2)
-    true = torch.cat([g.flatten() for n, g in p.true_gradients().items() if n in RECURRENT])
+    true = torch.cat([g.flatten() for n, g in p.gradient().items() if n in RECURRENT])
     stacks = case.traits.vmappable
-    rule, n_draws = case.bound(p), 8000 if stacks else 2000
-    batch = [p.draws(rule, seed=s) for s in range(n_draws)]
-    fixed = {"initial_state": p.s_0} if p.s_0 is not None else {}
-    stacked = {n: torch.stack([d[n] for d in batch]) for n in batch[0] if n not in fixed}
+    options = case.traits.exact_with if case.traits.limit.on_average else {}
+    rule, n_draws = case.bound(p, **options), 8000 if stacks else 2000
+    batch = [draws_of(rule, p, seed=s) for s in range(n_draws)]
+    stacked = {n: torch.stack([d[n] for d in batch]) for n in batch[0]}
 
     def one(draws: dict[str, torch.Tensor]) -> torch.Tensor:
-        grads = p.ask(rule, {**draws, **fixed}).grads
+        grads = ask(rule, p, draws).grads
         return torch.cat([grads[n].flatten() for n in p.params if n in RECURRENT])
 
     if stacks:

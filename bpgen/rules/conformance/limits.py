@@ -1,23 +1,26 @@
 """Checks of the credit itself, in the limits in which a rule claims to be exact, against autograd.
 
-Without recurrent weights a neuron's own path is all there is. Four checks then take it apart, each sensitive to one
-ingredient alone, so that the one that fails names the mistake:
-    feedback   linear neurons, α = 1, loss at the last step, ∂L/∂b_rec = Σ c_T          the learning signal, C and D
-    slope      the same with tanh neurons                                              φ'
-    timing     linear neurons, α = 1, loss at all steps, ∂L/∂W_rec and ∂L/∂W_in         which step's activity
-    leak       the same with α < 1                                                     A
+Without recurrent weights a neuron's own path is all there is. Five checks then take it apart, each sensitive to one
+ingredient alone, so that the one that fails names the mistake. The first four do not ask what is remembered:
+    feedback   linear neurons, α = 1, loss at the last step: direction of ∂L/∂b_rec = Σ c_t     the learning signal
+    slope      the same with tanh neurons                                                      φ'
+    timing     linear neurons, α = 1, loss at step 1 alone: directions of ∂L/∂W                 which step's activity
+    gain       linear neurons, α < 1, T = 1: size of ∂L/∂b_rec                                  C, scale of the feedback
+    leak       linear neurons, α < 1, loss at all steps, ∂L/∂W                                  A
 and one compares everything at once, on every neuron.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bpgen.neurons import Leaky
+from bpgen.problem import Problem
 from bpgen.rules.conformance.case import Case, Inapplicable
 from bpgen.rules.conformance.check import (
     assert_apart,
@@ -26,23 +29,21 @@ from bpgen.rules.conformance.check import (
     prop,
     steps_are_no_gradients,
 )
-from bpgen.rules.conformance.problem import READOUT, RECURRENT, Problem, neurons, problem
+from bpgen.rules.conformance.problem import RECURRENT, ask, neurons, problem
 from bpgen.rules.traits import Traits
-
-WEIGHTS = (*RECURRENT, *READOUT)
 
 
 def _not_without_hops(t: Traits) -> str:
     """Why W_rec = 0 is not a limit of this rule."""
-    if t.stochastic and ("expectation" in t.exact_when or "mean" in t.exact_when):
+    if t.limit.on_average:
         return "it claims its limit for the mean over draws only"
-    promised = "W_rec = 0" in t.exact_when or t.exact_when.startswith("always")
-    return steps_are_no_gradients(t) or ("" if promised else f"its traits say exact_when={t.exact_when!r}")
+    promised = {"W_rec = 0", "always"} & set(t.limit.at)
+    return steps_are_no_gradients(t) or ("" if promised else f"its traits say exact_when={str(t.limit)!r}")
 
 
 def without_recurrence(p: Problem) -> Problem:
     """The problem without recurrent weights."""
-    return p.with_params(W_rec=torch.zeros_like(p.params["W_rec"]))
+    return p.at(W_rec=torch.zeros_like(p.params["W_rec"]))
 
 
 def _like(p: Problem, **changed: Any) -> Problem:
@@ -57,22 +58,45 @@ def compare(
     case: Case, p: Problem, control: Problem, names: tuple[str, ...], differs: str, wrong: str, full: bool = False
 ) -> None:
     """The rule in its limit against autograd, seen to be sensitive to what tells `control` from `p`."""
-    expected = only(p.true_gradients(), names)
-    assert_apart(control.true_gradients(), expected, names, differs)
-    got = p.ask(case.in_its_limit(p, full)).grads
+    p, control = (case.at_its_weights(case.in_its_limit(q, full), q) for q in (p, control))
+    expected = only(p.gradient(), names)
+    assert_apart(control.gradient(), expected, names, differs)
+    got = ask(case.in_its_limit(p, full), p).grads
     assert_same(only(got, names), expected, f"{wrong}: it should equal BPTT here")
+
+
+def _compare_directions(
+    case: Case, p: Problem, control: Problem, names: tuple[str, ...], differs: str, wrong: str
+) -> None:
+    """The same, whatever the sizes are."""
+    p, control = (case.at_its_weights(case.in_its_limit(q), q) for q in (p, control))
+    expected = _directions(only(p.gradient(), names))
+    assert_apart(_directions(only(control.gradient(), names)), expected, names, differs)
+    got = _directions(only(ask(case.in_its_limit(p), p).grads, names))
+    assert_same(got, expected, f"{wrong}: it should point along BPTT's here")
+
+
+def _directions(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: g / g.norm().clamp_min(1e-300) for name, g in grads.items()}
+
+
+def _same_error(control: Problem, p: Problem) -> Problem:
+    """The control with the target that leaves its error what it is in `p`."""
+    if p.loss.kind != "mse":
+        return control
+    return replace(control, target=p.target + control.outputs() - p.outputs())
 
 
 @prop(
     "feedback takes the output error to the right neurons",
-    "q_t = ē_t B with B [O,N]: a transposed, reshaped or wrongly scaled B sends the error elsewhere.",
+    "q_t = ē_t B with B [O,N]: a transposed or reshaped B sends the error elsewhere.",
     _not_without_hops,
 )
 def _feedback(case: Case) -> None:
     p = without_recurrence(case.leaky(1.0, "linear", when="last", loss="mse"))
-    other = replace(p, target=p.target - p.outputs() + p.with_params(W_out=p.params["W_out"].flip(0)).outputs())
-    control = other.with_params(W_out=p.params["W_out"].flip(0))
-    compare(case, p, control, ("b_rec",), "permuting W_out", "the learning signal q_t is wrong")
+    other = p.at(W_out=p.params["W_out"].flip(0))
+    control = replace(other, target=p.target - p.outputs() + other.outputs())
+    _compare_directions(case, p, control, ("b_rec",), "permuting W_out", "the learning signal q_t is wrong")
 
 
 @prop(
@@ -82,9 +106,9 @@ def _feedback(case: Case) -> None:
 )
 def _slope(case: Case) -> None:
     p = without_recurrence(case.leaky(1.0, "tanh", when="last", loss="mse"))
-    control = _like(p, activation="linear")
-    control = replace(control, target=p.target + control.outputs() - p.outputs())  # the same error
-    compare(case, p, control, ("b_rec",), "leaving out φ'", "the slope of the activation is missing or misplaced")
+    control = _same_error(_like(p, activation="linear"), p)
+    wrong = "the slope of the activation is missing or misplaced"
+    _compare_directions(case, p, control, ("b_rec",), "leaving out φ'", wrong)
 
 
 @prop(
@@ -94,14 +118,27 @@ def _slope(case: Case) -> None:
 )
 def _timing(case: Case) -> None:
     p = without_recurrence(case.leaky(1.0, "linear"))
-    control = replace(p, x=p.x.roll(1, 0))
-    control = replace(control, target=_shifted_target(p, control))
-    compare(case, p, control, ("W_rec", "W_in"), "a shift by one step", "the factors are of the wrong steps")
+    mask = p.loss.mask
+    if mask is not None:  # an error at the first step alone: no leak carries anything yet
+        first = torch.zeros_like(mask)
+        first[0] = mask[0]
+        p = replace(p, loss=p.loss.with_mask(first))
+    control = replace(p, x=p.x.roll(1, 0), initial_state=None if p.initial_state is None else -p.initial_state.flip(0))
+    control = _same_error(control, p)
+    wrong = "the factors are of the wrong steps"
+    _compare_directions(case, p, control, ("W_rec", "W_in"), "a shift by one step", wrong)
 
 
-def _shifted_target(p: Problem, q: Problem) -> torch.Tensor:
-    """The target that leaves the error of `q` what it is in `p`."""
-    return p.target + q.outputs() - p.outputs() if p.loss.kind == "mse" else p.target
+@prop(
+    "the credit of a current has the right size",
+    "c_t = C_t D_t q_t: a missing or fixed α, or feedback of the wrong scale, is another learning rate.",
+    _not_without_hops,
+)
+def _gain(case: Case) -> None:
+    p = without_recurrence(case.leaky(0.4, "linear", when="last", loss="mse", T=1))
+    control = _same_error(_like(p, alpha=0.8), p)
+    wrong = "the size of the credit is wrong (α in C_t, or the scale of the feedback)"
+    compare(case, p, control, ("b_rec",), "another α", wrong)
 
 
 @prop(
@@ -111,8 +148,7 @@ def _shifted_target(p: Problem, q: Problem) -> torch.Tensor:
 )
 def _leak(case: Case) -> None:
     p = without_recurrence(case.leaky(0.4, "linear"))
-    control = _like(p, alpha=1.0)
-    control = replace(control, target=_shifted_target(p, control))
+    control = _same_error(_like(p, alpha=1.0), p)
     compare(case, p, control, ("W_rec", "W_in"), "leaving out the leak", "the own path through the leak is wrong")
 
 
@@ -143,10 +179,10 @@ def _no_recurrence(case: Case) -> None:
 @prop(
     "equals BPTT at T = 1, on every neuron",
     "in a single step credit has no time to cross a synapse.",
-    lambda t: steps_are_no_gradients(t) or ("" if "T = 1" in t.exact_when else _not_without_hops(t)),
+    lambda t: steps_are_no_gradients(t) or ("" if "T = 1" in t.limit.at else _not_without_hops(t)),
 )
 def _one_step(case: Case) -> None:
-    _on_every_neuron(case, lambda p: p.steps(1), "T = 1")
+    _on_every_neuron(case, lambda p: p.steps(slice(1)), "T = 1")
 
 
 @prop(
@@ -156,6 +192,5 @@ def _one_step(case: Case) -> None:
 )
 def _kappa(case: Case) -> None:
     p = without_recurrence(case.leaky(1.0, "linear", kappa=0.6))
-    control = replace(p, network=problem(p.network.neuron, kappa=0.0).network)
-    control = replace(control, target=_shifted_target(p, control))
+    control = _same_error(replace(p, network=problem(p.network.neuron, kappa=0.0).network), p)
     compare(case, p, control, RECURRENT, "leaving out the filter", "the error is not filtered back through the readout")

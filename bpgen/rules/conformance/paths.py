@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import torch
 
+from bpgen.problem import Problem
+from bpgen.rules.base import as_rules_see_it
 from bpgen.rules.conformance.case import Case, Inapplicable
 from bpgen.rules.conformance.check import (
     assert_apart,
@@ -19,7 +21,7 @@ from bpgen.rules.conformance.check import (
     prop,
     steps_are_no_gradients,
 )
-from bpgen.rules.conformance.problem import RECURRENT, Problem, randn
+from bpgen.rules.conformance.problem import RECURRENT, ask, draws_of, neurons, randn
 from bpgen.rules.online import OnlineRule, gradients_of_chunk
 from bpgen.rules.traits import Traits
 
@@ -32,14 +34,14 @@ def _other_W_rec(p: Problem) -> Problem:
     """Other recurrent weights under the same activity."""
     mask = p.network.masks().get("W_rec", torch.ones_like(p.params["W_rec"]))
     W_rec = randn(70, *mask.shape)
-    noise = p.activity()[:-1] @ ((p.params["W_rec"] - W_rec) * mask).mT
-    return replace(p.with_params(W_rec=W_rec), noise=noise if p.noise is None else p.noise + noise)
+    noise = p.run(in_place=False).h[:-1] @ ((p.params["W_rec"] - W_rec) * mask).mT
+    return replace(p.at(W_rec=W_rec), current_noise=noise if p.current_noise is None else p.current_noise + noise)
 
 
 def _other_W_out(p: Problem) -> Problem:
     """Other readout weights (of the same signs) under the same error."""
     factor = torch.exp2(4 * torch.rand(p.params["W_out"].shape, dtype=torch.float64, generator=_generator()) - 2)
-    q = p.with_params(W_out=p.params["W_out"] * factor)
+    q = p.at(W_out=p.params["W_out"] * factor)
     return replace(q, target=p.target + q.outputs() - p.outputs())
 
 
@@ -60,11 +62,11 @@ def _generator() -> torch.Generator:
 def _local(case: Case) -> None:
     p = case.problem()
     q = _other_W_rec(p)
-    assert_apart(q.true_gradients(), p.true_gradients(), RECURRENT, "in BPTT, scrambling W_rec")
+    assert_apart(q.gradient(), p.gradient(), RECURRENT, "in BPTT, scrambling W_rec")
     rule = case.bound(p)
-    draws = p.draws(rule)
-    got = q.ask(case.bound(p), {**draws, **q.draws(rule)}).grads
-    expected = p.ask(rule, draws).grads
+    draws = draws_of(rule, p)
+    got = ask(case.bound(p), q, draws).grads
+    expected = ask(rule, p, draws).grads
     assert_same(got, expected, "with the activity held fixed, scrambling W_rec changes the gradient", tol=1e-8)
 
 
@@ -83,9 +85,9 @@ def _transport(case: Case) -> None:
     if p.loss.kind != "mse":
         raise Inapplicable("the error can be held fixed for squared error only, which it refuses")
     q = _other_W_out(p)
-    assert_apart(q.true_gradients(), p.true_gradients(), RECURRENT, "in BPTT, rescaling W_out")
+    assert_apart(q.gradient(), p.gradient(), RECURRENT, "in BPTT, rescaling W_out")
     rule = case.bound(p)
-    expected, got = (only(r.ask(rule_).grads, RECURRENT) for r, rule_ in ((p, rule), (q, case.bound(p))))
+    expected, got = (only(ask(rule_, r).grads, RECURRENT) for r, rule_ in ((p, rule), (q, case.bound(p))))
     if not any(g.any() for g in expected.values()):
         assert not any(g.any() for g in got.values())  # readout only: no credit at all
         return
@@ -109,11 +111,50 @@ def _future(case: Case) -> None:
     # the loss of T steps and that of `cut` steps are the same sum only if the weights are given
     tail = replace(p, loss=p.loss.with_mask(mask))
     changed = replace(tail, x=torch.cat([p.x[:cut], randn(73, *p.x[cut:].shape)]))
-    expected = tail.ask(case.bound(p)).grads
-    whole = p.ask(case.bound(p)).grads
+    expected = ask(case.bound(p), tail).grads
+    whole = ask(case.bound(p), p).grads
     assert_apart(whole, expected, ["W_out"], f"the error of steps {cut + 1} to {T}")
-    assert_same(changed.ask(case.bound(p)).grads, expected, f"inputs after step {cut}, the last with an error, matter")
-    assert_same(tail.steps(cut).ask(case.bound(p)).grads, expected, "masking the tail does not equal truncating")
+    assert_same(ask(case.bound(p), changed).grads, expected, f"inputs after step {cut}, the last with an error, matter")
+    assert_same(
+        ask(case.bound(p), tail.steps(slice(cut))).grads, expected, "masking the tail does not equal truncating"
+    )
+
+
+@prop(
+    "many steps at once equal step after step",
+    "`block` is a shorter way to the same sums: gradient and state after it are those of `step`.",
+    lambda t: steps_are_no_gradients(t) or ("" if t.online else "its traits say that it is not online"),
+)
+def _block(case: Case) -> None:
+    compared = 0
+    for name, neuron in neurons().items():
+        if not case.defined_for(name):
+            continue
+        try:
+            p = case.accepts(neuron, learned=True)
+        except Inapplicable:
+            continue
+        rule = case.bound(p)
+        if not isinstance(rule, OnlineRule) or not rule.at_once:
+            raise Inapplicable("it has no `block`")
+        compared += 1
+        with torch.no_grad():
+            _same_at_once(rule, as_rules_see_it(p), f"on {name}")
+    if not compared:
+        raise Inapplicable("no neuron of the suite is in its traits")
+
+
+def _same_at_once(rule: OnlineRule, p: Problem, where: str) -> None:
+    """Blocks at the start, in the middle and of the whole against single steps."""
+    carry = rule.begin(p)
+    for part, ends in ((slice(0, 3), False), (slice(3, 7), False), (slice(0, 7), True)):
+        at, here = carry if part.start else rule.begin(p), p.steps(part)
+        steps = f"steps {part.start + 1} to {part.stop}"
+        after, slow = rule.advance_by_steps(here, at, {}, ends)
+        carry, fast = rule.advance(here, at, {}, ends)
+        assert_same(fast.grads, slow.grads, f"{where}, {steps} at once differ", 1e-12)
+        if not ends:
+            assert_same(carry.state, after.state, f"{where}, the state after {steps} at once differs", 1e-12)
 
 
 def _in_chunks(case: Case, *lengths: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[int]]:
@@ -124,23 +165,21 @@ def _in_chunks(case: Case, *lengths: int) -> tuple[dict[str, torch.Tensor], dict
         raise Inapplicable("it is not written step by step (bpgen.rules.OnlineRule)")
     if p.loss.when != "all":
         raise Inapplicable("it refuses a loss at all steps")
-    draws, carry, first, sizes = p.draws(rule), None, 0, []
+    draws, carry, first, sizes = draws_of(rule, p), None, 0, []
     added = {name: torch.zeros_like(w) for name, w in p.params.items()}
-    mask = p.loss.mask
-    assert mask is not None
     other = replace(p, x=randn(74, *p.x.shape))
     for length in lengths:
         part = slice(first, first + length)
-        loss, drawn = p.loss.with_mask(mask[part]), {name: value[part] for name, value in draws.items()}
+        drawn = {name: value[part] for name, value in draws.items()}
         with torch.no_grad():
             carry, result = gradients_of_chunk(
-                rule, p.network, p.params, carry, p.x[part], p.target[part], loss, drawn, ends=part.stop == len(p.x)
+                rule, p.steps(part), carry, drawn, ends=part.stop == len(p.x), share=length / len(p.x)
             )
         first = part.stop
-        other.ask(rule)  # a measurement between chunks
+        ask(rule, other)  # a measurement between chunks
         sizes.append(sum(value.numel() for value in carry.state.values()))
         added = {name: total + result.grads[name] for name, total in added.items()}
-    return p.ask(case.bound(p), draws).grads, added, sizes
+    return ask(case.bound(p), p, draws).grads, added, sizes
 
 
 @prop(
@@ -170,8 +209,8 @@ def _memory(case: Case) -> None:
 )
 def _seeded(case: Case) -> None:
     p = case.problem()
-    draws = p.draws(case.bound(p))
-    one, same, other = (p.ask(case.bound(p, seed=s), draws).grads for s in (3, 3, 4))
+    draws = draws_of(case.bound(p), p)
+    one, same, other = (ask(case.bound(p, seed=s), p, draws).grads for s in (3, 3, 4))
     assert_same(same, one, "bound twice with one seed, it gives two gradients")
     if case.traits.signal_origin == "random feedback" and case.options.get("seed") is None:
         assert_apart(other, one, ["W_rec"], "another seed")

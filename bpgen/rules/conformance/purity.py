@@ -9,14 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpgen.problem import Problem
 from bpgen.rules.conformance.case import Case
 from bpgen.rules.conformance.check import alive, assert_apart, assert_same, prop
-from bpgen.rules.conformance.problem import Problem, clone, randn
+from bpgen.rules.conformance.findings import learned
+from bpgen.rules.conformance.problem import ask, clone, draws_of, randn
 
 
 def _other_batch(p: Problem) -> Problem:
     """Another batch for the same network."""
-    return replace(p, x=randn(60, *p.x.shape), s_0=None if p.s_0 is None else randn(61, *p.s_0.shape))
+    return replace(
+        p,
+        x=randn(60, *p.x.shape),
+        initial_state=None if p.initial_state is None else randn(61, *p.initial_state.shape),
+    )
 
 
 def _random_states() -> tuple[Tensor, object, list[int]]:
@@ -32,20 +38,20 @@ def _kept(rule: torch.nn.Module) -> dict[str, Tensor]:
     "weights belong to the optimizer, and the batch, the draws and the mask to the caller.",
 )
 def _in_place(case: Case) -> None:
-    p = replace(case.problem(), noise=None)
+    p = case.problem()
     rule = case.bound(p)
-    draws = p.draws(rule)
+    draws = draws_of(rule, p)
     module = {f"the module's {n}": w.detach() for n, w in p.network.state_dict().items()}
     handed = {
         **{f"params[{n!r}]": w for n, w in p.params.items()},
         **{f"draws[{n!r}]": w for n, w in draws.items()},
         "x": p.x,
         "target": p.target,
-        **({} if p.loss.mask is None else {"the mask": p.loss.mask}),
+        **{n: v for n, v in (("the mask", p.loss.mask), ("initial_state", p.initial_state)) if v is not None},
         **module,
     }
     before = {name: value.clone() for name, value in handed.items()}
-    p.ask(rule, draws)
+    ask(rule, p, draws)
     changed = [name for name, value in handed.items() if not torch.equal(value, before[name])]
     assert not changed, f"`gradients` overwrote {', '.join(changed)}."
     assert all(w.grad is None for w in p.network.parameters()), "`gradients` left something in `.grad` of the network."
@@ -58,12 +64,12 @@ def _in_place(case: Case) -> None:
 )
 def _randomness(case: Case) -> None:
     p = case.problem()
-    draws, results = p.draws(case.bound(p)), []
+    draws, results = draws_of(case.bound(p), p), []
     for seed in (1, 2):
         rule = case.bound(p)
         torch.manual_seed(seed)
         before = _random_states()
-        results.append(p.ask(rule, draws).grads)
+        results.append(ask(rule, p, draws).grads)
         after = _random_states()
         assert torch.equal(before[0], after[0]), "it drew from torch's global random stream."
         assert before[1:] == after[1:], "it drew from the global random stream of Python or numpy."
@@ -76,15 +82,15 @@ def _randomness(case: Case) -> None:
 )
 def _draws(case: Case) -> None:
     p = case.problem()
-    one, other = (p.draws(case.bound(p), seed) for seed in (0, 1))
-    names = sorted(set(one) - {"initial_state", "current_noise"})
+    one, other = (draws_of(case.bound(p), p, seed) for seed in (0, 1))
+    names = sorted(set(one))
     if not case.traits.stochastic:
         assert not names, f"its traits say deterministic, but `draw` returns {', '.join(names)}."
         return
     assert names, "its traits say stochastic, but `draw` returns nothing."
-    again = p.draws(case.bound(p), 0)
+    again = draws_of(case.bound(p), p, 0)
     assert all(torch.equal(again[n], one[n]) for n in names), "`draw` does not follow the generator it is given."
-    first, second = ({**result.grads, **result.aux} for result in (p.ask(case.bound(p), d) for d in (one, other)))
+    first, second = ({**result.grads, **result.aux} for result in (ask(case.bound(p), p, d) for d in (one, other)))
     assert any(not torch.equal(first[n], second[n]) for n in first), "other draws change neither gradients nor aux."
 
 
@@ -96,14 +102,14 @@ def _draws(case: Case) -> None:
 def _functional(case: Case) -> None:
     p = case.problem(learned=True)
     rule = case.bound(p)
-    expected = p.ask(rule).grads
-    other = p.with_params(**{n: w + 0.3 * randn(62 + i, *w.shape) for i, (n, w) in enumerate(p.params.items())})
-    assert_apart(other.ask(case.bound(p)).grads, expected, ["W_out"], "handing in other weights")
+    expected = ask(rule, p).grads
+    other = p.at(**{n: w + 0.3 * randn(62 + i, *w.shape) for i, (n, w) in enumerate(p.params.items())})
+    assert_apart(ask(case.bound(p), other).grads, expected, ["W_out"], "handing in other weights")
     empty = clone(p.network)
     with torch.no_grad():
         for w in empty.parameters():
             w.fill_(float("nan"))
-    got = replace(p, network=empty).ask(case.bound(p)).grads
+    got = ask(case.bound(p), replace(p, network=empty)).grads
     read = [n for n, g in got.items() if not bool(g.isfinite().all())]
     assert not read, f"with the module's own weights blanked out, the gradient of {', '.join(read)} is not a number."
     assert_same(got, expected, "with the module's own weights blanked out, the gradient changes")
@@ -117,15 +123,27 @@ def _functional(case: Case) -> None:
 def _carried(case: Case) -> None:
     p = case.problem()
     rule, alone = case.bound(p), case.bound(p)
-    draws, before = p.draws(alone), _kept(rule)
-    expected = p.ask(alone, draws).grads
-    other = _other_batch(p).ask(rule).grads
+    draws, before = draws_of(alone, p), _kept(rule)
+    expected = ask(alone, p, draws).grads
+    other = ask(rule, _other_batch(p)).grads
     assert_apart(other, expected, ["W_out"] if other["W_out"].any() else alive(other), "another batch")
     after = _kept(rule)
     changed = [name for name in after if not torch.equal(after[name], before[name])]
     found = ", ".join(changed)
     assert not changed, f"`gradients` changed its {found}: hand new values out in aux and take them over in `learn`."
-    assert_same(p.ask(rule, draws).grads, expected, "the gradient depends on the batch before: something is kept")
+    assert_same(ask(rule, p, draws).grads, expected, "the gradient depends on the batch before: something is kept")
+
+
+@prop(
+    "what it learns is declared",
+    "feedback weights or a baseline that change between batches are part of the model: its traits name them "
+    "(`learns`), so that a reader knows of them.",
+)
+def _learns(case: Case) -> None:
+    moved, declared = learned(case), set(case.traits.learns)
+    silent, still = set(moved) - declared, declared - set(moved)
+    assert not silent, f"`learn` changes {', '.join(sorted(silent))}, which traits.learns does not name."
+    assert not still, f"traits.learns names {', '.join(sorted(still))}, which three batches leave as they are."
 
 
 @prop(
@@ -135,7 +153,7 @@ def _carried(case: Case) -> None:
 def _restored(case: Case) -> None:
     p = case.problem()
     rule, restored = case.bound(p, seed=5), case.bound(p, seed=9)
-    draws = p.draws(rule)
-    rule.learn(_other_batch(p).ask(rule).aux)  # what it learns from batch to batch has to be in there, too
+    draws = draws_of(rule, p)
+    rule.learn(ask(rule, _other_batch(p)).aux)  # what it learns from batch to batch has to be in there, too
     restored.load_state_dict(_kept(rule))
-    assert_same(p.ask(restored, draws).grads, p.ask(rule, draws).grads, "a rule restored from its state_dict differs")
+    assert_same(ask(restored, p, draws).grads, ask(rule, p, draws).grads, "a rule restored from its state_dict differs")

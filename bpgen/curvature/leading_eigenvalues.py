@@ -14,7 +14,7 @@ For spiking neurons it is the curvature of the surrogate network (`bpgen.neurons
 piecewise constant in the recurrent weights.
 λ_max of W_rec is not λ_max of all weights: bounds such as 2/η speak of everything that is trained (block="all").
 
-References: Y. H. Liu et al., Beyond accuracy, NeurIPS 2022 and its released code; `bpgen.curvature.lanczos`;
+References: Y. H. Liu et al., Beyond accuracy, NeurIPS 2022 and its released code; `bpgen.curvature.eigenpairs`;
 Z. Yao et al., PyHessian, IEEE Big Data 2020 (`bpgen.curvature.pyhessian`).
 """
 
@@ -23,21 +23,57 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor
 
 from bpgen.curvature.block import Block, label
-from bpgen.curvature.lanczos import Eigenpairs, Which, lanczos
+from bpgen.curvature.eigenpairs import Eigenpairs, Which, lanczos
 from bpgen.curvature.products import HessianProducts, Products
 from bpgen.curvature.pyhessian import pyhessian
-from bpgen.errors import require, unknown
+from bpgen.errors import choice, require
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
-from bpgen.shapes import check_shapes
+from bpgen.problem import Problem
 
 Definition = Literal["largest", "smallest", "both", "magnitude", "released"]
 Backend = Literal["lanczos", "pyhessian"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which eigenvalues are searched for, and how hard.
+
+    top: how many.
+    tol: accepted residual relative to |λ| (for PyHessian: relative change between two iterations).
+    seed: of the random starting vectors.
+    definition: "largest", "smallest", "both", "magnitude" or "released"; see the module.
+    max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
+    backend: "lanczos", or "pyhessian" as an independent check.
+
+    Raises:
+        BpgenError: an unknown definition or backend, or a definition that the backend does not have.
+    """
+
+    top: int = 1
+    tol: float = 1e-4
+    seed: int = 0
+    definition: Definition = "largest"
+    max_products: int = 300
+    backend: Backend = "lanczos"
+
+    def __post_init__(self) -> None:
+        choice("definition", self.definition, Definition)
+        require(
+            choice("backend", self.backend, Backend) == "lanczos" or self.definition not in ("smallest", "both"),
+            f"backend 'pyhessian' has no definition {self.definition!r}.",
+        )
+
+    def eigenpairs(self, products: Products, start: Tensor | None = None) -> Eigenpairs:
+        """What `lanczos` finds of an operator; `start` as there."""
+        which: Which = "magnitude" if self.definition == "released" else self.definition
+        search: dict[str, Any] = {"tol": self.tol, "max_products": self.max_products, "seed": self.seed}
+        return lanczos(products, self.top, which=which, start=start, **search)
 
 
 @dataclass(frozen=True)
@@ -75,6 +111,24 @@ class SharpnessResult:
     free: int
     surrogate: bool
 
+    @classmethod
+    def of(cls, found: Eigenpairs, search: Search, block: Block, **measured: Any) -> SharpnessResult:
+        """The eigenpairs found, with what was searched for and measured."""
+        values = found.eigenvalues
+        return cls(
+            eigenvalues=values.abs() if search.definition == "released" else values,
+            residuals=found.residuals,
+            vectors=found.vectors,
+            products=found.products,
+            converged=found.converged,
+            free=found.vectors.shape[1],
+            block=label(block),
+            definition=search.definition,
+            backend=search.backend,
+            tol=search.tol,
+            **measured,
+        )
+
 
 def sharpness(
     network: Network,
@@ -108,13 +162,13 @@ def sharpness(
         mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ.
         initial_state: s_0 [B,d,N], or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
-        block: "W_rec" (its entries that may act), "all" parameters, another one's name, or several names.
+        block: "W_rec" (its entries that may act), "all" parameters that are trained, another one's name, or several.
         top: how many eigenvalues.
         tol: accepted residual relative to |λ| (for PyHessian: relative change between two iterations).
         seed: of the random starting vectors.
         definition: "largest", "smallest", "both", "magnitude" or "released"; see the module.
         start: vectors [·,P] of an earlier measurement. They guide the search and never decide it, and for that
-            reason save next to nothing: see `bpgen.curvature.lanczos`. Lanczos only.
+            reason save next to nothing: see `bpgen.curvature.eigenpairs`. Lanczos only.
         max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None chooses. The answer does not depend on it.
@@ -123,120 +177,45 @@ def sharpness(
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
-    objective = Loss(loss, when, mask, L2.of(regulariser), Activity.of(activity))
-    check_shapes(network, x, target, loss, when, mask, initial_state)
-    return measure(
-        network,
-        network.params(),
-        x,
-        target,
-        objective,
-        block=block,
-        top=top,
-        tol=tol,
-        seed=seed,
-        definition=definition,
-        start=start,
-        max_products=max_products,
-        backend=backend,
-        initial_state=initial_state,
-        chunk_size=chunk_size,
-    )
+    objective = Loss.of(loss, when, mask, regulariser, activity)
+    problem = Problem(network, network.params(), x, target, objective, initial_state).checked()
+    search = Search(top, tol, seed, definition, max_products, backend)
+    return eigenvalues(problem, block, search, start=start, chunk_size=chunk_size)
 
 
-def measure(
-    network: Network,
-    params: Mapping[str, Tensor],
-    x: Tensor,
-    target: Tensor,
-    loss: Loss,
-    *,
+def eigenvalues(
+    problem: Problem,
     block: Block = "W_rec",
-    top: int = 1,
-    tol: float = 1e-4,
-    seed: int = 0,
-    definition: Definition = "largest",
+    search: Search | None = None,
+    *,
     start: Tensor | None = None,
-    max_products: int = 300,
-    backend: Backend = "lanczos",
-    initial_state: Tensor | None = None,
     chunk_size: int | None = None,
 ) -> SharpnessResult:
-    """`sharpness` at given weights and for a `Loss`, unchecked: what callbacks call.
+    """`sharpness` of a problem, which is not checked: what measurements call.
 
     Args:
-        params: weights by name; nothing is read from the module behind its back.
-        loss: the true loss; its regularisers, if it has any, are part of the Hessian.
-        network, x, target and the options: as for `sharpness`.
+        problem: whose Hessian; regularisers are part of it if the loss has any.
+        block, start, chunk_size: as for `sharpness`.
+        search: which eigenvalues and how hard; None is `Search()`.
 
     Raises:
         BpgenError: an option out of its range.
     """
-    began = time.perf_counter()
-    if backend == "lanczos":
-        products = HessianProducts(network, params, x, target, loss, block, initial_state, chunk_size)
-        found = spectrum_end(products, top, tol, seed, definition, start, max_products)
-        by = products.by
-    elif backend == "pyhessian":
-        require(definition not in ("smallest", "both"), f"backend 'pyhessian' has no definition {definition!r}.")
-        found = pyhessian(
-            network,
-            params,
-            x,
-            target,
-            loss,
-            block,
-            initial_state,
-            top=top,
-            which="largest" if definition == "largest" else "magnitude",
-            tol=tol,
-            max_iterations=max_products,
-            seed=seed,
-        )
-        by = "autograd"
+    search, began = search or Search(), time.perf_counter()
+    if search.backend == "lanczos":
+        products = HessianProducts(problem, block, chunk_size=chunk_size)
+        found, by = search.eigenpairs(products, start), products.by
     else:
-        raise unknown("backend", backend, ("lanczos", "pyhessian"))
-    return result_of(
+        which: Which = "largest" if search.definition == "largest" else "magnitude"
+        budget: dict[str, Any] = {"tol": search.tol, "max_iterations": search.max_products, "seed": search.seed}
+        found, by = pyhessian(problem, block, top=search.top, which=which, **budget), "autograd"
+    return SharpnessResult.of(
         found,
-        began,
-        block=label(block),
-        samples=x.shape[1],
-        definition=definition,
-        regularised=loss.regularised,
-        backend=backend,
-        tol=tol,
-        products_by=by,
-        surrogate=network.neuron.spiking,
-    )
-
-
-def spectrum_end(
-    products: Products,
-    top: int,
-    tol: float,
-    seed: int,
-    definition: Definition,
-    start: Tensor | None,
-    max_products: int,
-) -> Eigenpairs:
-    """`lanczos` by the name of a definition."""
-    if definition not in get_args(Definition):
-        raise unknown("definition", definition, get_args(Definition))
-    which: Which = "magnitude" if definition == "released" else definition
-    return lanczos(products, top, which=which, tol=tol, max_products=max_products, seed=seed, start=start)
-
-
-def result_of(found: Eigenpairs, began: float, *, definition: str, **measured: Any) -> SharpnessResult:
-    """The eigenpairs found since `began`, with what was measured."""
-    values = found.eigenvalues
-    return SharpnessResult(
-        eigenvalues=values.abs() if definition == "released" else values,
-        residuals=found.residuals,
-        vectors=found.vectors,
-        products=found.products,
-        converged=found.converged,
-        free=found.vectors.shape[1],
-        definition=definition,
+        search,
+        block,
+        samples=problem.batch,
+        regularised=problem.loss.regularised,
         seconds=time.perf_counter() - began,
-        **measured,
+        products_by=by,
+        surrogate=problem.network.neuron.spiking,
     )

@@ -24,19 +24,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bpgen.errors import require, unknown
-from bpgen.initialisation import INITIALISATIONS
-from bpgen.loop import is_traced, run_general, run_in_place
+from bpgen.errors import choice, require
+from bpgen.network.initialisation import INITIALISATIONS
+from bpgen.network.loop import is_traced, run_general, run_in_place
+from bpgen.network.structure import Structure
+from bpgen.network.trajectory import Trajectory
+from bpgen.network.wiring import Wiring, project_signs
 from bpgen.neurons import Neuron
 from bpgen.streams import generator
-from bpgen.trajectory import Trajectory
-from bpgen.wiring import Wiring, project_signs
 
 Bias = Literal["none", "rec", "out", "both"]
 InitName = Literal["liu2022", "glorot2010", "saxe2014", "sompolinsky1988"]
 
 
-class Network(nn.Module):
+class Network(Structure):
     """Recurrent network with parameters W_rec [K·N,N], W_in [K·N,I], b_rec [K·N], W_out [O,N], b_out [O].
 
     A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N]. Blocks of W_rec
@@ -69,12 +70,6 @@ class Network(nn.Module):
         output_feedback: scale of the fixed weights W_fb by which the output of the step before drives the neurons,
             drawn uniformly in ± this number from the seed; 0 is no feedback.
 
-    Attributes:
-        cell_type: type of each neuron, int64 [N], an index into `cell_type_names`.
-        rec_mask, in_mask: 0-1 masks of W_rec [K·N,N] and W_in [K·N,I], or None where everything acts.
-        signs: ±1 [N] under Dale's law, else None.
-        W_fb: feedback weights [K·N,O], a buffer, or None without output feedback.
-
     Raises:
         BpgenError: an option outside its range.
     """
@@ -82,11 +77,6 @@ class Network(nn.Module):
     W_rec: nn.Parameter
     W_in: nn.Parameter
     W_out: nn.Parameter
-    rec_mask: Tensor | None
-    in_mask: Tensor | None
-    cell_type: Tensor
-    signs: Tensor | None
-    W_fb: Tensor | None
 
     def __init__(
         self,
@@ -109,25 +99,14 @@ class Network(nn.Module):
         ring: int | None = None,
         output_feedback: float = 0.0,
     ) -> None:
-        super().__init__()
         for name, size in (("n_in", n_in), ("n_rec", n_rec), ("n_out", n_out)):
             require(size >= 1, f"network.{name} must be a positive number, got {size}.")
         require(0 <= kappa < 1, f"network.kappa must be in [0, 1), got {kappa}.")
         require(sigma_rec >= 0, f"network.sigma_rec must be >= 0, got {sigma_rec}.")
         require(0 <= output_feedback < math.inf, f"network.output_feedback must be >= 0, got {output_feedback}.")
-        if bias not in ("none", "rec", "out", "both"):
-            raise unknown("bias", bias, ("none", "rec", "out", "both"))
-        if init not in INITIALISATIONS:
-            raise unknown("init", init, INITIALISATIONS)
+        choice("bias", bias, Bias)
+        choice("init", init, InitName)
         neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
-        self.neuron, self.kappa, self.sigma_rec = neuron, float(kappa), float(sigma_rec)
-        self.n_in, self.n_rec, self.n_out, self.autapses = n_in, n_rec, n_out, autapses
-        self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, n_rec)).any()
-        K, d = neuron.n_currents, neuron.n_states
-
-        def parameter(value: Tensor) -> nn.Parameter:
-            return nn.Parameter(value.to(dtype))
-
         wiring = Wiring.draw(
             neuron,
             n_rec,
@@ -139,57 +118,33 @@ class Network(nn.Module):
             ring=ring,
             random=generator(seed, "synapses"),
         )
-        W_rec, W_in, W_out = INITIALISATIONS[init](K, n_rec, n_in, n_out, generator(seed, "init"))
-        W_rec, W_in = wiring.shape(W_rec, W_in)
-        self.cell_type_names, self.density, self.ring = wiring.names, density, ring
-        self.W_rec, self.W_in, self.W_out = parameter(W_rec), parameter(W_in), parameter(W_out)
-        self.b_rec = parameter(torch.zeros(K * n_rec)) if bias in ("rec", "both") else None
-        self.b_out = parameter(torch.zeros(n_out)) if bias in ("out", "both") else None
-        self.initial_state = parameter(torch.zeros(d, n_rec)) if trainable_initial_state else None
-        self.register_buffer("cell_type", wiring.cell_type, persistent=False)
-        for name in ("rec_mask", "in_mask", "signs"):
-            value: Tensor | None = getattr(wiring, name)
-            self.register_buffer(name, None if value is None else value.to(dtype), persistent=False)
         W_fb = None
         if output_feedback > 0:
-            W_fb = wiring.feedback(K * n_rec, n_out, output_feedback, generator(seed, "output feedback")).to(dtype)
-        self.register_buffer("W_fb", W_fb)
+            rows = neuron.n_currents * n_rec
+            W_fb = wiring.feedback(rows, n_out, output_feedback, generator(seed, "output feedback"))
+        super().__init__(neuron, n_in, n_out, kappa, wiring, W_fb, dtype)
+        self.sigma_rec, self.autapses, self.density, self.ring = float(sigma_rec), autapses, density, ring
+        self._draw(wiring, init, generator(seed, "init"), dtype)
+        self.b_rec = _zeros(neuron.n_currents * n_rec, dtype=dtype) if bias in ("rec", "both") else None
+        self.b_out = _zeros(n_out, dtype=dtype) if bias in ("out", "both") else None
+        self.initial_state = _zeros(neuron.n_states, n_rec, dtype=dtype) if trainable_initial_state else None
+
+    def _draw(self, wiring: Wiring, init: InitName, random: torch.Generator, dtype: torch.dtype) -> None:
+        """Initial weights of a scheme, made to fit the wiring."""
+        sizes = self.neuron.n_currents, self.n_rec, self.n_in, self.n_out
+        W_rec, W_in, W_out = INITIALISATIONS[init](*sizes, random)
+        W_rec, W_in = wiring.shape(W_rec, W_in)
+        self.W_rec, self.W_in, self.W_out = (nn.Parameter(W.to(dtype)) for W in (W_rec, W_in, W_out))
 
     def params(self) -> dict[str, Tensor]:
         """The parameters by name, detached: what `run` and every rule are handed."""
         return {name: p.detach() for name, p in self.named_parameters()}
-
-    def masks(self) -> dict[str, Tensor]:
-        """0-1 masks of the weights that cannot act, by parameter name; such entries have no gradient."""
-        masks = {"W_rec": self.rec_mask, "W_in": self.in_mask}
-        return {name: mask for name, mask in masks.items() if mask is not None}
 
     def project_(self) -> None:
         """Set weights whose sign breaks Dale's law to zero, in place; `RuleTraining` does so after every step."""
         if self.signs is not None:
             with torch.no_grad():
                 project_signs(self.W_rec, self.signs)
-
-    def masked(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same parameters, with zeros where a weight cannot act."""
-        return {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
-
-    def advance(
-        self, params: Mapping[str, Tensor], s: Tensor, h: Tensor, x: Tensor, noise: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of equations (1), (2) for whoever moves forward in time: I_t [B,K,N], s_t [B,d,N], h_t [B,N].
-
-        Args:
-            params: weights by name, masked (`masked`).
-            s: s_{t-1} [B,d,N].
-            h: h_{t-1} [B,N].
-            x: x_t [B,I].
-            noise: current noise [B,K·N], or None.
-        """
-        I = self.drive(params, x, noise) + h @ params["W_rec"].mT
-        I = I.unflatten(-1, (self.neuron.n_currents, self.n_rec))
-        s = self.neuron.f(s, I)
-        return I, s, self.neuron.g(s)
 
     def draw_noise(self, n_steps: int, batch: int, random: torch.Generator) -> Tensor | None:
         """Current noise [T,B,K·N] of standard deviation sigma_rec · neuron.noise_scale; None without noise."""
@@ -199,22 +154,6 @@ class Network(nn.Module):
         scale = self.neuron.noise_scale
         scale = scale.cpu() if isinstance(scale, Tensor) else scale  # noise is drawn on the CPU
         return (noise * (self.sigma_rec * scale)).to(self.W_rec)
-
-    def start(self, params: Mapping[str, Tensor], batch: int, initial_state: Tensor | None) -> Tensor:
-        """s_0 [B,d,N]: the given one, else the learned one, else zero."""
-        if initial_state is not None:
-            return initial_state
-        d, N = self.neuron.n_states, self.n_rec
-        learned = params.get("initial_state")
-        return params["W_rec"].new_zeros(batch, d, N) if learned is None else learned.expand(batch, d, N)
-
-    def drive(self, params: Mapping[str, Tensor], x: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Tensor:
-        """The part of the currents that does not depend on the state: W_in x_t + b_rec + noise, [T,B,K·N]."""
-        drive = torch.matmul(x, params["W_in"].mT, out=out)
-        for term in (params.get("b_rec"), noise):
-            if term is not None:
-                drive = torch.add(drive, term, out=out)
-        return drive
 
     def run(
         self,
@@ -258,3 +197,7 @@ class Network(nn.Module):
         """Outputs [B,O] or [T,B,O] of inputs x [T,B,I], differentiable by autograd."""
         params = dict(self.named_parameters())
         return self.run(params, x, when=when, initial_state=initial_state, in_place=False).outputs
+
+
+def _zeros(*shape: int, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(*shape, dtype=dtype))

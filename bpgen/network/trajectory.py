@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bpgen.losses import Activity
+from bpgen.network.readout import filtered
+from bpgen.network.structure import Params, Structure, drive
 from bpgen.neurons.gain import Local
-from bpgen.readout import filtered
-
-if TYPE_CHECKING:
-    from bpgen.network import Network
 
 
 @dataclass
@@ -33,8 +29,8 @@ class Trajectory:
     activity: the regulariser of the activities, if the loss has one.
     """
 
-    network: Network
-    params: Mapping[str, Tensor]
+    network: Structure
+    params: Params
     x: Tensor
     h: Tensor
     states: Tensor
@@ -47,7 +43,7 @@ class Trajectory:
 
     @cached_property
     def penalty(self) -> Tensor | None:
-        """∂E/∂h_t [T,B,N] of the regulariser of the activity, part of every learning signal; None where there is none."""
+        """∂E/∂h_t [T,B,N] of a regulariser of the activity, part of every learning signal; None without one."""
         return None if self.activity is None else self.activity.gradient(self.h)
 
     @property
@@ -55,14 +51,19 @@ class Trajectory:
         """T."""
         return self.x.shape[0]
 
+    @property
+    def currents_shape(self) -> tuple[int, int]:
+        """K, N."""
+        return self.network.neuron.n_currents, self.network.n_rec
+
     @cached_property
     def currents(self) -> Tensor:
         """I [T+1,B,K,N]; entry 0 is unused and zero. Computed again where the forward pass overwrote them."""
         I = self.known_currents
         if I is None:
-            I = self.network.drive(self.params, self.x, self.current_noise) + self.h[:-1] @ self.params["W_rec"].mT
+            I = drive(self.params, self.x, self.current_noise) + self.h[:-1] @ self.params["W_rec"].mT
             I = torch.cat([torch.zeros_like(I[:1]), I])
-        return I.unflatten(-1, (self.network.neuron.n_currents, self.network.n_rec))
+        return I.unflatten(-1, self.currents_shape)
 
     @cached_property
     def local(self) -> Local:

@@ -27,19 +27,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bpgen.curvature import measure as measure_sharpness
+from bpgen.curvature import Search, eigenvalues
 from bpgen.curvature.arnoldi import arnoldi
 from bpgen.errors import require
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
+from bpgen.problem import Problem
 from bpgen.rules import Rule, load_rule
-from bpgen.shapes import check_shapes
+from bpgen.stability.alignment import alignment, ratio
 from bpgen.stability.jacobian import RuleJacobian
 from bpgen.streams import generator
 
@@ -139,30 +140,23 @@ def stability(
     Raises:
         BpgenError: a shape or option that does not fit, or a rule whose gradient cannot be differentiated.
     """
-    objective = Loss(loss, when, mask, L2.of(regulariser), Activity.of(activity))
+    objective = Loss.of(loss, when, mask, regulariser, activity)
     bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
-    check_shapes(network, x, target, loss, when, mask, initial_state)
-    draws = dict(bound.draw(network, x, generator(seed, "draws")))
-    if initial_state is not None:
-        draws["initial_state"] = initial_state
-    jacobian = RuleJacobian(bound, network, network.params(), x, target, objective, draws)
-    return measure(
-        jacobian, lr=lr, momentum=momentum, top=top, tol=tol, max_products=max_products, probes=probes, seed=seed
-    )
+    problem = Problem(network, network.params(), x, target, objective, initial_state).checked()
+    jacobian = RuleJacobian(bound, problem, bound.draw(network, x, generator(seed, "draws")))
+    search = Search(top, tol, seed, max_products=max_products)
+    return analyse(jacobian, search, lr=lr, momentum=momentum, probes=probes)
 
 
-def measure(
-    jacobian: RuleJacobian,
-    *,
-    lr: float,
-    momentum: float = 0.0,
-    top: int = 6,
-    tol: float = 1e-6,
-    max_products: int = 200,
-    probes: int = 10,
-    seed: int = 0,
+def analyse(
+    jacobian: RuleJacobian, search: Search | None = None, *, lr: float, momentum: float = 0.0, probes: int = 10
 ) -> StabilityResult:
-    """`stability` of a rule whose Jacobian is at hand: what callbacks call. Options as there.
+    """`stability` of a rule whose Jacobian is at hand: what measurements call.
+
+    Args:
+        jacobian: of the rule.
+        search: how many eigenvalues μ and how hard; None is six, to 1e-6, in at most 200 products.
+        lr, momentum, probes: as for `stability`.
 
     Raises:
         BpgenError: an option out of its range.
@@ -171,21 +165,20 @@ def measure(
     require(lr > 0, f"lr must be > 0, got {lr}.")
     require(0 <= momentum < 1, f"momentum must be in [0, 1), got {momentum}.")
     require(probes >= 0, f"probes must be >= 0, got {probes}.")
-    j = jacobian
-    what = (j.network, j.params, j.x, j.target, j.loss)
-    search: Any = {"tol": tol, "max_products": max_products, "seed": seed}
-    sharp = measure_sharpness(*what, block="all", initial_state=j.draws.get("initial_state"), **search)
+    j, search = jacobian, search or Search(6, 1e-6, max_products=200)
+    sharp = eigenvalues(j.problem, j.names, replace(search, top=1))
     value, v_1 = float(sharp.eigenvalues[0]), sharp.vectors[0]
     estimate, true, unit_error = j.gradients()
     along = float(v_1 @ j(v_1)) / value if value else math.nan
-    ritz = arnoldi(j, j.size, top, far_from=1 / lr, **search)
-    alive = ritz.eigenvalues[ritz.eigenvalues.abs() > tol * ritz.eigenvalues.abs().max()]
+    budget: dict[str, Any] = {"tol": search.tol, "max_products": search.max_products, "seed": search.seed}
+    ritz = arnoldi(j, j.size, search.top, far_from=1 / lr, **budget)
+    alive = ritz.eigenvalues[ritz.eigenvalues.abs() > search.tol * ritz.eigenvalues.abs().max()]
     bound = 2 * (1 + momentum) / lr
-    asymmetry, fraction = _asymmetry(j, probes, seed)
+    asymmetry, fraction = _asymmetry(j, probes, search.seed)
     return StabilityResult(
         **alignment(estimate, true),
         unit_error=unit_error,
-        overlap=_ratio(estimate @ v_1, estimate.norm()),
+        overlap=ratio(estimate @ v_1, estimate.norm()),
         lambda_max=value,
         lambda_residual=float(sharp.residuals[0]),
         rho_directional=along,
@@ -200,10 +193,10 @@ def measure(
         asymmetry_fraction=fraction,
         lr=lr,
         momentum=momentum,
-        samples=j.x.shape[1],
+        samples=j.problem.batch,
         parameters=j.size,
-        surrogate=j.network.neuron.spiking,
-        regularised=j.loss.regularised,
+        surrogate=j.problem.network.neuron.spiking,
+        regularised=j.problem.loss.regularised,
         converged=sharp.converged and ritz.converged,
         products=sharp.products + j.products,
         seconds=time.perf_counter() - began,
@@ -219,20 +212,6 @@ def multipliers(mu: Tensor, lr: float, momentum: float = 0.0) -> Tensor:
     return torch.maximum((half + root).abs(), (half - root).abs())
 
 
-def alignment(estimate: Tensor, true: Tensor) -> dict[str, float]:
-    """ρ, cosine and orthogonal remainder of ĝ against g, both [P]; nan where g = 0."""
-    rho = _ratio(estimate @ true, true @ true)
-    return {
-        "rho": rho,
-        "cosine": _ratio(estimate @ true, estimate.norm() * true.norm()),
-        "orthogonal": _ratio((estimate - rho * true).norm(), true.norm()),
-    }
-
-
-def _ratio(above: Tensor, below: Tensor) -> float:
-    return float(above / below) if below > 0 else math.nan
-
-
 def _asymmetry(jacobian: RuleJacobian, probes: int, seed: int) -> tuple[float, float]:
     """‖Dĝ - Dĝᵀ‖_F and its share, from E‖M z‖² = ‖M‖_F² for random signs z; exact with all unit vectors."""
     if probes == 0:
@@ -244,4 +223,4 @@ def _asymmetry(jacobian: RuleJacobian, probes: int, seed: int) -> tuple[float, f
     back = torch.stack([jacobian.transposed(v) for v in z.to(jacobian.theta)])
     scale = 1.0 if exact else 1 / probes
     odd, even = (scale * (forward - back).square().sum()).sqrt(), (scale * (forward + back).square().sum()).sqrt()
-    return float(odd), _ratio(odd, (odd.square() + even.square()).sqrt())
+    return float(odd), ratio(odd, (odd.square() + even.square()).sqrt())

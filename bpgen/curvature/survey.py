@@ -10,32 +10,31 @@ import torch
 from torch import Tensor
 
 from bpgen.curvature import measures as beyond
-from bpgen.curvature.block import Block
-from bpgen.curvature.density import Density, density
+from bpgen.curvature.block import Block, BlockProblem
 from bpgen.curvature.landscape import along, plane, span
-from bpgen.curvature.participation import Participation, participation
+from bpgen.curvature.leading_eigenvalues import Search, SharpnessResult, eigenvalues
+from bpgen.curvature.neuron_shares import Participation, participation
 from bpgen.curvature.products import HessianProducts
-from bpgen.curvature.sharpness import SharpnessResult, measure
-from bpgen.curvature.trace import Trace, trace
-from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.curvature.spectral_density import Density, density
+from bpgen.curvature.trace_estimate import Trace, trace
+from bpgen.problem import Problem
 
 RADIUS, ADAPTIVE_RADIUS = 0.05, 0.5  # of SAM (Foret et al. 2021) and ASAM (Kwon et al. 2021), their usual settings
 SIGMA, RELATIVE_SIGMA = 0.01, 0.05
 
 
 @dataclass
-class Report:
+class Survey:
     """Eigenvalues of a Hessian and what else was asked for; the landscape is computed when it is looked at.
 
-    sharp: the eigenvalues and their quality. neurons: their shares in the first eigenvector. objective: L(θ) itself.
+    sharp: the eigenvalues and their quality. neurons: their shares in the first eigenvector. at: the loss around θ.
     measures: flatness beyond λ_1, by name; empty if not asked for.
     density, trace: of the whole spectrum, or None.
     """
 
     sharp: SharpnessResult
     neurons: Participation
-    objective: beyond.Objective
+    at: BlockProblem
     measures: dict[str, float] = field(default_factory=dict)
     density: Density | None = None
     trace: Trace | None = None
@@ -73,18 +72,18 @@ class Report:
     def loss(self) -> float:
         """L(θ)."""
         with torch.no_grad():
-            return float(self.objective(self.objective.theta))
+            return float(self.at.value(self.at.theta))
 
     @cached_property
     def slopes(self) -> Tensor:
         """<∇L, v> of each eigenvector v [top]."""
         with torch.enable_grad():
-            return self.sharp.vectors.to(self.objective.theta) @ torch.func.grad(self.objective)(self.objective.theta)
+            return self.sharp.vectors.to(self.at.theta) @ torch.func.grad(self.at.value)(self.at.theta)
 
     @cached_property
     def curve(self) -> tuple[Tensor, Tensor, Tensor]:
         """The density [400] and its standard error on a grid [400] that holds all of it."""
-        assert self.density is not None, "report(density=True) measures it"
+        assert self.density is not None, "survey(spectrum=True) measures it"
         low, high = (
             float(self.density.nodes.min()),
             max(float(self.density.nodes.max()), float(self.sharp.eigenvalues[0])),
@@ -99,63 +98,62 @@ class Report:
 
     def line(self, i: int, points: int = 41) -> Tensor:
         """L along eigenvector i, at `distances(i, points)`."""
-        v = self.sharp.vectors[i].to(self.objective.theta)
-        return along(self.objective, self.objective.theta, v, self.distances(i, points))
+        v = self.sharp.vectors[i].to(self.at.theta)
+        return along(self.at.value, self.at.theta, v, self.distances(i, points))
 
     def plane(self, points: int = 21) -> Tensor:
         """L in the plane of the first two eigenvectors, at `distances(0, points)` and `distances(1, points)`."""
-        u, v = self.sharp.vectors[:2].to(self.objective.theta)
+        u, v = self.sharp.vectors[:2].to(self.at.theta)
         a, b = self.distances(0, points), self.distances(1, points)
-        return plane(self.objective, self.objective.theta, u, v, a, b)
+        return plane(self.at.value, self.at.theta, u, v, a, b)
 
 
-def report(
-    network: Network,
-    x: Tensor,
-    target: Tensor,
-    loss: Loss,
-    *,
+def survey(
+    problem: Problem,
     block: Block = "W_rec",
-    top: int = 3,
-    tol: float = 1e-4,
-    max_products: int = 300,
-    seed: int = 0,
+    search: Search | None = None,
+    *,
     measures: bool = False,
-    whole: bool = False,
-) -> Report:
-    """Measure a network at its present weights.
+    spectrum: bool = False,
+) -> Survey:
+    """Measure a network's curvature.
 
     Args:
-        network, x, target, loss, block, top, tol, max_products, seed: as for `bpgen.curvature.measure`.
+        problem, block, search: as for `bpgen.curvature.eigenvalues`; the search's tolerance, budget and seed are those
+            of whatever else is measured.
         measures: whether to take those of `bpgen.curvature.measures`, at the radii and sizes named above.
-        whole: whether to take the spectral density and the trace.
+        spectrum: whether to take the spectral density and the trace.
 
     Raises:
         BpgenError: an option out of its range.
     """
-    params = network.params()
-    search: Any = {"tol": tol, "max_products": max_products, "seed": seed}
-    sharp = measure(network, params, x, target, loss, block=block, top=top, **search)
-    objective = beyond.Objective(network, params, x, target, loss, block)
-    found = Report(sharp, participation(network, sharp.vectors[0], block), objective)
-    products = HessianProducts(network, params, x, target, loss, block) if measures or whole else None
-    if products is not None and whole:
-        found.density, found.trace = density(products, seed=seed), trace(products, seed=seed)
-    if products is not None and measures:
-        theta, value = objective.theta, objective
-        adaptive, residual = beyond.adaptive(products, theta, **search)
-        noise = beyond.under_noise(value, theta, SIGMA, seed=seed)
-        relative = beyond.under_noise(value, theta, RELATIVE_SIGMA, elementwise=True, seed=seed)
-        found.measures.update(
-            lambda_theta=beyond.lambda_theta(float(sharp.eigenvalues[0]), theta),
-            adaptive=adaptive,
-            adaptive_residual=residual,
-            fisher_rao=beyond.fisher_rao(objective),
-            worst_case=beyond.worst_case(value, theta, RADIUS, seed=seed),
-            worst_case_adaptive=beyond.worst_case(value, theta, ADAPTIVE_RADIUS, elementwise=True, seed=seed),
-            under_noise=noise.mean,
-            under_noise_error=noise.error,
-            under_noise_adaptive=relative.mean,
-            under_noise_adaptive_error=relative.error,
-        )
+    search = search or Search()
+    sharp, at = eigenvalues(problem, block, search), BlockProblem(problem, block, torch.float64)
+    found = Survey(sharp, participation(problem.network, sharp.vectors[0], block), at)
+    if measures or spectrum:
+        products = HessianProducts(problem, block)
+    if spectrum:
+        found.density, found.trace = density(products, seed=search.seed), trace(products, seed=search.seed)
+    if measures:
+        found.measures.update(_measures(at, products, search, float(sharp.eigenvalues[0])))
     return found
+
+
+def _measures(at: BlockProblem, products: HessianProducts, search: Search, lambda_max: float) -> dict[str, float]:
+    """Those of `bpgen.curvature.measures`, by name."""
+    value, theta, seed = at.value, at.theta, search.seed
+    adaptive, residual = beyond.adaptive(products, theta, tol=search.tol, max_products=search.max_products, seed=seed)
+    noise = beyond.under_noise(value, theta, SIGMA, seed=seed)
+    relative = beyond.under_noise(value, theta, RELATIVE_SIGMA, elementwise=True, seed=seed)
+    return {
+        "lambda_theta": beyond.lambda_theta(lambda_max, theta),
+        "adaptive": adaptive,
+        "adaptive_residual": residual,
+        "fisher_rao": beyond.fisher_rao(at.per_sample, theta),
+        "worst_case": beyond.worst_case(value, theta, RADIUS, seed=seed),
+        "worst_case_adaptive": beyond.worst_case(value, theta, ADAPTIVE_RADIUS, elementwise=True, seed=seed),
+        "under_noise": noise.mean,
+        "under_noise_error": noise.error,
+        "under_noise_adaptive": relative.mean,
+        "under_noise_adaptive_error": relative.error,
+    }

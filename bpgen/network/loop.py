@@ -1,25 +1,19 @@
-"""The one offline time loop, equations (1) to (3) of `bpgen.network`, in two forms that give the same numbers.
+"""The one offline time loop, equations (1) to (3) of `bpgen.network.network`, in two forms that give the same numbers.
 
 `run_general` takes any neuron and is a pure function; `run_in_place` takes one state and one current, in buffers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bpgen.network import Network
-
-Params = Mapping[str, Tensor]
+from bpgen.network.structure import Params, Structure, drive
 
 
 def run_general(
-    network: Network, params: Params, x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
+    network: Structure, params: Params, x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For any neuron and with output feedback: autograd, jvp and vmap may trace it.
 
@@ -31,7 +25,7 @@ def run_general(
     s, h = s_0, g(s_0)
     r, y = torch.zeros_like(h), None
     activities, states, currents = [h], [s], []
-    for drive_t in network.drive(params, x, noise).unbind(0):
+    for drive_t in drive(params, x, noise).unbind(0):
         I = drive_t + h @ W_rec
         if W_fb is not None and y is not None:
             I = I + y @ W_fb.mT
@@ -48,12 +42,12 @@ def run_general(
 
 
 def run_in_place(
-    network: Network, params: Params, x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
+    network: Structure, params: Params, x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
 ) -> tuple[Tensor, Tensor, None]:
     """For d = K = 1 without output feedback: one matrix product and one or two passes a step, and no new memory."""
     T, B, N = *x.shape[:2], network.n_rec
     h, currents = x.new_empty(T + 1, B, N), x.new_empty(T + 1, B, N)
-    network.drive(params, x, noise, out=currents[1:])
+    drive(params, x, noise, out=currents[1:])
     states = network.neuron.states_live_in(currents, h)
     states[0] = s_0.squeeze(-2)
     h[0] = network.neuron.g(s_0)

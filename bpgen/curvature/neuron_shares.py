@@ -33,8 +33,8 @@ def participation(network: Network, vector: Tensor, block: Block = "W_rec") -> P
         vector: one of its vectors.
         block: its block.
     """
-    params = network.params()
-    parts = FreeEntries(network, params, block).directions(vector.unsqueeze(0), _double(params))
+    params = {name: w.double().cpu() for name, w in network.params().items()}
+    parts = FreeEntries(network, params, block).directions(vector.unsqueeze(0), params)
     share = {name: part.squeeze(0).square() for name, part in parts.items()}
     N = network.n_rec
     incoming, outgoing = torch.zeros(N, dtype=torch.float64), torch.zeros(N, dtype=torch.float64)
@@ -52,7 +52,3 @@ def participation(network: Network, vector: Tensor, block: Block = "W_rec") -> P
 
 def _effective(p: Tensor) -> float:
     return (p.sum().square() / p.square().sum()).item() if p.any() else 0.0
-
-
-def _double(params: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: p.double().cpu() for name, p in params.items()}

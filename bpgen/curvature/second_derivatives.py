@@ -14,13 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bpgen.neurons import Leaky, Neuron
-from bpgen.trajectory import Trajectory
+from bpgen.network import Trajectory
 
 _PIECE = 2**19  # numbers of z that are taken at once: what fits a cache is many times faster
 
 
-class Bend:
+class SecondDerivatives:
     """M of equation (1) along a trajectory, as its entries that are not zero.
 
     Args:
@@ -44,12 +43,12 @@ class Bend:
 
     def __call__(self, dz: Tensor) -> Tensor:
         """M dz [L,V,B,n,N] of V tangents dz [L,V,B,n,N]."""
-        bent = torch.zeros_like(dz)
+        product = torch.zeros_like(dz)
         for (i, j), M in self.entries.items():
-            bent[..., i, :].addcmul_(M.unsqueeze(1), dz[..., j, :])
+            product[..., i, :].addcmul_(M.unsqueeze(1), dz[..., j, :])
             if i != j:
-                bent[..., j, :].addcmul_(M.unsqueeze(1), dz[..., i, :])
-        return bent
+                product[..., j, :].addcmul_(M.unsqueeze(1), dz[..., i, :])
+        return product
 
 
 def _columns(function: Callable[[Tensor], Tensor], z: Tensor, u: Tensor) -> list[Tensor]:
@@ -63,20 +62,15 @@ def _columns(function: Callable[[Tensor], Tensor], z: Tensor, u: Tensor) -> list
         return [torch.autograd.grad(row, z, torch.ones_like(row), **keep)[0] for row in pulled.unbind(-2)]
 
 
-def is_straight(neuron: Neuron) -> bool:
-    """Whether all second derivatives are known to vanish, so that nothing needs to be asked: piecewise linear ones."""
-    return type(neuron) is Leaky and neuron.activation in ("relu", "linear")
-
-
-def bend_of_dynamics(trajectory: Trajectory, credit: Tensor) -> Bend:
+def of_dynamics(trajectory: Trajectory, credit: Tensor) -> SecondDerivatives:
     """M of f at (s_{t-1}, I_t) for the credit λ_t [T,B,d,N], t = 1..T; its n = d + K components are s first."""
     neuron = trajectory.network.neuron
     d = neuron.n_states
     point = torch.cat([trajectory.states[:-1], trajectory.currents[1:]], dim=-2)
-    return Bend(lambda z: neuron.f(z[..., :d, :], z[..., d:, :]), point, credit)
+    return SecondDerivatives(lambda z: neuron.f(z[..., :d, :], z[..., d:, :]), point, credit)
 
 
-def bend_of_activity(trajectory: Trajectory, credit: Tensor) -> Bend:
+def of_activity(trajectory: Trajectory, credit: Tensor) -> SecondDerivatives:
     """M of g at s_t for the credit [T+1,B,1,N] that arrives at h_t, t = 0..T."""
     neuron = trajectory.network.neuron
-    return Bend(lambda s: neuron.g(s).unsqueeze(-2), trajectory.states, credit)
+    return SecondDerivatives(lambda s: neuron.g(s).unsqueeze(-2), trajectory.states, credit)

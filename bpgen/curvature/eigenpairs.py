@@ -29,13 +29,13 @@ Computations, 4th ed. (2013), chapter 10.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bpgen.curvature.products import Products, several
-from bpgen.errors import require, unknown
+from bpgen.curvature.products import Products, products_of
+from bpgen.errors import choice, require
 from bpgen.streams import generator
 
 Which = Literal["largest", "smallest", "both", "magnitude"]
@@ -91,8 +91,7 @@ def lanczos(
         BpgenError: an option out of its range, or a start of another size.
     """
     P, k = operator.size, top
-    if which not in get_args(Which):
-        raise unknown("which", which, get_args(Which))
+    choice("which", which, Which)
     ends = 2 if which == "both" else 1
     require(k >= 1 and ends * k <= P, f"top must be in 1..{P // ends}, there are {P} free weights, got {k}.")
     require(max_products >= ends * k, f"max_products must be at least {ends * k} for top={k}, got {max_products}.")
@@ -107,7 +106,7 @@ def lanczos(
     T = torch.zeros(budget, budget, dtype=torch.float64)  # its lower triangle
     m, width = 0, _extend(Q, 0, block, 0.0, random)[0]
     while True:
-        images = several(operator, Q[m : m + width])
+        images = products_of(operator, Q[m : m + width])
         m += width
         if not bool(images.isfinite().all()):
             return _undefined(ends * k, P, m)

@@ -1,0 +1,107 @@
+"""What a network is apart from its weights: neurons, sizes, who is connected to whom, and one step in time.
+
+Everything here takes the weights as an argument, so that a time loop, a trajectory and a rule need no more than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bpgen.network.wiring import Wiring
+from bpgen.neurons import Neuron
+
+Params = Mapping[str, Tensor]
+
+
+class Structure(nn.Module):
+    """Neurons and their wiring, fixed for life; equations (1) and (2) of `bpgen.network.network`.
+
+    Args:
+        neuron: dynamics of the population, as `Neuron.populate` gives it.
+        n_in: number of inputs I.
+        n_out: number of outputs O.
+        kappa: decay per step of the readout filter.
+        wiring: which weights exist, and of which sign.
+        W_fb: fixed feedback weights [K·N,O], or None.
+        dtype: floating type of the masks.
+
+    Attributes:
+        cell_type: type of each neuron, int64 [N], an index into `cell_type_names`.
+        rec_mask, in_mask: 0-1 masks of W_rec [K·N,N] and W_in [K·N,I], or None where everything acts.
+        signs: ±1 [N] under Dale's law, else None.
+        silent_at_rest: whether the activity of the zero state is zero.
+    """
+
+    neuron: Neuron
+    rec_mask: Tensor | None
+    in_mask: Tensor | None
+    cell_type: Tensor
+    signs: Tensor | None
+    W_fb: Tensor | None
+
+    def __init__(
+        self,
+        neuron: Neuron,
+        n_in: int,
+        n_out: int,
+        kappa: float,
+        wiring: Wiring,
+        W_fb: Tensor | None,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.neuron, self.kappa = neuron, float(kappa)
+        self.n_in, self.n_rec, self.n_out = n_in, len(wiring.cell_type), n_out
+        self.cell_type_names = wiring.names
+        self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, self.n_rec)).any()
+        self.register_buffer("cell_type", wiring.cell_type, persistent=False)
+        for name in ("rec_mask", "in_mask", "signs"):
+            value: Tensor | None = getattr(wiring, name)
+            self.register_buffer(name, None if value is None else value.to(dtype), persistent=False)
+        self.register_buffer("W_fb", None if W_fb is None else W_fb.to(dtype))
+
+    def masks(self) -> dict[str, Tensor]:
+        """0-1 masks of the weights that cannot act, by parameter name; such entries have no gradient."""
+        masks = {"W_rec": self.rec_mask, "W_in": self.in_mask}
+        return {name: mask for name, mask in masks.items() if mask is not None}
+
+    def masked(self, params: Params) -> dict[str, Tensor]:
+        """The same parameters, with zeros where a weight cannot act."""
+        return {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
+
+    def start(self, params: Params, batch: int, initial_state: Tensor | None) -> Tensor:
+        """s_0 [B,d,N]: the given one, else the learned one, else zero."""
+        if initial_state is not None:
+            return initial_state
+        d, N = self.neuron.n_states, self.n_rec
+        learned = params.get("initial_state")
+        return params["W_rec"].new_zeros(batch, d, N) if learned is None else learned.expand(batch, d, N)
+
+    def advance(
+        self, params: Params, s: Tensor, h: Tensor, x: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of equations (1), (2) for whoever moves forward in time: I_t [B,K,N], s_t [B,d,N], h_t [B,N].
+
+        Args:
+            params: weights by name, masked (`masked`).
+            s: s_{t-1} [B,d,N].
+            h: h_{t-1} [B,N].
+            x: x_t [B,I].
+            noise: current noise [B,K·N], or None.
+        """
+        I = drive(params, x, noise) + h @ params["W_rec"].mT
+        I = I.unflatten(-1, (self.neuron.n_currents, self.n_rec))
+        s = self.neuron.f(s, I)
+        return I, s, self.neuron.g(s)
+
+
+def drive(params: Params, x: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """The part of the currents that does not depend on the state: W_in x_t + b_rec + noise, [T,B,K·N]."""
+    currents = torch.matmul(x, params["W_in"].mT, out=out)
+    for term in (params.get("b_rec"), noise):
+        if term is not None:
+            currents = torch.add(currents, term, out=out)
+    return currents

@@ -12,7 +12,6 @@ import argparse
 import json
 import re
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Sharp
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.network import Network
 from bpgen.registry import KindName, find
+from bpgen.shipped import configs
 from bpgen.tracking.wandb import Tracking
 from bpgen.training.build import TrainerOptions, make_loss
 from bpgen.training.config import read_config
@@ -29,7 +29,6 @@ from bpgen.training.optim import Optimizer, Schedule
 
 Flat = dict[str, Any]  # "group.option" or "option" -> value
 NAMED: dict[KindName, str] = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # chosen by name; the defaults
-_CONFIGS = files("bpgen") / "configs"
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -39,11 +38,6 @@ _WORDS = {
     "list": "a list such as [a, b]",
     "tuple": "a pair such as [a, b]",
 }
-
-
-def shipped_configs() -> list[str]:
-    """Names of the configs that come with bpgen."""
-    return sorted(Path(file.name).stem for file in _CONFIGS.iterdir() if file.name.endswith(".yaml"))
 
 
 def resolve(argv: list[str]) -> dict[str, Any]:
@@ -179,9 +173,9 @@ def _find_config(name: str) -> Path:
     if path.is_file():
         return path
     require(not path.is_dir(), f"{name} is a folder: name the config in it, e.g. {path / 'config.yaml'}.")
-    shipped = shipped_configs()
+    shipped = configs()
     if name in shipped:
-        return Path(str(_CONFIGS / f"{name}.yaml"))
+        return shipped[name]
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise BpgenError(f"there is no config file {name}. Shipped configs go by name: {', '.join(shipped)}.")
     raise unknown("config", name, shipped, "Or give the path of a YAML file.")

@@ -12,7 +12,7 @@ from bpgen.registry import find, plugins
 DESCRIPTION = """\
 Run the experiments of a paper and judge its claims from the data: supported, not supported, or undecided at this number
 of seeds, each with effect size, interval over seeds and n. The verdict rule is in `bpgen.analysis.verdicts`. The same
-command continues where it was stopped, and with more --seeds keeps the runs it has. Without a paper: which there are."""
+command continues where it was stopped, and with more --seeds keeps the runs it has. Without a paper it lists them."""
 
 
 def run(argv: list[str]) -> int:
@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
     size = parser.add_mutually_exclusive_group()
     for name, text in (("quick", "only what takes minutes and needs no download"), ("full", "all of its settings")):
         size.add_argument(f"--{name}", dest="size", action="store_const", const=name, default="default", help=text)
-    parser.add_argument("--data-dir", help="folder with the data of those experiments that need any, instead of a download")
+    parser.add_argument("--data-dir", help="folder with the data that would else be downloaded")
     add_options(parser, argv)
     options = parser.parse_args(argv)
     if options.paper is None:

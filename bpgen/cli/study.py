@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 from collections import Counter
@@ -22,7 +23,6 @@ has finished is not run again. Ends with one tidy table, figures and a report.""
 RUNS_CODES = (
     "exit codes: 0 done (failed and diverged runs: see the report), 2 bad input, 3 no run finished, 130 interrupted."
 )
-
 
 
 def run(argv: list[str]) -> int:
@@ -92,7 +92,7 @@ def exit_code(results: Any) -> int:
 
 def _engine_named(argv: list[str]) -> str:
     """The engine that a command line chooses; its options are known only then."""
-    parser = Parser(add_help=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--engine", default="local")
     return str(parser.parse_known_args(argv)[0].engine)
 

@@ -135,9 +135,7 @@ def sharpness_against_loss(ax: Axes, setting: Setting, style_of: Styles) -> Axes
     return ax
 
 
-def sharpness_against_steps(
-    ax: Axes, setting: Setting, style_of: Styles, reference: str | None = None, local: str | None = None
-) -> Axes:
+def sharpness_against_steps(ax: Axes, setting: Setting, style_of: Styles, reference: str = "", local: str = "") -> Axes:
     """Sharpness along training, with the bound 2/η of one rule and 2/(ηρ) of another: medians over seeds.
 
     Args:
@@ -149,7 +147,7 @@ def sharpness_against_steps(
     """
     table, conditions = setting.finished, setting.conditions
     reference = reference if reference in conditions else conditions[0]
-    local = local if local in conditions else next((c for c in conditions if c != reference), None)
+    local = local if local in conditions else next((c for c in conditions if c != reference), "")
     lines = [Line2D([], [], color="0.3", ls="--", label=rf"bound $2/\eta$, {style_of[reference].label}")]
     for condition, own in table.groupby("condition", sort=False):
         band(ax, *by_step(own, own[SHARPNESS]), style_of[str(condition)])
@@ -189,7 +187,7 @@ def alignment(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
     return ax
 
 
-def changes(ax: Axes, setting: Setting, style_of: Styles, base: str | None = None) -> Axes:
+def changes(ax: Axes, setting: Setting, style_of: Styles, base: str = "") -> Axes:
     """Change of gap and sharpness from one condition, within seeds, at matched loss.
 
     Args:

@@ -6,10 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bpgen.study import liu2022
-from bpgen.study import statistics as st
-from bpgen.study.verdicts import ALPHA, Check, judge, more_seeds
-from tests.study.planted import study
+from bpgen.analysis import statistics as st
+from bpgen.analysis.variability import Spread
+from bpgen.analysis.verdicts import ALPHA, Check, judge, more_seeds
+from bpgen.papers.liu2022 import Liu2022
+from tests.analysis.planted import study
 
 SIMULATIONS = 400
 
@@ -24,7 +25,7 @@ def most(rate):
 
 
 def outcomes(make, times=SIMULATIONS):
-    count = Counter(judge([make()])[0].outcome for _ in range(times))
+    count = Counter(judge([make()])[0].decision for _ in range(times))
     return {key: count[key] / times for key in ("supported", "not supported", "undecided")}
 
 
@@ -50,7 +51,7 @@ def draws(rng, shape, n):
 )
 def test_a_wrong_verdict_is_no_more_likely_than_stated(shape, n, kind, truth, wrong):
     rng = np.random.default_rng(0)
-    rates = outcomes(lambda: check(st.from_values(dict(enumerate(truth + draws(rng, shape, n))), n), kind))
+    rates = outcomes(lambda: check(st.mean_effect(dict(enumerate(truth + draws(rng, shape, n))), n), kind))
     assert rates[wrong] <= most(ALPHA / 2)
 
 
@@ -63,7 +64,7 @@ def test_a_wrong_verdict_is_no_more_likely_than_stated(shape, n, kind, truth, wr
 )
 def test_with_many_seeds_the_right_verdict_is_found(kind, truth, right):
     rng = np.random.default_rng(1)
-    rates = outcomes(lambda: check(st.from_values(dict(enumerate(truth + rng.normal(size=40))), 40), kind), 100)
+    rates = outcomes(lambda: check(st.mean_effect(dict(enumerate(truth + rng.normal(size=40))), 40), kind), 100)
     assert rates[right] > 0.95
 
 
@@ -73,7 +74,7 @@ def test_spread_verdicts(ratio, wrong):
 
     def make(n=20):
         x, y = ratio * rng.normal(size=n), rng.normal(size=n)
-        return check(st.Spread(0.0, math.nan, 2 * n - 2, n, n, x=x, y=y), smallest=math.log(1.5))
+        return check(Spread(0.0, math.nan, 2 * n - 2, n, n, x=x, y=y), smallest=math.log(1.5))
 
     assert outcomes(make, 300)[wrong] <= most(ALPHA / 2)
 
@@ -82,36 +83,36 @@ def test_a_family_of_null_effects_is_rarely_wrong_anywhere():
     rng = np.random.default_rng(3)
     wrong = 0
     for _ in range(SIMULATIONS):
-        effects = [st.from_values(dict(enumerate(rng.normal(size=8))), 8) for _ in range(6)]
-        wrong += any(v.outcome == "supported" for v in judge([check(e) for e in effects]))
+        effects = [st.mean_effect(dict(enumerate(rng.normal(size=8))), 8) for _ in range(6)]
+        wrong += any(v.decision == "supported" for v in judge([check(e) for e in effects]))
     assert wrong / SIMULATIONS <= most(ALPHA / 2)
-    alone = sum(judge([check(e, claim=str(i))])[0].outcome == "supported" for i, e in enumerate(effects))
+    alone = sum(judge([check(e, claim=str(i))])[0].decision == "supported" for i, e in enumerate(effects))
     assert alone <= 6
 
 
 def test_an_effect_between_none_and_the_smallest_of_interest_supports_nothing():
-    effect = st.from_values({i: 0.5 + 0.01 * (-1) ** i for i in range(10)}, 10)
-    assert judge([check(effect)])[0].outcome == "not supported"
-    assert judge([check(effect, "at most")])[0].outcome == "supported"
+    effect = st.mean_effect({i: 0.5 + 0.01 * (-1) ** i for i in range(10)}, 10)
+    assert judge([check(effect)])[0].decision == "not supported"
+    assert judge([check(effect, "at most")])[0].decision == "supported"
 
 
 def test_nothing_measured_is_undecided():
     for values in ({}, {0: 5.0}):
-        verdict = judge([check(st.from_values(values, 5))])[0]
-        assert verdict.outcome == "undecided"
+        verdict = judge([check(st.mean_effect(values, 5))])[0]
+        assert verdict.decision == "undecided"
         assert verdict.more_seeds is None
 
 
 def test_the_seeds_it_asks_for_decide_it():
     rng = np.random.default_rng(4)
     values = dict(enumerate(0.7 + 0.8 * rng.standard_normal(5)))
-    first = check(st.from_values(values, 5), smallest=0.2)
+    first = check(st.mean_effect(values, 5), smallest=0.2)
     more = more_seeds(first)
     assert more is not None
     assert more > 0
     mean, sd, n = first.effect.estimate, math.sqrt(5) * first.effect.se, 5 + more
     rates = outcomes(
-        lambda: check(st.from_values(dict(enumerate(mean + sd * rng.standard_normal(n))), n), smallest=0.2), 300
+        lambda: check(st.mean_effect(dict(enumerate(mean + sd * rng.standard_normal(n))), n), smallest=0.2), 300
     )
     assert 0.7 < rates["supported"] < 0.92
 
@@ -142,15 +143,15 @@ NO = {
 
 def verdicts(planted, seed, n=12):
     table = study(np.random.default_rng(seed), n, planted)
-    return judge(liu2022.checks(table))
+    return judge(Liu2022().checks(table))
 
 
 def test_planted_yes_is_never_denied_and_mostly_found():
     found = Counter()
     for seed in range(4):
         for v in verdicts(YES, seed):
-            found[v.outcome] += 1
-            assert v.outcome != "not supported", v.check.text
+            found[v.decision] += 1
+            assert v.decision != "not supported", v.check.text
     assert found["supported"] > 0.55 * found.total()
 
 
@@ -160,8 +161,8 @@ def test_planted_no_is_never_affirmed_and_mostly_found():
         for v in verdicts(NO, seed):
             if "settles no sharper" in v.check.text or "clean" in v.check.text or "pooled" in v.check.text:
                 continue  # not planted: the bound holds, the clean gap is a quarter, the rules' means decide
-            found[v.outcome] += 1
-            assert v.outcome != "supported", v.check.text
+            found[v.decision] += 1
+            assert v.decision != "supported", v.check.text
     assert found["not supported"] > 0.6 * found.total()
 
 
@@ -171,16 +172,16 @@ def test_planted_nothing_is_not_something():
         for v in verdicts(NULL, seed, 8):
             if v.check.kind == "larger":
                 claims += 1
-                wrong[v.check.text.split(",")[0]] += v.outcome == "supported"
+                wrong[v.check.text.split(",")[0]] += v.decision == "supported"
     assert wrong.total() <= 0.06 * claims
 
 
 def test_settings_are_judged_apart():
     table = study(np.random.default_rng(0), 6, YES, settings=((1.0, "digits"), (0.5, "digits")))
-    names = {c.setting for c in liu2022.checks(table)}
+    names = {c.setting for c in Liu2022().checks(table)}
     assert names == {"digits, alpha=1", "digits, alpha=0.5"}
 
 
 def test_a_study_without_the_reference_makes_no_claim():
     table = study(np.random.default_rng(0), 4, {"three_factor": YES["three_factor"]})
-    assert liu2022.checks(table) == []
+    assert Liu2022().checks(table) == []

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from bpgen.study.claims import claims_section, overview
-from tests.study import planted
+from bpgen.papers.claims import claims_section, overview
+from bpgen.papers.liu2022 import Liu2022
+from tests.analysis import planted
 
 RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "three_factor": (0.10, 4.5, 1, 0, 0.05)}
 
 
-def done(folder, task, n):
+def results(folder, task, n):
     folder.mkdir()
     table = planted.study(np.random.default_rng(0), n, RULES, settings=((1.0, task),))
     run = SimpleNamespace(config={"sharpness": {"block": "W_rec", "samples": 512}})
@@ -19,8 +20,8 @@ def done(folder, task, n):
 
 
 def test_what_is_planted_is_written(tmp_path):
-    one = done(tmp_path / "one", "digits", 12)
-    text = "\n".join(claims_section(one))
+    one = results(tmp_path / "one", "digits", 12)
+    text = "\n".join(claims_section(Liu2022(), one))
     (line,) = [row for row in text.split("## Would")[0].splitlines() if "larger gap than bptt (noisy" in row]
     assert "supported" in line.split("|")[4]
     assert "points" in line.split("|")[5]
@@ -32,7 +33,8 @@ def test_what_is_planted_is_written(tmp_path):
 
 
 def test_settings_stand_side_by_side(tmp_path):
-    text = overview([done(tmp_path / "one", "digits", 12), done(tmp_path / "two", "romo", 3)], tmp_path / "all.md")
+    studies = [results(tmp_path / "one", "digits", 12), results(tmp_path / "two", "romo", 3)]
+    text = overview(Liu2022(), studies, tmp_path / "all.md")
     rows = [[cell.strip() for cell in row.split("|")] for row in text.splitlines() if row.startswith("|")]
     assert rows[0][1:-1] == ["claim", "statement", "digits, alpha=1", "romo, alpha=1"]
     (gap,) = [row for row in rows if row[2].startswith("three_factor has a larger gap than bptt (noisy")]

@@ -44,6 +44,9 @@ class Level(NamedTuple):
         return float(max(lowest) ** self.way * start_loss(table) ** (1 - self.way))
 
 
+LOWEST_COMMON = Level()
+
+
 def start_loss(table: pd.DataFrame) -> float:
     """The lowest training loss at which any run starts: all runs pass what is below it."""
     return float(table.sort_values("step").groupby(["condition", "seed"])[LOSS].first().min())

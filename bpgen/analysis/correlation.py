@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bpgen.study.statistics import RNG, Effect
+from bpgen.analysis.statistics import RNG, Effect, not_measured
 
 
 def correlation(
@@ -39,7 +39,7 @@ def correlation(
         return math.atanh(float(np.clip(_r(part, x, y, within, given, rank), -0.999999, 0.999999)))
 
     if n < 4 or len(data) < 6 or data[x].std() == 0 or data[y].std() == 0:
-        return Effect(math.nan, math.nan, 0, n, planned, note="too few runs")
+        return not_measured(planned, n, "too few runs")
     whole = z(data)
     left_out = np.array([z(data[data["seed"] != seed]) for seed in seeds])
     pseudo = n * whole - (n - 1) * left_out

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bpgen.study import matched
-from bpgen.study import statistics as st
-from bpgen.study.correlation import correlation
+from bpgen.analysis import matching
+from bpgen.analysis import statistics as st
+from bpgen.analysis.correlation import correlation
+from bpgen.analysis.variability import Spread, spread
 
 
 def run(loss, values, condition="a", seed=0, column="sharpness/x"):
@@ -23,24 +24,24 @@ def run(loss, values, condition="a", seed=0, column="sharpness/x"):
 
 def test_matched_values_are_interpolated_in_the_logarithm_of_the_loss():
     table = run([2.0, 1.0, 0.25], [10.0, 40.0, 90.0])
-    at = matched.at_loss(table, 0.5, ["sharpness/x"]).iloc[0]
+    at = matching.at_loss(table, 0.5, ["sharpness/x"]).iloc[0]
     assert at["sharpness/x"] == pytest.approx(60.0)  # halfway in log loss: geometric mean of 40 and 90
     assert at["step"] == pytest.approx(15.0)
-    gap = matched.at_loss(run([2.0, 1.0, 0.25], [10.0, 40.0, 90.0], column="gap/x"), 0.5, ["gap/x"]).iloc[0]
+    gap = matching.at_loss(run([2.0, 1.0, 0.25], [10.0, 40.0, 90.0], column="gap/x"), 0.5, ["gap/x"]).iloc[0]
     assert gap["gap/x"] == pytest.approx(65.0)  # not a sharpness: arithmetic
 
 
 def test_the_first_crossing_counts_even_when_the_loss_rises_again():
     table = run([2.0, 0.5, 3.0, 0.4], [1.0, 2.0, 50.0, 60.0])
-    assert matched.at_loss(table, 0.5, ["sharpness/x"])["sharpness/x"].iloc[0] == pytest.approx(2.0)
+    assert matching.at_loss(table, 0.5, ["sharpness/x"])["sharpness/x"].iloc[0] == pytest.approx(2.0)
 
 
 def test_never_reached_is_counted_and_not_guessed():
     table = pd.concat([run([2, 1, 0.5], [1, 2, 4.0], c, s) for c in "ab" for s in range(4)])
     table = pd.concat([table, run([2, 1.9, 1.8], [1, 2, 4.0], "b", 4), run([2, 1, 0.5], [1, 2, 4.0], "a", 4)])
-    level = matched.Level().of(table)
+    level = matching.Level().of(table)
     assert level == 0.5  # one of five runs that does not learn does not move it
-    values = matched.at_loss(table, level, ["sharpness/x"])
+    values = matching.at_loss(table, level, ["sharpness/x"])
     assert values["reached"].sum() == 9
     effect = st.paired(values, "sharpness/x", "b", "a", log=True)
     assert (effect.n, effect.planned) == (4, 5)
@@ -56,7 +57,7 @@ def test_a_difference_that_only_stems_from_unequal_losses_is_gone_when_matched()
     assert (
         last.groupby("condition")["sharpness/x"].mean()["a"] > 2 * last.groupby("condition")["sharpness/x"].mean()["b"]
     )
-    values = matched.at_loss(table, matched.Level().of(table), ["sharpness/x"])
+    values = matching.at_loss(table, matching.Level().of(table), ["sharpness/x"])
     assert st.paired(values, "sharpness/x", "b", "a", log=True).estimate == pytest.approx(0, abs=1e-12)
 
 
@@ -78,13 +79,13 @@ def test_paired_effect_against_scipy():
 
 def test_the_sign_flip_test_is_exact():
     x = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert st.from_values(dict(enumerate(x)), 5).p_permutation == pytest.approx(2 / 2**5)
+    assert st.mean_effect(dict(enumerate(x)), 5).p_permutation == pytest.approx(2 / 2**5)
 
 
 def test_spread_is_the_brown_forsythe_test_and_its_interval_inverts_it():
     rng = np.random.default_rng(1)
     x, y = 3 * rng.normal(size=25), rng.normal(size=25)
-    effect = st.Spread.of(x, y, 25)
+    effect = Spread.of(x, y, 25)
     two_sided = 2 * min(effect.p_above(0), effect.p_below(0))
     assert two_sided == pytest.approx(stats.levene(x, y, center="median").pvalue)
     low, high = effect.interval()
@@ -96,7 +97,7 @@ def test_spread_is_the_brown_forsythe_test_and_its_interval_inverts_it():
 
 def test_spread_says_that_it_has_little_power_below_20_seeds():
     values = pd.DataFrame({"condition": ["a", "b"] * 5, "seed": np.repeat(range(5), 2), "v": np.arange(10.0) ** 2})
-    assert "little power" in st.spread(values, "v", "a", "b").note
+    assert "little power" in spread(values, "v", "a", "b").note
 
 
 def test_simpsons_paradox():

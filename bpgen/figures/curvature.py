@@ -1,7 +1,7 @@
-"""Figures of a network's curvature. A figure is a function of numbers; it reads no files and measures nothing.
+"""Figures of a network's curvature, as functions of numbers.
 
-Colours are Okabe and Ito's as in `bpgen.figures`, the map of the plane is cividis: both are told apart by colour-blind
-readers and in grey. n, the number of sequences the loss is a mean of, stands on every panel.
+n, the number of sequences the loss is a mean of, stands on every panel. The map of the plane is cividis, which is told
+apart by colour-blind readers and in grey.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-BLUE, ORANGE, GREEN, BLACK, PURPLE = "#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7"
-_LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"))
+from bpgen.figures.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, note
+
+_LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"))
 _WEIGHT = "distance in weights"
 
 
-def eigenvalues(ax: Axes, table: pd.DataFrame, *, block: str, n: int, surrogate: bool = False) -> None:
+def eigenvalues(ax: Axes, table: pd.DataFrame, *, block: str, n: int, surrogate: bool = False) -> Axes:
     """Leading eigenvalues along training, residuals as error bars, with 2/η where the block is all that is trained.
 
     Args:
@@ -43,6 +43,7 @@ def eigenvalues(ax: Axes, table: pd.DataFrame, *, block: str, n: int, surrogate:
     title = f"Leading eigenvalues{', surrogate network' if surrogate else ''}"
     ax.set(xlabel="training step", ylabel="curvature (loss per weight²)", title=title)
     ax.legend(frameon=False, ncols=2, title=f"{_of(block, n)} (bars: residuals)", title_fontsize="small")
+    return ax
 
 
 def density(
@@ -54,7 +55,7 @@ def density(
     *,
     block: str = "",
     n: int | None = None,
-) -> None:
+) -> Axes:
     """Spectral density against eigenvalue, with a band of one standard error, and outliers as triangles.
 
     Args:
@@ -76,12 +77,18 @@ def density(
     found = np.asarray(outliers, dtype=float)
     if found.size:
         ax.plot(
-            found, np.full(found.shape, 3 * floor), "v", color=ORANGE, ms=6, label=f"{found.size} largest eigenvalues"
+            found,
+            np.full(found.shape, 3 * floor),
+            "v",
+            color=VERMILION,
+            ms=6,
+            label=f"{found.size} largest eigenvalues",
         )
     ax.set(yscale="log", ylim=(floor, 3 * heights.max()))
     ax.set(xlabel="eigenvalue (loss per weight²)", ylabel="density (per eigenvalue unit)", title="Spectrum")
     ax.legend(frameon=False, loc="upper right")
-    _note(ax, _of(block, n), (0.98, 0.66))
+    note(ax, _of(block, n), (0.98, 0.66))
+    return ax
 
 
 def lines(
@@ -92,7 +99,7 @@ def lines(
     slopes: ArrayLike,
     *,
     n: int | None = None,
-) -> None:
+) -> Axes:
     """Loss along eigenvectors, each with its quadratic L + s a + ½ λ a² in grey.
 
     Args:
@@ -112,12 +119,13 @@ def lines(
         ax.plot(a, L, color=color, ls=dash, label=rf"eigenvector {i + 1}, $\lambda$ = {value:.3g}")
     ax.set(xlabel=f"{_WEIGHT} along the eigenvector", ylabel="loss", title="Loss along the top eigenvectors")
     ax.legend(frameon=False)
-    _note(ax, _of("", n), (0.98, 0.02))
+    note(ax, _of("", n), (0.98, 0.02))
+    return ax
 
 
 def plane(
     ax: Axes, a: ArrayLike, b: ArrayLike, losses: ArrayLike, eigenvalues: Sequence[float], *, n: int | None = None
-) -> None:
+) -> Axes:
     """Loss in the plane of the top two eigenvectors, as filled contours; the network sits at the cross.
 
     Args:
@@ -139,11 +147,12 @@ def plane(
         title="Loss in the plane of the top two",
     )
     ax.locator_params(nbins=5)
-    text = _note(ax, _of("", n), (0.98, 0.02))
+    text = note(ax, _of("", n), (0.98, 0.02))
     text.set_bbox({"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5})
+    return ax
 
 
-def participation(ax: Axes, incoming: ArrayLike, outgoing: ArrayLike, *, block: str = "", n: int | None = None) -> None:
+def participation(ax: Axes, incoming: ArrayLike, outgoing: ArrayLike, *, block: str = "", n: int | None = None) -> Axes:
     """Share of each neuron in the top eigenvector, largest first, against an even one.
 
     Args:
@@ -155,17 +164,18 @@ def participation(ax: Axes, incoming: ArrayLike, outgoing: ArrayLike, *, block: 
     """
     shares = [np.sort(np.asarray(s, dtype=float))[::-1] for s in (incoming, outgoing)]
     N, effective = len(shares[0]), [s.sum() ** 2 / np.square(s).sum() if s.any() else 0.0 for s in shares]
-    for share, mark, color, name in zip(shares, "ox", (BLUE, ORANGE), ("onto", "from"), strict=True):
+    for share, mark, color, name in zip(shares, "ox", (BLUE, VERMILION), ("onto", "from"), strict=True):
         ax.plot(np.arange(1, N + 1), 100 * share, mark, ms=4, color=color, label=f"weights {name} a neuron")
     ax.axhline(100 / N, color=BLACK, ls="--", lw=1, label="even share")
     ax.set(xlabel="neuron, by rank", ylabel="share of eigenvector 1 (%)", title="Participation of neurons")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, loc="upper right")
     many = f"effective number {effective[0]:.1f} (onto), {effective[1]:.1f} (from) of {N}"
-    _note(ax, f"{many}\n{_of(block, n)}", (0.98, 0.52))
+    note(ax, f"{many}\n{_of(block, n)}", (0.98, 0.52))
+    return ax
 
 
-def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | None = None) -> None:
+def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | None = None) -> Axes:
     """1 - η μ in the complex plane, with the unit circle inside which updates are stable (without momentum).
 
     Args:
@@ -184,27 +194,10 @@ def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | 
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel="real part", ylabel="imaginary part", title="Multipliers of the update")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # nothing is safe inside
-    _note(ax, _of("", n), (0.98, 0.02))
-
-
-def sheet(panels: int, title: str) -> tuple[Figure, list[Axes]]:
-    """An empty sheet of up to four panels, two in a row, and their axes."""
-    columns = min(2, panels)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained", dpi=130)
-    axes = list(np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).flat)
-    for spare in axes[panels:]:
-        spare.remove()
-    for ax in axes[:panels]:
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize="medium")
-    return figure, axes[:panels]
+    note(ax, _of("", n), (0.98, 0.02))
+    return ax
 
 
 def _of(block: str, n: int | None) -> str:
     which = {"": "", "all": "all weights"}.get(block, block)
     return ", ".join(part for part in (which, "" if n is None else f"n = {n} sequences") if part)
-
-
-def _note(ax: Axes, text: str, at: tuple[float, float]):  # type: ignore[no-untyped-def]
-    return ax.text(*at, text, transform=ax.transAxes, ha="right", va="bottom", fontsize="small", color="0.25")

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from bpgen import curvature_figures as figures
 from bpgen.curvature.landscape import along, plane, span
-from bpgen.figures import run_figures
+from bpgen.figures import curvature as figures
+from bpgen.figures.run import run_figures
+from bpgen.figures.style import sheet
 
 
 def texts(ax):
@@ -35,7 +36,7 @@ def test_the_landscape_of_a_quadratic_is_its_quadratic():
     assert span(1.7, -4.0) == span(1.7, 4.0)
     assert span(0.0, 4.0) == span(1.0, 0.0) == span(float("nan"), 1.0) == 1.0
 
-    _, (lines, contours) = figures.sheet(2, "a quadratic")
+    _, (lines, contours) = sheet(2, "a quadratic")
     losses = [along(value, theta, e[i], a) for i in range(2)]
     figures.lines(lines, [a, a], losses, torch.tensor([4.0, 1.0]), slopes[:2], n=5)
     model, drawn = lines.get_lines()[:2]  # of a quadratic, both are the same curve
@@ -49,7 +50,7 @@ def test_the_landscape_of_a_quadratic_is_its_quadratic():
 
 
 def test_spectrum_participation_and_eigenvalues_draw_their_numbers():
-    figure, axes = figures.sheet(4, "all")
+    figure, axes = sheet(4, "all")
     grid = np.linspace(-1, 5, 50)
     heights = np.exp(-(grid**2))
     figures.density(axes[0], grid, heights, 0.1 * heights, [3.0, 4.5], block="all", n=7)

@@ -13,7 +13,7 @@ effect is between 0 and δ: then "larger" is not supported and "at most" is supp
 
 Error rates. If there is no effect (or the opposite one), "larger" is supported with probability <= α/2 whatever the
 number of seeds; if the effect is δ or more, it is not supported with probability <= α/2. The same for the other kinds,
-and over all checks of a claim together <= α. Exact for normal differences. Simulated (tests/study): it holds for
+and over all checks of a claim together <= α. Exact for normal differences. Simulated (tests/analysis): it holds for
 heavy tails (Student with 3 degrees of freedom), for Brown-Forsythe and for correlations from 5 to 20 seeds; for
 differences as skewed as an exponential the tail on the long side is up to 0.11 at 5 seeds, 0.07 at 20.
 """
@@ -28,12 +28,12 @@ from typing import Literal
 
 from scipy import special
 
-from bpgen.study.statistics import Effect, holm
+from bpgen.analysis.statistics import Effect, holm
 
 ALPHA = 0.05
 POWER = 0.8
 Kind = Literal["larger", "at most", "same"]
-Outcome = Literal["supported", "not supported", "undecided"]
+Decision = Literal["supported", "not supported", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,9 @@ class Check:
             return e.p_below(d)
         if self.kind == "at most":
             return e.p_above(0.0)
-        return min(1.0, 2 * min(e.p_above(d), e.p_below(-d)))
+        if e.estimate >= 0:  # |effect| <= δ is rejected on both sides; exact at the boundary for symmetric errors
+            return min(1.0, e.p_above(d) + e.p_above(-d))
+        return min(1.0, e.p_below(-d) + e.p_below(d))
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Verdict:
     """What the data say about a check; p-values after Holm, and the seeds that would decide it if it is undecided."""
 
     check: Check
-    outcome: Outcome
+    decision: Decision
     p_support: float
     p_refute: float
     more_seeds: int | None
@@ -111,13 +113,13 @@ def judge(checks: Sequence[Check], alpha: float = ALPHA) -> list[Verdict]:
         refute = dict(zip(measured, holm([checks[i].p_refute for i in measured]), strict=True))
         for i in members:
             p, q = support.get(i, 1.0), refute.get(i, 1.0)
-            outcome = _outcome(checks[i].kind, p <= alpha / 2, q <= alpha / 2)
-            more = more_seeds(checks[i], alpha / max(1, len(measured))) if outcome == "undecided" else None
-            verdicts[i] = Verdict(checks[i], outcome, p, q, more)
+            decision = _decision(checks[i].kind, p <= alpha / 2, q <= alpha / 2)
+            more = more_seeds(checks[i], alpha / max(1, len(measured))) if decision == "undecided" else None
+            verdicts[i] = Verdict(checks[i], decision, p, q, more)
     return [verdicts[i] for i in range(len(checks))]
 
 
-def _outcome(kind: Kind, supports: bool, refutes: bool) -> Outcome:
+def _decision(kind: Kind, supports: bool, refutes: bool) -> Decision:
     if supports and refutes:
         return "not supported" if kind == "larger" else "supported"
     return "supported" if supports else "not supported" if refutes else "undecided"

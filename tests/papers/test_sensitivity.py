@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from bpgen.study import liu2022
-from bpgen.study.matched import Level
-from bpgen.study.sensitivity import elsewhere
-from bpgen.study.verdicts import judge
-from tests.study import planted
+from bpgen.analysis.matching import Level
+from bpgen.analysis.verdicts import judge
+from bpgen.papers.claims import at_other_levels
+from bpgen.papers.liu2022 import Liu2022
+from tests.analysis import planted
 
 RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "three_factor": (0.03, 3.0, 1, 0, 0.05)}
 
@@ -23,8 +23,8 @@ def table_where_rules_part_late():
 
 def test_a_difference_that_comes_late_is_not_there_half_way():
     table = table_where_rules_part_late()
-    rows = elsewhere(judge(liu2022.checks(table)), table)
-    said = {v.check.text.split(", at training")[0]: (v.outcome, half.outcome, all_.outcome) for v, half, all_ in rows}
+    rows = at_other_levels(Liu2022(), judge(Liu2022().checks(table)), table)
+    said = {row[0].check.text.split(", at training")[0]: [v.decision for v in row] for row in rows}
     for text in ("three_factor has a larger gap than bptt (noisy test inputs)", "three_factor is sharper than bptt"):
         assert said[text][0] == said[text][2] == "supported"
         assert said[text][1] != "supported"

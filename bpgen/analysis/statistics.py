@@ -1,10 +1,10 @@
-"""Effects over seeds: paired differences and ratios of spread, decided by intervals.
+"""Effects over seeds: paired differences and ratios, decided by intervals.
 
 Units are seeds. The same seed gives the same initial weights and batches under every rule, so differences are taken
 within seeds, and every interval is over seeds.
 
 `Effect` is what every analysis ends in: estimate, standard error and degrees of freedom, hence a Student interval. Its
-decision rule is in `bpgen.study.verdicts`. Beside it stand, without deciding: the BCa bootstrap interval over seeds
+decision rule is in `bpgen.analysis.verdicts`. Beside it stand, without deciding: the BCa bootstrap interval over seeds
 (scipy; too narrow below about 15 seeds), the sign-flip permutation test (exact; with n seeds its two-sided p cannot be
 below 2^(1-n), 0.06 for 5) and Wilcoxon's signed-rank test.
 """
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 Array = NDArray[np.float64]
-MIN_SEEDS_VARIABILITY = 20
 RNG = 20220600  # of bootstrap and permutation: the same table gives the same numbers
 
 
@@ -97,25 +96,35 @@ def half_width(se: float, df: float, level: float) -> float:
 
 def paired(values: pd.DataFrame, column: str, condition: str, reference: str, log: bool = False) -> Effect:
     """Mean over seeds of (condition - reference), within seeds; of logarithms with `log`, hence a log ratio."""
-    wide = values.pivot_table(index="seed", columns="condition", values=column, dropna=False)
+    wide = by_seed(values, column)
     if condition not in wide or reference not in wide:
-        return Effect(math.nan, math.nan, 0, 0, len(wide), note="not measured")
+        return not_measured(len(wide))
     with np.errstate(invalid="ignore", divide="ignore"):
         x, y = (np.log(wide[c]) if log else wide[c] for c in (condition, reference))
     difference = (x - y).replace([np.inf, -np.inf], np.nan)
     missing = [f"{int(wide[c].isna().sum())} of {c}" for c in (condition, reference) if wide[c].isna().any()]
     note = f"never reached the matched loss: {', '.join(missing)}" if missing else ""
-    return from_values({int(k): float(v) for k, v in difference.dropna().items()}, len(wide), note)
+    return mean_effect({int(k): float(v) for k, v in difference.dropna().items()}, len(wide), note)
 
 
-def from_values(by_seed: dict[int, float], planned: int, note: str = "") -> Effect:
-    """The mean of one number per seed."""
-    x = np.array(list(by_seed.values()), dtype=float)
+def by_seed(values: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A measure with one row per seed and one column per condition; nan where a run has none."""
+    return values.pivot_table(index="seed", columns="condition", values=column, dropna=False)
+
+
+def not_measured(planned: int, n: int = 0, note: str = "not measured") -> Effect:
+    """The effect where there is nothing to estimate it from: undecided."""
+    return Effect(math.nan, math.nan, 0, n, planned, note=note)
+
+
+def mean_effect(values: dict[int, float], planned: int, note: str = "") -> Effect:
+    """The mean over seeds of one number per seed."""
+    x = np.array(list(values.values()), dtype=float)
     n = len(x)
+    mean = float(x.mean()) if n else math.nan
     if n < 2:
-        return Effect(float(x.mean()) if n else math.nan, math.nan, 0, n, planned, values=by_seed, note=note)
-    se = float(x.std(ddof=1) / math.sqrt(n))
-    return Effect(float(x.mean()), se, n - 1, n, planned, values=by_seed, note=note)
+        return Effect(mean, math.nan, 0, n, planned, values=values, note=note)
+    return Effect(mean, float(x.std(ddof=1) / math.sqrt(n)), n - 1, n, planned, values=values, note=note)
 
 
 def bootstrap_interval(x: Array, statistic: Callable[..., float] = np.mean) -> tuple[float, float] | None:
@@ -138,67 +147,6 @@ def _sign_flip(x: Array) -> float:
         rng=np.random.default_rng(RNG),
     )
     return float(result.pvalue)
-
-
-def spread(values: pd.DataFrame, column: str, condition: str, reference: str) -> Effect:
-    """log(standard deviation / that of the reference) over seeds, tested by Brown and Forsythe's statistic.
-
-    The estimate is the log ratio of the mean absolute deviations from the medians, and its standard error is such that
-    the test of any ratio r is the Brown-Forsythe test of the values against r times the reference's (t for two groups).
-    It has almost no power below 20 seeds: with 10, a spread twice as large goes unseen more often than not.
-    """
-    wide = values.pivot_table(index="seed", columns="condition", values=column, dropna=False)
-    if condition not in wide or reference not in wide:
-        return Effect(math.nan, math.nan, 0, 0, len(wide), note="not measured")
-    x, y = (wide[c].dropna().to_numpy(float) for c in (condition, reference))
-    n = min(len(x), len(y))
-    note = f"little power below {MIN_SEEDS_VARIABILITY} seeds" if n < MIN_SEEDS_VARIABILITY else ""
-    if n < 3:
-        return Effect(math.nan, math.nan, 0, n, len(wide), note=note)
-    return Spread.of(x, y, len(wide), note)
-
-
-@dataclass(frozen=True)
-class Spread(Effect):
-    """A log ratio of spreads whose p-values are Brown-Forsythe tests, and whose interval inverts them."""
-
-    x: Array = field(default_factory=lambda: np.zeros(0))
-    y: Array = field(default_factory=lambda: np.zeros(0))
-
-    @classmethod
-    def of(cls, x: Array, y: Array, planned: int, note: str = "") -> Spread:
-        """From the values of the condition and of the reference."""
-        dx, dy = (np.abs(v - np.median(v)).mean() for v in (x, y))
-        estimate = math.log(dx / dy) if dx > 0 and dy > 0 else math.nan
-        effect = cls(estimate, math.nan, len(x) + len(y) - 2, min(len(x), len(y)), planned, note=note, x=x, y=y)
-        low, high = effect.interval()
-        se = (high - low) / (2 * special.stdtrit(effect.df, 0.975))
-        return cls(estimate, float(se), effect.df, effect.n, planned, note=note, x=x, y=y)
-
-    def _t(self, log_ratio: float) -> float:
-        """Signed root of the Brown-Forsythe statistic of x against exp(log_ratio) y."""
-        scaled = self.y * math.exp(log_ratio)
-        statistic = float(stats.levene(self.x, scaled, center="median").statistic)
-        sign = np.abs(self.x - np.median(self.x)).mean() - np.abs(scaled - np.median(scaled)).mean()
-        return math.copysign(math.sqrt(statistic), sign)
-
-    def p_above(self, bound: float) -> float:
-        """One-sided Brown-Forsythe p-value of H0: log ratio <= bound."""
-        return float(special.stdtr(self.df, -self._t(bound))) if math.isfinite(self.estimate) else 1.0
-
-    def p_below(self, bound: float) -> float:
-        """One-sided Brown-Forsythe p-value of H0: log ratio >= bound."""
-        return float(special.stdtr(self.df, self._t(bound))) if math.isfinite(self.estimate) else 1.0
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """All log ratios that the test does not reject."""
-        if not math.isfinite(self.estimate):
-            return -math.inf, math.inf
-        grid = self.estimate + np.linspace(-6, 6, 1201)
-        limit = special.stdtrit(self.df, 0.5 + level / 2)
-        kept = grid[[abs(self._t(float(g))) <= limit for g in grid]]
-        low, high = float(kept.min()), float(kept.max())
-        return (-math.inf if low == grid[0] else low), (math.inf if high == grid[-1] else high)
 
 
 def holm(p: list[float]) -> list[float]:

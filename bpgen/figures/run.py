@@ -1,7 +1,4 @@
-"""Figures of one run. A figure is a function of its table of evaluations; it reads no files and knows no folder.
-
-Colours are Okabe and Ito's, told apart by colour-blind readers, and every line also has its own dash pattern.
-"""
+"""Figures of one run, as functions of its table of evaluations."""
 
 from __future__ import annotations
 
@@ -13,24 +10,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, sheet
+
 _LINES: dict[str, dict[str, Any]] = {
-    "train": {"color": "#000000", "ls": "-"},
-    "val": {"color": "#E69F00", "ls": "--"},
-    "test": {"color": "#0072B2", "ls": "-."},
-    "test_noisy": {"color": "#D55E00", "ls": ":"},
+    "train": {"color": BLACK, "ls": "-"},
+    "val": {"color": ORANGE, "ls": "--"},
+    "test": {"color": BLUE, "ls": "-."},
+    "test_noisy": {"color": VERMILION, "ls": ":"},
 }
 _NAMES = {"train": "training", "val": "validation", "test": "test", "test_noisy": "test, noisy inputs"}
 
 
-def performance(ax: Axes, table: pd.DataFrame) -> None:
+def performance(ax: Axes, table: pd.DataFrame) -> Axes:
     """Accuracy on every split against steps."""
     for split, style in _LINES.items():
         _line(ax, table, f"{split}/accuracy", label=_NAMES[split], scale=100, **style)
     ax.set(xlabel="training step", ylabel="accuracy (%)", title="Performance")
     ax.legend(frameon=False)
+    return ax
 
 
-def loss(ax: Axes, table: pd.DataFrame) -> None:
+def loss(ax: Axes, table: pd.DataFrame) -> Axes:
     """Loss without regulariser on every split against steps."""
     for split, style in _LINES.items():
         _line(ax, table, f"{split}/loss", label=_NAMES[split], **style)
@@ -39,9 +39,10 @@ def loss(ax: Axes, table: pd.DataFrame) -> None:
     if high < 10 * low:  # less than a decade reads better with plain numbers on a linear axis
         ax.set_yscale("linear")
     ax.legend(frameon=False)
+    return ax
 
 
-def gap(ax: Axes, table: pd.DataFrame) -> None:
+def gap(ax: Axes, table: pd.DataFrame) -> Axes:
     """Generalization gap in accuracy against steps, in loss for tasks without accuracy; positive is worse."""
     kind, scale = ("accuracy", 100) if _has_accuracy(table) else ("loss", 1)
     _line(ax, table, f"gap/{kind}", label=_NAMES["test"], scale=scale, **_LINES["test"])
@@ -50,9 +51,10 @@ def gap(ax: Axes, table: pd.DataFrame) -> None:
     label = "train - test accuracy (points)" if kind == "accuracy" else "test - train loss (nats or ½·error²)"
     ax.set(xlabel="training step", ylabel=label, title="Generalization gap")
     ax.legend(frameon=False)
+    return ax
 
 
-def sharpness(ax: Axes, table: pd.DataFrame) -> None:
+def sharpness(ax: Axes, table: pd.DataFrame) -> Axes:
     """Leading Hessian eigenvalue with its residual as error bar, and the stability bound 2/η of gradient descent."""
     surrogate = "sharpness/surrogate/lambda_max" in table
     name = "sharpness/surrogate" if surrogate else "sharpness"
@@ -62,14 +64,14 @@ def sharpness(ax: Axes, table: pd.DataFrame) -> None:
             table["step"],
             table[f"{name}/lambda_max"],
             yerr=table[f"{name}/residual"],
-            color="#0072B2",
+            color=BLUE,
             marker=".",
             label=r"$\lambda_{\max}$ (bar: residual)",
         )
         ax.plot(
             table["step"],
             2 / table["lr"],
-            color="#D55E00",
+            color=VERMILION,
             ls="--",
             label=r"$2/\eta$ (SGD: bounds $\lambda_{\max}$ of all weights)",
         )
@@ -81,22 +83,23 @@ def sharpness(ax: Axes, table: pd.DataFrame) -> None:
     )
     if measured:
         ax.legend(frameon=False)
+    return ax
 
 
-def stability(ax: Axes, table: pd.DataFrame) -> None:
+def stability(ax: Axes, table: pd.DataFrame) -> Axes:
     """λ_1 of all weights and the rule's own leading |μ_1|, against the bounds 2/η and 2/(η ρ_1) on them."""
     name = next((n for n in ("stability", "stability/surrogate") if _has(table, f"{n}/lambda_max")), None)
     ax.set(xlabel="training step", ylabel="curvature (loss per weight²)", title="Edge of stability, all weights")
     if name is None:
-        return
+        return ax
     steps = table["step"]
     curvature, residual = table[f"{name}/lambda_max"], table[f"{name}/residual"]
     ax.errorbar(
-        steps, curvature, yerr=residual, color="#0072B2", marker=".", label=r"$\lambda_1$ of the loss (bar: residual)"
+        steps, curvature, yerr=residual, color=BLUE, marker=".", label=r"$\lambda_1$ of the loss (bar: residual)"
     )
-    ax.plot(steps, table[f"{name}/mu_abs"], color="#009E73", marker=".", ls="-.", label=r"$|\mu_1|$ of the rule")
-    ax.plot(steps, table[f"{name}/bound"], color="#D55E00", ls="--", label=r"$2/\eta$")
-    ax.plot(steps, table[f"{name}/bound_rho"], color="#000000", ls=":", label=r"$2/(\eta\rho_1)$")
+    ax.plot(steps, table[f"{name}/mu_abs"], color=GREEN, marker=".", ls="-.", label=r"$|\mu_1|$ of the rule")
+    ax.plot(steps, table[f"{name}/bound"], color=VERMILION, ls="--", label=r"$2/\eta$")
+    ax.plot(steps, table[f"{name}/bound_rho"], color=BLACK, ls=":", label=r"$2/(\eta\rho_1)$")
     shown = pd.concat([curvature, table[f"{name}/mu_abs"], table[f"{name}/bound"], table[f"{name}/bound_rho"]]).dropna()
     if shown.min() > 0 and shown.max() > 20 * shown.min():
         ax.set_yscale("log")
@@ -104,18 +107,20 @@ def stability(ax: Axes, table: pd.DataFrame) -> None:
     else:
         ax.set_ylim(0, 1.45 * shown.max())  # room for the legend
         ax.legend(frameon=False, ncols=2, loc="upper right")
+    return ax
 
 
-def alignment(ax: Axes, table: pd.DataFrame) -> None:
+def alignment(ax: Axes, table: pd.DataFrame) -> Axes:
     """Alignment of the rule's gradient with the true one against steps."""
-    _line(ax, table, "alignment/cosine", label="cosine", color="#009E73", ls="-")
-    _line(ax, table, "alignment/rho", label=r"$\rho$", color="#CC79A7", ls="--")
+    _line(ax, table, "alignment/cosine", label="cosine", color=GREEN, ls="-")
+    _line(ax, table, "alignment/rho", label=r"$\rho$", color=PURPLE, ls="--")
     ax.axhline(0, color="0.7", lw=0.8)
     ax.set(xlabel="training step", ylabel="alignment (dimensionless)", title="Alignment with BPTT")
     ax.legend(frameon=False)
+    return ax
 
 
-PANELS: dict[str, Callable[[Axes, pd.DataFrame], None]] = {
+PANELS: dict[str, Callable[[Axes, pd.DataFrame], Axes]] = {
     f.__name__: f for f in (performance, loss, gap, sharpness, alignment, stability)
 }
 
@@ -136,7 +141,7 @@ def run_figures(table: pd.DataFrame, title: str) -> dict[str, Figure]:
     }
     shown = [name for name in PANELS if measured.get(name, True)]
     overview = [name for name in (first, "gap", curvature, "alignment") if name in shown]
-    figures = {"overview": _sheet(table, title, overview, (10, 7 if len(overview) > 2 else 3.8))}
+    figures = {"overview": _sheet(table, title, overview, (5, 3.5 if len(overview) > 2 else 3.8))}
     return figures | {name: _sheet(table, title, (name,), (5.5, 4)) for name in shown}
 
 
@@ -145,15 +150,10 @@ def _has_accuracy(table: pd.DataFrame) -> bool:
 
 
 def _sheet(table: pd.DataFrame, title: str, names: Sequence[str], size: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=size, layout="constrained", dpi=130)
-    axes: Any = figure.subplots(-(-len(names) // 2), min(2, len(names)), squeeze=False)
-    for spare in axes.flat[len(names) :]:
-        spare.remove()
-    for ax, name in zip(axes.flat, names, strict=False):
+    figure, axes = sheet(len(names), title, size=size)
+    for ax, name in zip(axes, names, strict=True):
         PANELS[name](ax, table)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize="medium")
     return figure
 
 

@@ -8,10 +8,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from bpgen.study.drawing import log_axis
-from bpgen.study.figures import PANELS, study_figures, styles
-from tests.study.planted import study
-from tests.study.test_verdicts import YES
+from bpgen.figures.study import PANELS, study_figures
+from bpgen.figures.style import Style, log_axis, styles
+from bpgen.papers.liu2022 import Liu2022
+from tests.analysis.planted import study
+from tests.analysis.test_verdicts import YES
 
 UNIT = re.compile(
     r"\((points|ratio|updates|dimensionless|loss per weight²|nats or ½·error²|½·error²)\)|at training loss"
@@ -21,14 +22,14 @@ UNIT = re.compile(
 @pytest.fixture(scope="module")
 def figures():
     settings = ((1.0, "digits"), (0.5, "digits"))
-    return study_figures(study(np.random.default_rng(0), 5, YES, settings=settings))
+    return study_figures(study(np.random.default_rng(0), 5, YES, settings=settings), panels=Liu2022.figures)
 
 
 def test_all_figures_are_drawn(figures):
-    assert list(figures) == list(PANELS)
+    assert list(figures) == [*PANELS, "remedies"]
 
 
-@pytest.mark.parametrize("name", PANELS)
+@pytest.mark.parametrize("name", [*PANELS, "remedies"])
 def test_axes_have_labels_with_units_and_panels_their_n(figures, name):
     assert len(figures[name].axes) == 2
     for ax in figures[name].axes:
@@ -53,7 +54,7 @@ def test_nothing_is_cut_off(settings):
     rules = {**YES, "three_factor, early lr": YES["three_factor"], "rflo": YES["three_factor"]}
     table = study(np.random.default_rng(0), 11, rules, settings=settings)
     table = table[(table["rule"] != "rflo") | (table["seed"] < 10)]  # the longest of titles
-    for name, figure in study_figures(table).items():
+    for name, figure in study_figures(table, panels=Liu2022.figures).items():
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         labels = [label for ax in figure.axes for label in (ax.title, ax.xaxis.label, ax.yaxis.label)]
@@ -76,15 +77,20 @@ def test_a_log_axis_has_a_few_numbers(low, high):
 
 
 def test_a_rule_has_its_colour_in_whatever_company():
-    alone, together = styles(["rflo"]), styles(["bptt", "mine", "rflo", "yours"])
+    fixed = Liu2022.styles
+    alone, together = styles(["rflo"], fixed), styles(["mine", "bptt", "rflo", "yours"], fixed)
     assert alone["rflo"] == together["rflo"]
-    assert len({style for style in together.values()}) == 4
+    assert len({style[:2] for style in together.values()}) == 4
+    assert list(together) == ["mine", "bptt", "rflo", "yours"]
+    assert len({style[:2] for style in styles("abcdefghijklmn").values()}) == 14
+    assert styles(["a"], {"a": Style("red", "x", "rule A")})["a"].label == "rule A"
+    assert styles(["a"])["a"].label == "a"
 
 
 def test_colours_differ_in_lightness_or_hue_for_the_colour_blind():
     """Deuteranopes' two axes: luminance and blue against yellow."""
     seen = []
-    for colour, _ in styles([*YES, "rflo"]).values():
+    for colour, _, _ in styles([*YES, "rflo"]).values():
         r, g, b = to_rgb(colour)
         luminance, blue = 0.2126 * r + 0.7152 * g + 0.0722 * b, b - (r + g) / 2
         seen.append((luminance, blue))

@@ -203,7 +203,7 @@ def test_every_registered_rule_conforms(check):
     check()
 
 
-def _documented():
+def documented():
     """The worked examples in the docstring of `bpgen.rules`."""
     blocks = re.findall(r"^    class (\w+).*?(?=^\S)", bpgen.rules.__doc__, re.MULTILINE | re.DOTALL)
     source = re.findall(r"^    class \w+.*?(?=^\S)", bpgen.rules.__doc__, re.MULTILINE | re.DOTALL)
@@ -212,10 +212,10 @@ def _documented():
     return {name: space[name] for name in blocks}
 
 
-@pytest.mark.parametrize("name", ["SignFeedback", "Trace", "WeightPerturbation"])
+@pytest.mark.parametrize("name", ["SignFeedback", "Trace", "WeightPerturbation", "KolenPollack"])
 def test_the_examples_in_the_documentation_work(name):
     p = problem()
-    rule = _documented()[name]()
+    rule = documented()[name]()
     if name == "WeightPerturbation":  # it leaves a given initial state out, for brevity
         p = replace(p, s_0=None)
     result, exact = p.rule(rule), p.rule("bptt")

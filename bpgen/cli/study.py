@@ -73,7 +73,7 @@ def carry_out(plan: Any, options: Any, out: str | None) -> Any:
         require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
         seeds = read_seeds(options.seeds, "--seeds")
     plan = plan.with_options(overrides, seeds)
-    study = Study(plan, Path(out or Path("studies") / plan.name).expanduser(), lambda argv: resolve(argv).plain())
+    study = Study(plan, Path(out or Path("studies") / plan.name).expanduser(), resolve)
     if options.dry_run:
         _dry_run(study, launcher)
         return None

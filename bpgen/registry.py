@@ -1,96 +1,221 @@
-"""Plugins: rules and tasks found through entry points, whoever wrote them.
+"""The table of parts: everything a run or a study is made of by name, found through entry points, whoever wrote it.
 
-Nothing here imports a plugin before it is asked for: listing costs metadata only, and a broken plugin harms
-nobody but the user who asks for it. Standard library only, so that `bpgen rules` answers at once.
+Six kinds, one door each: a package announces a class under the group of its kind, and from then on its name works
+wherever a name of this kind is asked for. The parts that come with bpgen go through the same doors.
+
+Nothing here imports a part before it is asked for: listing costs metadata only, and a broken part harms nobody but
+the user who asks for it. Standard library only, so that `bpgen rules` answers at once.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from bpgen.errors import BpgenError, unknown
+from bpgen.errors import BpgenError, raised_in, unknown
+from bpgen.signatures import check_options
 
-Kind = Literal["rule", "task"]
-GROUPS: dict[Kind, str] = {"rule": "bpgen.rules", "task": "bpgen.tasks"}
+KindName = Literal["rule", "task", "neuron", "measurement", "launcher", "paper"]
 _REINSTALL = "A new entry point is seen only after its package is installed again (pip install)."
+
+
+class Kind(NamedTuple):
+    """One kind of part: the entry-point group that announces it, and the class that every part of it derives from."""
+
+    group: str
+    base: str
+
+
+KINDS: dict[KindName, Kind] = {
+    "rule": Kind("bpgen.rules", "bpgen.rules:Rule"),
+    "task": Kind("bpgen.tasks", "bpgen.tasks:Task"),
+    "neuron": Kind("bpgen.neurons", "bpgen.neurons:Neuron"),
+    "measurement": Kind("bpgen.measurements", "bpgen.callbacks:Measurement"),
+    "launcher": Kind("bpgen.launchers", "bpgen.study.launch:Launcher"),
+    "paper": Kind("bpgen.papers", "bpgen.papers:Paper"),
+}
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point: the short name a user types and where its class lives."""
+    """One part: the name a user types, and the entry points that claim it, of which there should be one."""
 
-    kind: Kind
+    kind: KindName
     name: str
-    entry_point: EntryPoint
+    entry_points: tuple[EntryPoint, ...]
 
     @property
     def package(self) -> str:
-        """Name and version of the distribution that brings it."""
-        dist = self.entry_point.dist
-        return f"{dist.name} {dist.version}" if dist else "?"
+        """Name and version of the distribution that brings it; of all that claim its name."""
+        return " and ".join(" ".join(owner(point)) for point in self.entry_points)
 
     @property
     def class_path(self) -> str:
         """`module.Class`, as a config file may also spell it."""
-        return self.entry_point.value.replace(":", ".")
+        return self.entry_points[0].value.replace(":", ".")
 
     @property
     def summary(self) -> str:
         """First line of the module's docstring, read from the file without importing it."""
         try:
-            file = _source_file(self.entry_point.module)
+            file = _source_file(self.entry_points[0].module)
             doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
         except Exception as error:  # a broken plugin is listed, never fatal
             return f"(broken: {type(error).__name__}: {error})"
         return doc.splitlines()[0] if doc else "(no docstring)"
 
-    def load(self) -> type:
+    def make(self, *given: Any, **options: Any) -> Any:
+        """Make the part.
+
+        Args:
+            given: what every part of its kind is made with.
+            **options: of its constructor, as a user gives them.
+
+        Raises:
+            BpgenError: it cannot be loaded, an option does not exist or is of another type, or its constructor failed.
+        """
+        cls, what = self.load(), f"{self.kind} {self.name!r}"
+        check_options(cls, options, what)
+        try:
+            return cls(*given, **options)
+        except BpgenError:
+            raise
+        except Exception as error:  # a stranger's constructor
+            with_ = " ".join(f"{option}={value}" for option, value in options.items()) or "its defaults"
+            where = raised_in(error, cls) or "outside its file"
+            raise BpgenError(
+                f"{what} cannot be built with {with_}: {type(error).__name__}: {error} ({where}). "
+                f"See `bpgen plugins {self.name}` for its options."
+            ) from error
+
+    def load(self) -> Any:
         """Import the class.
 
         Raises:
-            BpgenError: the plugin cannot be imported; it is named, and the others keep working.
+            BpgenError: two packages claim the name, the package cannot be imported, or what it announces is not a
+                class of this kind; it is named, and the others keep working.
         """
-        try:
-            loaded: Any = self.entry_point.load()
-        except Exception as error:
-            raise BpgenError(
-                f"{self.kind} {self.name!r} from {self.package} is broken: "
-                f"{type(error).__name__}: {error}. Repair or uninstall that package; the others still work."
-            ) from error
-        if not isinstance(loaded, type):
-            raise BpgenError(
-                f"{self.kind} {self.name!r} from {self.package} names {self.entry_point.value!r}, which is not a class."
-            )
-        return loaded
+        if len(self.entry_points) > 1:
+            raise BpgenError(f"{self.kind} {self.name!r} is claimed by {self.package}: uninstall all but one.")
+        return _checked(self.kind, self.name, self.package, self.entry_points[0].value, self.entry_points[0].load)
 
 
-def plugins(kind: Kind) -> dict[str, Plugin]:
-    """All installed plugins of one kind by name, sorted; a name claimed twice keeps the first distribution."""
-    found: dict[str, Plugin] = {}
-    for point in entry_points(group=GROUPS[kind]):
-        found.setdefault(point.name, Plugin(kind, point.name, point))
-    return dict(sorted(found.items()))
+@dataclass(frozen=True)
+class FilePart(Plugin):
+    """A part in a file that no package announces, named FILE.py:Class: for a first try."""
+
+    @property
+    def package(self) -> str:
+        """There is none."""
+        return "a file"
+
+    @property
+    def summary(self) -> str:
+        """The file."""
+        return self.name
+
+    @property
+    def class_path(self) -> str:
+        """As it was named."""
+        return self.name
+
+    def load(self) -> Any:
+        """Import the class from its file, once.
+
+        Raises:
+            BpgenError: the file cannot be run, or the class is not there or not of this kind.
+        """
+        file, _, cls = self.name.rpartition(":")
+        return _checked(self.kind, self.name, self.package, self.name, partial(_from_file, Path(file), cls))
 
 
-def find(kind: Kind, name: str) -> Plugin:
-    """The plugin called `name`; a hyphen counts as an underscore.
+def plugins(kind: KindName) -> dict[str, Plugin]:
+    """All installed parts of one kind by name, sorted; a hyphen in an announced name counts as an underscore."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=KINDS[kind].group):
+        found.setdefault(_spelled(point.name), []).append(point)
+    return {name: Plugin(kind, name, _one_each(points)) for name, points in sorted(found.items())}
+
+
+def find(kind: KindName, name: str) -> Plugin:
+    """The part called `name`; a hyphen counts as an underscore. FILE.py:Class names a class in a file.
 
     Raises:
-        BpgenError: nothing has this name (with the nearest that exists), or two packages claim it.
+        BpgenError: nothing has this name, with the nearest that exists.
     """
-    name = name.replace("-", "_")
-    points = {p.dist.name if p.dist else "?": p for p in entry_points(group=GROUPS[kind], name=name)}
-    if not points:
-        raise unknown(kind, name, plugins(kind), _REINSTALL)
-    if len(points) > 1:
-        raise BpgenError(f"{kind} {name!r} is claimed by {' and '.join(sorted(points))}: uninstall one of them.")
-    return Plugin(kind, name, next(iter(points.values())))
+    if re.search(r"\.py:\w+$", name):
+        file, _, cls = name.rpartition(":")
+        return FilePart(kind, f"{Path(file).expanduser().resolve()}:{cls}", ())
+    known = plugins(kind)
+    if _spelled(name) not in known:
+        raise unknown(kind, name, known, _REINSTALL)
+    return known[_spelled(name)]
+
+
+def base_of(kind: KindName) -> type:
+    """The class that every part of this kind derives from."""
+    module, _, name = KINDS[kind].base.partition(":")
+    base: type = getattr(import_module(module), name)
+    return base
+
+
+def owner(point: EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that announces an entry point."""
+    return (point.dist.name, point.dist.version) if point.dist else ("?", "")
+
+
+def _one_each(points: list[EntryPoint]) -> tuple[EntryPoint, ...]:
+    """The first of every distribution: one that is found twice on the path, or spells a name twice, is no rival."""
+    return tuple(points) if len(points) == 1 else tuple({owner(p)[0]: p for p in reversed(points)}.values())[::-1]
+
+
+def _spelled(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _checked(kind: KindName, name: str, package: str, value: str, load: Callable[[], Any]) -> Any:
+    """What `load` gives, which must be a class of this kind."""
+    try:
+        loaded = load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin that exits when it is imported has failed, not the program
+        raise BpgenError(
+            f"{kind} {name!r} from {package} is broken: {type(error).__name__}: {error}. "
+            "Repair or uninstall that package; the others still work."
+        ) from error
+    if not isinstance(loaded, type):
+        raise BpgenError(f"{kind} {name!r} from {package} names {value!r}, which is not a class.")
+    if not issubclass(loaded, base_of(kind)):
+        base = KINDS[kind].base.replace(":", ".")
+        raise BpgenError(f"{kind} {name!r} from {package} is {loaded.__name__}, which is not a {base}.")
+    return loaded
+
+
+def _from_file(file: Path, cls: str) -> Any:
+    """A class of a file, which is run at most once in a process."""
+    name = "bpgen_file_" + re.sub(r"\W", "_", str(file))
+    if name not in sys.modules:
+        spec = spec_from_file_location(name, file)
+        if spec is None or spec.loader is None or not file.is_file():
+            raise FileNotFoundError(f"no file {file}")
+        module = module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return getattr(sys.modules[name], cls)
 
 
 def _source_file(module: str) -> Path:

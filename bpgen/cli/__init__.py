@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "hold a rule to the contract and to its traits: the conformance suite",
     "new-rule": "write a package with a learning rule of your own, ready to install",
     "tasks": "list the installed tasks",
+    "plugins": "list every installed part: rules, tasks, neurons, measurements, launchers, papers",
     "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
     "compare": "compare learning rules over several seeds on embedded data",
     "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",

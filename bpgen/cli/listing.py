@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from bpgen.errors import BpgenError
-from bpgen.registry import Kind, plugins
+from bpgen.registry import KindName, plugins
 
 CODES = "exit codes: 0 done, 2 bad input, 130 interrupted."
 WIDTH = 110  # of all help texts, those of `bpgen fit` included
@@ -62,7 +62,7 @@ def _plain(option: str) -> str:
     return option.replace("-", "_")
 
 
-def table(kind: Kind) -> str:
+def table(kind: KindName) -> str:
     """Name, package and first docstring line of every plugin, from metadata and source alone: nothing is imported."""
     rows = [(p.name, p.package, p.summary) for p in plugins(kind).values()]
     name = max((len(r[0]) for r in rows), default=0)

@@ -51,10 +51,10 @@ def run(argv: list[str]) -> int:
 
 
 def _reproduce(names: list[str], options: Any, command: str) -> int:
+    from bpgen.run.files import read_config
     from bpgen.study.claims import overview
     from bpgen.study.plan import read_plan
     from bpgen.study.report import report_study
-    from bpgen.training.config import read_config
 
     shipped = shipped_plans()
     plans = [read_plan(read_config(shipped[name], "plan"), name) for name in names]

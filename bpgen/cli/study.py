@@ -29,8 +29,8 @@ def run(argv: list[str]) -> int:
     add_options(parser)
     add_seeds(parser)
     options = with_seeds(parser.parse_args(argv))
+    from bpgen.run.files import read_config
     from bpgen.study.plan import read_plan
-    from bpgen.training.config import read_config
 
     path = find_plan(options.plan)
     plan = read_plan(read_config(path, "plan"), path.stem)
@@ -101,7 +101,9 @@ def carry_out(plan: Any, options: Any) -> Any:
     processes = options.jobs if options.jobs is not None else cpus()
     require(processes >= 1, f"--jobs must be positive, got {processes}.")
     plan = plan.with_options(*_settings(options.set))
-    study = Study(plan, Path(options.out or Path("studies") / plan.name).expanduser(), resolve)
+    study = Study(
+        plan, Path(options.out or Path("studies") / plan.name).expanduser(), lambda argv: resolve(argv).plain()
+    )
     launcher = Local(processes)
     if options.dry_run:
         _dry_run(study, launcher, processes)

@@ -31,7 +31,23 @@ class DoubleBackward:
         self._names, self._weights = tuple(weights), tuple(weights.values())
         found = torch.autograd.grad(value, self._weights, create_graph=True, allow_unused=True)
         self.unreached = tuple(name for name, g in zip(self._names, found, strict=True) if g is None)
-        self._gradient = [torch.zeros_like(w) if g is None else g for g, w in zip(found, self._weights, strict=True)]
+        self._gradient = [
+            torch.zeros_like(w) if g is None else _dense(g) for g, w in zip(found, self._weights, strict=True)
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether autograd follows all of the gradient: through `once_differentiable` it passes in silence, as if 0."""
+        seen = {g.grad_fn for g in self._gradient if g.grad_fn is not None}
+        ahead = list(seen)
+        while ahead:
+            node = ahead.pop()
+            if node.name() == "torch::autograd::Error":
+                return False
+            new = {other for other, _ in node.next_functions if other is not None} - seen
+            seen |= new
+            ahead += new
+        return True
 
     def __call__(self, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """H θ' by name, each [V,...], of V directions θ' [V,...] of all those tensors."""
@@ -40,10 +56,15 @@ class DoubleBackward:
             return {name: torch.zeros_like(d) for name, d in direction.items()}
         gradient, along = zip(*pairs, strict=True)
         rows = [
-            torch.autograd.grad(gradient, self._weights, row, retain_graph=True, materialize_grads=True)
+            map(_dense, torch.autograd.grad(gradient, self._weights, row, retain_graph=True, materialize_grads=True))
             for row in zip(*along, strict=True)
         ]
         return {name: torch.stack(columns) for name, columns in zip(self._names, zip(*rows, strict=True), strict=True)}
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """As it is, but for the gradient of a sparse embedding."""
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 class GaussNewton:
@@ -81,6 +102,9 @@ class NetworkByAutograd:
     Args:
         problem: whose Hessian.
         names: the parameters it is taken by.
+
+    Attributes:
+        whole_loss: products with the whole Hessian.
     """
 
     def __init__(self, problem: Problem, names: Sequence[str]) -> None:
@@ -97,16 +121,16 @@ class NetworkByAutograd:
             of_y, of_h = outputs.split([y.numel(), run.h.numel()])
             return loss.data(of_y.view_as(y), target) + activity.value(of_h.view_as(run.h))
 
-        self._data, self._hessian = data, DoubleBackward(loss.total(y, target, leaves, run.h), block)
+        self._data, self.whole_loss = data, DoubleBackward(loss.total(y, target, leaves, run.h), block)
         self._newton: GaussNewton | None = None
 
     def __call__(self, direction: Mapping[str, Tensor], part: Part = "hessian") -> dict[str, Tensor]:
         """H θ' by parameter name, each [V,...], of V directions; of the whole loss or of one of its parts."""
         if part == "hessian":
-            return self._hessian(direction)
+            return self.whole_loss(direction)
         if self._newton is None:
             self._newton = GaussNewton(self._outputs, self._data, self._block)
         newton = self._newton(direction)
         if part == "gauss_newton":
             return newton
-        return {name: H - newton[name] for name, H in self._hessian(direction).items()}
+        return {name: H - newton[name] for name, H in self.whole_loss(direction).items()}

@@ -23,7 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from bpgen.curvature.block import Block, label
 from bpgen.curvature.eigenpairs import Eigenpairs, Which, lanczos
 from bpgen.curvature.products import HessianProducts, Products
 from bpgen.curvature.pyhessian import pyhessian
-from bpgen.errors import require, unknown
+from bpgen.errors import choice, require
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.problem import Problem
@@ -63,14 +63,9 @@ class Search:
     backend: Backend = "lanczos"
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("definition", self.definition, get_args(Definition)),
-            ("backend", self.backend, get_args(Backend)),
-        ):
-            if value not in choices:
-                raise unknown(name, value, choices)
+        choice("definition", self.definition, Definition)
         require(
-            self.backend == "lanczos" or self.definition not in ("smallest", "both"),
+            choice("backend", self.backend, Backend) == "lanczos" or self.definition not in ("smallest", "both"),
             f"backend 'pyhessian' has no definition {self.definition!r}.",
         )
 
@@ -168,12 +163,11 @@ def sharpness(
         initial_state: s_0 [B,d,N], or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         block: "W_rec" (its entries that may act), "all" parameters that are trained, another one's name, or several.
-        top: how many eigenvalues.
+        top, seed: how many eigenvalues, and the seed of the random starting vectors.
         tol: accepted residual relative to |λ| (for PyHessian: relative change between two iterations).
-        seed: of the random starting vectors.
         definition: "largest", "smallest", "both", "magnitude" or "released"; see the module.
-        start: vectors [·,P] of an earlier measurement. They guide the search and never decide it, and for that
-            reason save next to nothing: see `bpgen.curvature.eigenpairs`. Lanczos only.
+        start: vectors [·,P] of an earlier measurement, Lanczos only. They guide the search and never decide it, and
+            so save next to nothing: see `bpgen.curvature.eigenpairs`.
         max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None chooses. The answer does not depend on it.

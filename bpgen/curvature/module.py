@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from bpgen.curvature.autograd import DoubleBackward
 from bpgen.curvature.block import Block, FreeEntries
 from bpgen.curvature.leading_eigenvalues import Definition, Search, SharpnessResult
 from bpgen.errors import BpgenError, require
+from bpgen.streams import generator
 
 Loss = Callable[[nn.Module], Tensor]
 
@@ -29,8 +33,8 @@ class ModuleProducts:
     The loss is taken once, at copies of the weights and buffers in their places, so that it may reach the module by
     its argument or by any other name. The module's parameters, .grad, mode, buffers and plain attributes stay as they
     are, and later training does not change the operator. What the loss draws at random (dropout) is drawn once, and
-    the global random state is put back. Attention is computed by its mathematical kernel, the only one with a second
-    derivative.
+    the global random state is put back. Fused kernels whose second derivative is missing (attention) or wrong (weight
+    norm) are replaced by what they compute. A Hessian is symmetric: two products tell, and warn, if this one is not.
 
     Args:
         module: the model, in the mode in which it is to be measured.
@@ -58,6 +62,8 @@ class ModuleProducts:
             value = _value(module, loss, self._block)
             with _followed_twice():
                 self._operator = DoubleBackward(value, self._block)
+                if not self._operator.is_whole:
+                    raise NotImplementedError("a function of it is marked @once_differentiable.")
         unreached = self._operator.unreached
         require(
             len(unreached) < len(self._block),
@@ -66,6 +72,7 @@ class ModuleProducts:
         )
         self.size = self._free.size
         self.precision = max(torch.finfo(p.dtype).eps for p in self._block.values())
+        self._check_symmetry()
 
     def __call__(self, v: Tensor) -> Tensor:
         """H v, float64, of v [P] or of V vectors [V,P]."""
@@ -74,6 +81,18 @@ class ModuleProducts:
             with _followed_twice():
                 got = self._free.vectors(self._operator(self._free.directions(rows, self._block)))
             return got.to(v.device).double().view(v.shape)
+
+    def _check_symmetry(self) -> None:
+        """Warn where uᵀ H v is not vᵀ H u, as after an operation whose second derivative is wrong."""
+        u, v = torch.randn(2, self.size, generator=generator(0, "symmetry"), dtype=torch.float64)
+        Hu, Hv = self(u), self(v)
+        off, typical = abs(u @ Hv - v @ Hu), u.norm() * torch.maximum(Hu.norm(), Hv.norm()) / self.size**0.5
+        if off > max(1e-3, 1e4 * self.precision) * typical:
+            warnings.warn(
+                f"uᵀHv and vᵀHu of this module differ by {off / typical:.1g} of their size: an operation in it has a "
+                "wrong second derivative (try torch.autograd.gradgradcheck), or the Hessian is all rounding.",
+                stacklevel=4,
+            )
 
 
 def module_sharpness(
@@ -123,9 +142,6 @@ class _Scalar(nn.Module):
         self.module, self.loss = module, loss
 
     def forward(self) -> Tensor:
-        for part in self.module.modules():
-            if isinstance(part, nn.RNNBase):  # keeps its weights in a list beside
-                part.__dict__["_flat_weights"] = [getattr(part, name) for name in part._flat_weights_names]
         return self.loss(self.module)
 
 
@@ -136,7 +152,7 @@ def _value(module: nn.Module, loss: Loss, weights: dict[str, Tensor]) -> Tensor:
         BpgenError: it is not one number that depends on weights by a path that autograd follows.
     """
     swapped = {**{name: b.detach().clone() for name, b in module.named_buffers()}, **weights}
-    with _left_as_found(module), sdpa_kernel(SDPBackend.MATH):
+    with _left_as_found(module), sdpa_kernel(SDPBackend.MATH), _WrittenOut():
         value = torch.func.functional_call(
             _Scalar(module, loss), {f"module.{name}": tensor for name, tensor in swapped.items()}, ()
         )
@@ -170,6 +186,16 @@ def _check(module: nn.Module, params: dict[str, nn.Parameter], loss: Loss) -> No
         ) from None
     except ValueError:  # a function without a known signature
         pass
+
+
+class _WrittenOut(TorchFunctionMode):
+    """Weight norm as torch defines it: the second derivative of the fused one takes ‖v‖ for a constant (torch 2.13)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._weight_norm:
+            v, g, dim = args
+            return v * (g / torch.norm_except_dim(v, 2, dim))
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

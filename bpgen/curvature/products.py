@@ -19,11 +19,12 @@ from bpgen.curvature.autograd import NetworkByAutograd
 from bpgen.curvature.block import Block, BlockProblem
 from bpgen.curvature.proof import roperator_is_right
 from bpgen.curvature.roperator import Part, ROperator
-from bpgen.errors import require, unknown
+from bpgen.errors import choice, require
 from bpgen.losses import L2
 from bpgen.problem import Problem
 
 By = Literal["roperator", "autograd"]
+Backend = Literal["ours", "pyhessian"]  # of trace and density
 _CHUNK = 2**22  # numbers T·B·N·(d+K) of a pass where no chunk size is given
 _KEEP = 2**29  # bytes of base passes that are kept between products
 
@@ -90,19 +91,13 @@ class HessianProducts:
         sample = problem.n_steps * network.n_rec * (network.neuron.n_states + network.neuron.n_currents)
         chunk_size = max(1, _CHUNK // sample) if chunk_size is None else chunk_size
         require(chunk_size >= 1, f"chunk_size must be a positive number of samples, got {chunk_size}.")
-        for name, value, choices in (
-            ("products", by or "autograd", ("roperator", "autograd")),
-            ("part", part, ("hessian", "gauss_newton", "residual")),
-        ):
-            if value not in choices:
-                raise unknown(name, value, choices)
         self._width = max(1, _CHUNK // (sample * min(problem.batch, chunk_size)))  # vectors at once
         require(
             by != "roperator" or network.W_fb is None,
             "the R-operator knows no output feedback; products='autograd' does.",
         )
-        self.by: By = by or ("roperator" if roperator_is_right(problem) else "autograd")
-        self.block, self.part = block, part
+        self.by: By = choice("products", by, By) if by else ("roperator" if roperator_is_right(problem) else "autograd")
+        self.block, self.part = block, choice("part", part, Part)
         self._kept: list[tuple[ROperator | NetworkByAutograd, float]] = []
         self._rest: list[tuple[Problem, float]] = []
         with torch.inference_mode(False), torch.no_grad():

@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.curvature.products import Products, products_of
-from bpgen.errors import require, unknown
+from bpgen.curvature.products import Backend, Products, products_of
+from bpgen.errors import choice, require
 from bpgen.streams import generator
 
 
@@ -74,7 +73,7 @@ def density(
     steps: int = 64,
     seed: int = 0,
     *,
-    backend: Literal["ours", "pyhessian"] = "ours",
+    backend: Backend = "ours",
 ) -> Density:
     """Equation (1); probes · steps products, taken for all probes at once where the operator can.
 
@@ -92,13 +91,11 @@ def density(
     require(probes >= 1 and steps >= 1, f"probes and steps must be positive, got {probes} and {steps}.")
     began, P = time.perf_counter(), operator.size
     m = min(steps, P)
-    if backend == "pyhessian":
+    if choice("backend", backend, Backend) == "pyhessian":
         from bpgen.curvature.pyhessian import model_of, quadrature
 
         nodes, weights = quadrature(model_of(operator), m, probes, seed)
         return Density(nodes, weights, P, probes * m, time.perf_counter() - began, seed, "autograd")
-    if backend != "ours":
-        raise unknown("backend", backend, ("ours", "pyhessian"))
     random = generator(seed, "density")
     z = torch.randint(0, 2, (probes, P), generator=random).double().mul_(2).sub_(1)
     Q = torch.zeros(m, probes, P, dtype=torch.float64)

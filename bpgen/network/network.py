@@ -165,6 +165,7 @@ class Network(Structure):
         initial_state: Tensor | None = None,
         current_noise: Tensor | None = None,
         in_place: bool | None = None,
+        r_0: Tensor | None = None,
     ) -> Trajectory:
         """Run a batch of sequences at the weights `params`; nothing is read from the module behind its back.
 
@@ -176,6 +177,7 @@ class Network(Structure):
             current_noise: [T,B,K·N], or None.
             in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1, there is no
                 output feedback and nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
+            r_0: what the readout's filter holds before the first step [B,N], where a sequence goes on; None is nothing.
         """
         params = self.masked(params)
         s_0 = self.start(params, x.shape[1], initial_state)
@@ -186,7 +188,7 @@ class Network(Structure):
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
         loop = run_in_place if in_place else run_general
         h, states, currents = loop(self, params, x, current_noise, s_0, from_rest)
-        trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents, from_rest)
+        trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0)
         if when == "all":
             read = trajectory.r
         else:

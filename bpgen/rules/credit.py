@@ -55,22 +55,32 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
         A gradient for every parameter of the network, by name.
     """
     params = trajectory.params
-    c = credit.currents.flatten(-2)  # [L,B,K·N]
-    before = trajectory.n_steps - c.shape[0]
-    silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
-    grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
-    if credit.outputs is not None:
-        error = add_at_end(credit.outputs, error)
-    grads["W_out"] = _outer(error, trajectory.r[-error.shape[0] :])
-    if "b_rec" in params:
-        grads["b_rec"] = c.sum((0, 1))
-    if "b_out" in params:
-        grads["b_out"] = error.sum((0, 1))
+    grads = recurrent_gradients(trajectory, credit.currents)
+    grads |= readout_gradients(trajectory, error if credit.outputs is None else add_at_end(credit.outputs, error))
     if "initial_state" in params:
         none = torch.zeros_like(params["initial_state"])
         grads["initial_state"] = none if credit.initial is None else credit.initial.sum(0)
     grads = trajectory.network.masked(grads)
     return {name: grads[name] for name in params}
+
+
+def recurrent_gradients(trajectory: Trajectory, currents: Tensor) -> dict[str, Tensor]:
+    """Gradients of W_rec, W_in and b_rec, from the credit of the currents [L,B,K,N] at the last L steps."""
+    c = currents.flatten(-2)  # [L,B,K·N]
+    before = trajectory.n_steps - c.shape[0]
+    silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
+    grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
+    if "b_rec" in trajectory.params:
+        grads["b_rec"] = c.sum((0, 1))
+    return grads
+
+
+def readout_gradients(trajectory: Trajectory, error: Tensor) -> dict[str, Tensor]:
+    """Gradients of W_out and b_out, from the unfiltered error e [L,B,O] at the last L steps."""
+    grads = {"W_out": _outer(error, trajectory.r[-error.shape[0] :])}
+    if "b_out" in trajectory.params:
+        grads["b_out"] = error.sum((0, 1))
+    return grads
 
 
 def _outer(post: Tensor, pre: Tensor) -> Tensor:

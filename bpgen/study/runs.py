@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bpgen.run.config import config_hash
+from bpgen.run.folder import RunFolder
 from bpgen.study.launch import Job
 from bpgen.study.plan import Condition
-from bpgen.training.run_folder import RunFolder, config_hash
 
 ENDED = ("finished", "diverged")  # both are data: neither is run again
 
@@ -97,7 +98,7 @@ def _folders(study: Path) -> dict[str, RunFolder]:
     for file in sorted((study / "runs").glob("**/config.yaml")):
         folder = RunFolder(file.parent)
         summary = folder.summary()
-        name = summary.get("config_hash") or config_hash(folder.config())
+        name = summary.get("config_hash") or config_hash(folder.plain_config())
         if name not in there or summary.get("status") in ENDED:
             there[name] = folder
     return there

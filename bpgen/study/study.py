@@ -18,14 +18,13 @@ import pandas as pd
 import yaml
 
 from bpgen.errors import BpgenError, require
-from bpgen.experiment import filled
+from bpgen.run.config import Config, config_hash
+from bpgen.run.folder import RunFolder
 from bpgen.study import collect
 from bpgen.study.launch import Launcher, alone
 from bpgen.study.plan import Condition, Plan, Resolver
 from bpgen.study.runs import ENDED, Run, look, slug
 from bpgen.study.tuning import choose
-from bpgen.training.build import make_task
-from bpgen.training.run_folder import RunFolder, config_hash
 
 
 class Progress(Protocol):
@@ -108,7 +107,7 @@ class Study:
             json.dumps(condition.config["task"], sort_keys=True): condition.config for condition in self.conditions
         }
         for config in tasks.values():
-            make_task(config).split("train")
+            Config.of(config).task.make().split("train")
 
     def tuning_runs(self) -> list[Run]:
         """All runs of the tuning stage: conditions x candidates x tuning seeds."""
@@ -149,7 +148,8 @@ class Study:
         place = self.folder / "runs" / stage / slug(condition.label)
         if stage:
             place = place / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
-        return Run(condition, seed, filled({**config, "seed": seed, "out": str(place)}), tuned, stage)
+        whole = Config.of({**config, "seed": seed, "out": str(place)})
+        return Run(condition, seed, whole.completed(whole.task.make()).plain(), tuned, stage)
 
     def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress, processes: int) -> None:
         if not runs:

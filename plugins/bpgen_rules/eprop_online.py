@@ -7,7 +7,8 @@ Source: Bellec et al. 2020, Nat. Commun. 11:3625, and its methods for (2).
 For ALIF, (1) is their trace (`bpgen.neurons.lif`, 5). The sum over a sequence is that of `eprop`, which filters
 the learning signal backwards instead; a learned initial state is a parameter with ε_0 = 1.
 Deviation: the readout has its exact gradient.
-Shapes: ε [B,d,N,X], ē [B,N,X], X = K(N+I+1) weights of one neuron.
+Over many steps at fixed weights it is computed as `bpgen.rules.own_path` says, without a trace at every step.
+Shapes: ε [B,d,N,X] (N = 1 where A and C are numbers: it is presynaptic only), ē [B,N,X], X = K(N+I+1).
 Cost: N² per step and sample; memory N², flat in T.
 Exact: W_rec = 0; always equal to `eprop`, and to `snap` with n = 1 without autapses. Neurons: all.
 """
@@ -17,7 +18,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.rules import Broadcast, Increments, Moment, Network, OnlineRule, State, Traits, own_influence
+from bpgen.rules import (
+    Broadcast,
+    Increments,
+    Moment,
+    Network,
+    OnlineRule,
+    State,
+    Traits,
+    Trajectory,
+    block_gradients,
+    propagate,
+    trace_end,
+    trace_met,
+    trace_start,
+    trace_step,
+)
 
 
 class EPropOnline(Broadcast, OnlineRule):
@@ -33,25 +49,31 @@ class EPropOnline(Broadcast, OnlineRule):
         exact_when="W_rec = 0",
     )
 
+    at_once = True
+
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """ε_0 and ē_0."""
-        own = own_influence(network, params, batch)  # [B,d,X]
-        vector = own.unsqueeze(2).repeat(1, 1, network.n_rec, 1)
-        return {"vector": vector, **({"trace": torch.zeros_like(vector[:, 0])} if network.kappa else {})}
+        vector = trace_start(network, params, batch)
+        trace = {"trace": torch.zeros_like(vector[:, 0]).expand(-1, network.n_rec, -1)} if network.kappa else {}
+        return {"vector": vector, **trace}
+
+    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
+        """Equations (1) to (3) over many steps: the learning signal filtered backwards, and ε once at the end."""
+        credit = propagate(run, self.feedback.signal(run, error))
+        end = state if ends else {"vector": trace_end(run, state["vector"])}
+        return end, block_gradients(run, credit, state["vector"])
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3)."""
-        vector, trace = self.follow(state["vector"], moment)
-        if moment.kappa:
-            trace = moment.kappa * state["trace"] + (1 - moment.kappa) * trace
-        state = {"vector": vector, **({"trace": trace} if moment.kappa else {})}
+        vector = trace_step(state["vector"], moment)
+        if not moment.kappa:
+            state = {"vector": vector}
+            if moment.error is None:
+                return state, {}
+            q = self.feedback.signal(moment, moment.error)
+            return state, moment.gradient(trace_met(q.unsqueeze(1) * moment.D, vector))
+        trace = moment.kappa * state["trace"] + (1 - moment.kappa) * moment.read(vector)
+        state = {"vector": vector, "trace": trace}
         if moment.error is None:
             return state, {}
-        q = self.feedback.signal(moment, moment.error)
-        return state, moment.gradient(torch.einsum("bn,bnx->nx", q, trace))
-
-    def follow(self, vector: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Equation (1), and D_t ε_t: from ε_{t-1} [B,d,N,X] to ε_t and [B,N,X]."""
-        direct = moment.direct.unsqueeze(2)  # [B,K,1,X]
-        vector = moment.own(vector) + moment.drive(direct.expand(-1, -1, vector.shape[2], -1))
-        return vector, moment.read(vector)
+        return state, moment.gradient(torch.einsum("bn,bnx->nx", self.feedback.signal(moment, moment.error), trace))

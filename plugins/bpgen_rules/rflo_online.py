@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bpgen.neurons import Leaky
 from bpgen.neurons.activation import ACTIVATIONS
-from bpgen.rules import BpgenError, FeedbackName, Moment, Network, State, Traits, choice
+from bpgen.rules import BpgenError, FeedbackName, Increments, Moment, Network, State, Traits, choice, own_influence
 from bpgen_rules.eprop_online import EPropOnline
 from bpgen_rules.rflo import Trace
 
@@ -65,15 +65,22 @@ class RFLOOnline(EPropOnline):
             )
         return self
 
-    def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
-        """p_0; the published trace knows no initial state."""
-        state = super().start(network, params, batch)
-        return {n: torch.zeros_like(v) for n, v in state.items()} if self.trace == "murray" else state
+    @property
+    def at_once(self) -> bool:  # type: ignore[override]
+        """The published trace goes step by step."""
+        return self.trace == "own"
 
-    def follow(self, vector: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Equation (4) or (1): the next trace, twice, because p is a derivative of the activity itself."""
+    def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
+        """ε_0, or p_0 and p̄_0; the published trace knows no initial state."""
         if self.trace == "own":
-            return super().follow(vector, moment)
+            return super().start(network, params, batch)
+        none = torch.zeros_like(own_influence(network, params, batch)).repeat(1, network.n_rec, 1)  # [B,N,X]
+        return {"p": none, "filtered": none}
+
+    def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
+        """Equations (1) to (3), or those of `eprop_online`."""
+        if self.trace == "own":
+            return super().step(state, moment)
         neuron = moment.network.neuron
         assert isinstance(neuron, Leaky)
         phi, alpha = ACTIVATIONS[neuron.activation], neuron.alpha
@@ -81,5 +88,10 @@ class RFLOOnline(EPropOnline):
             alpha = alpha.unsqueeze(-1)  # one per neuron: [N,1], next to the axis of its parameters
         output = phi.apply(moment.I[:, 0]) if neuron.leak == "rate" else moment.h
         slope = phi.pull(torch.ones_like(output), output)  # φ'(u_t) [B,N]
-        vector = (1 - alpha) * vector + alpha * slope[:, None, :, None] * moment.direct.unsqueeze(2)
-        return vector, vector[:, 0]
+        p = (1 - alpha) * state["p"] + alpha * slope.unsqueeze(-1) * moment.direct
+        filtered = moment.kappa * state["filtered"] + (1 - moment.kappa) * p if moment.kappa else p
+        state = {"p": p, "filtered": filtered}
+        if moment.error is None:
+            return state, {}
+        q = self.feedback.signal(moment, moment.error)
+        return state, moment.gradient(torch.einsum("bn,bnx->nx", q, filtered))

@@ -18,7 +18,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, Traits, own_influence, require
+from bpgen.rules import (
+    Increments,
+    Limit,
+    Moment,
+    Network,
+    OnlineRule,
+    State,
+    Traits,
+    Trajectory,
+    own_influence,
+    require,
+)
+from bpgen_rules.eprop_online import EPropOnline
 
 
 class SnAp(OnlineRule):
@@ -41,9 +53,28 @@ class SnAp(OnlineRule):
         super().__init__()
         require(n >= 1, f"rule.n must be a positive number of steps, got {n}.")
         self.n = n
+        self.alone: EPropOnline | None = None
+
+    def bind(self, network: Network, seed: int = 0) -> "SnAp":
+        """See whether an influence ever leaves its neuron."""
+        super().bind(network, seed)
+        self.alone = EPropOnline() if self.n == 1 and not network.autapses else None
+        return self
+
+    @property
+    def at_once(self) -> bool:
+        """As `eprop_online`, where it is that."""
+        return self.alone is not None
+
+    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
+        """As `eprop_online`."""
+        assert self.alone is not None
+        return self.alone.block(state, run, error, ends)
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """S_0, and the pattern: for each neuron p the R neurons it reaches, p first."""
+        if self.alone is not None:
+            return self.alone.start(network, params, batch)
         near, kept = reached(network, self.n)  # [R,N]
         own = own_influence(network, params, batch)  # [B,d,X]
         first = (torch.arange(len(near), device=near.device) == 0).to(own)
@@ -53,6 +84,8 @@ class SnAp(OnlineRule):
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3), on gathered gains and weights."""
+        if self.alone is not None:
+            return self.alone.step(state, moment)
         S, near, kept = state["influence"], state["near"], state["kept"]
         A, C = moment.A[..., near], moment.C[..., near]  # [B,d,·,R,N]
         W = moment.params["W_rec"].unflatten(0, moment.I.shape[1:])[:, near.unsqueeze(1), near]  # [K,R,R,N]

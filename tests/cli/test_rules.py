@@ -64,11 +64,11 @@ def test_a_report_names_every_check_and_counts(capsys):
 
 
 def test_a_failure_is_reported_and_is_exit_code_1(capsys, monkeypatch):
-    monkeypatch.setattr("bpgen.rules.conformance.plan", lambda name, **options: plan(mutants.SignOfTheLeak))
+    monkeypatch.setattr("bpgen.conformance.plan", lambda name, **options: plan(mutants.SignOfTheLeak))
     text = out(capsys, "check", "mine", code=1)
     assert "FAIL      the leak carries credit back with the right factor and sign" in text
     assert "2 failed" in text
-    rows = json.loads(out(capsys, "check", "mine", "--json", code=1))
+    rows = json.loads(out(capsys, "check", "mine", "--json", code=1))["checks"]
     assert {row["status"] for row in rows} == {"pass", "fail", "skipped"}
     assert all(row["why"] for row in rows)
 
@@ -76,7 +76,7 @@ def test_a_failure_is_reported_and_is_exit_code_1(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nope"], "unknown rule 'nope'"),
+        (["nope"], "unknown rule, neuron or task 'nope'"),
         ([], "required"),
         (["tbptt", "window"], "OPTION=VALUE"),
         (["tbptt", "windw=3"], "Did you mean 'window'"),

@@ -15,7 +15,7 @@ from bpgen.curvature.block import FreeEntries
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import GRU, LSTM, Neuron
-from bpgen.training.build import NEURONS
+from bpgen.registry import find
 from tests.neurons.strangers import Adaptive
 from tests.oracles import (
     RECURRENT,
@@ -305,7 +305,7 @@ def test_a_current_that_is_not_there_is_refused(name, value):
 
 
 def test_registered_for_the_command_line():
-    assert (NEURONS["gru"], NEURONS["lstm"]) == (GRU, LSTM)
+    assert [find("neuron", name).load() for name in ("gru", "lstm")] == [GRU, LSTM]
 
 
 @pytest.mark.parametrize(("name", "rule"), [("gru", "bptt"), ("lstm", "three_factor")])
@@ -322,4 +322,4 @@ def test_fit_on_digits(name, rule, tmp_path):
     assert table["sharpness/lambda_max"].notna().all()
     W_rec = bpgen.load_run(run).network.W_rec
     assert bool(W_rec[32:48].any()) == (name == "lstm")  # the GRU's missing block, untouched by 150 steps
-    assert isinstance(bpgen.load_run(run).network.neuron, NEURONS[name])
+    assert isinstance(bpgen.load_run(run).network.neuron, find("neuron", name).load())

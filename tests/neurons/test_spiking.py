@@ -20,7 +20,7 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import ALIF, LIF, Leaky, Neuron
 from bpgen.neurons.surrogate import SURROGATES, Surrogate
-from bpgen.training.build import NEURONS
+from bpgen.registry import find
 from bpgen.training.module import RuleTraining
 from tests.curvature.dense import asked
 from tests.oracles import (
@@ -383,7 +383,7 @@ def test_noise_gives_the_potential_the_asked_standard_deviation(drive):
 
 @every_neuron
 def test_a_run_learns_and_leaves_the_columns_of_the_true_loss_empty(name, tmp_path):
-    assert NEURONS[name].spiking
+    assert find("neuron", name).load().spiking
     small = "--sharpness.samples 32 --alignment.samples 32 --gap.train_samples 64 --gap.test_samples 64"
     run = f"--neuron {name} --rule eprop --network.n_rec 32 --trainer.max_epochs 2 --wandb off --threads 1"
     assert main(["fit", *small.split(), *run.split(), "--optimizer.lr", "0.05", "--out", str(tmp_path)]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from bpgen_rules.eprop_online import EPropOnline
 
 from bpgen.errors import BpgenError
 from bpgen.rules import (
@@ -350,3 +351,16 @@ class LearnsInSilence(Local):
 
     def learn(self, aux):
         self.feedback.weight = 0.9 * self.feedback.weight
+
+
+class SilentAboutFeedback(Local):
+    """Random feedback weights, and a limit that does not mention them."""
+
+    traits = replace(Local.traits, exact_when="W_rec = 0")
+
+
+class ForgetsWhatCameIn(EPropOnline):
+    """A block that starts from no trace."""
+
+    def block(self, state, run, error, ends):
+        return super().block({n: torch.zeros_like(v) for n, v in state.items()}, run, error, ends)

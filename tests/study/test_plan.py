@@ -7,8 +7,8 @@ from bpgen.cli import main
 from bpgen.cli.options import resolve
 from bpgen.cli.study import shipped_plans
 from bpgen.errors import BpgenError
+from bpgen.run.files import read_config
 from bpgen.study.plan import read_plan
-from bpgen.training.config import read_config
 
 PLAN = """
 name: p

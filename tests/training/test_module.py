@@ -9,9 +9,9 @@ from bpgen.errors import BpgenError, DivergedError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import Leaky
 from bpgen.tasks import Split
-from bpgen.training.data import SeededLoader
+from bpgen.training.loaders import SeededLoader
 from bpgen.training.module import RuleTraining, straight_through
-from bpgen.training.optim import Optimizer, Schedule
+from bpgen.training.options import Optimizer, Schedule
 from tests.oracles import asked
 
 RULES = ["three_factor", "rflo", "bptt"]
@@ -167,7 +167,7 @@ def test_divergence_is_reported_with_its_step():
         lambda: Optimizer(momentum=1),
         lambda: Optimizer(name="adam", momentum=0.9),
         lambda: Optimizer(lr_scale={"W_rec": -1}),
-        lambda: Optimizer(lr_scale={"W_rc": 1}).build([("W_rec", torch.nn.Parameter(torch.ones(1)))]),
+        lambda: module(optimizer=Optimizer(lr_scale={"W_rc": 1})),
         lambda: Schedule("stepp"),
         lambda: Schedule(every=0),
         lambda: Schedule(gamma=0),

@@ -17,7 +17,7 @@ _HOMES = {
     "list_rules": "bpgen.rules",
     "load_rule": "bpgen.rules",
     "sharpness": "bpgen.curvature",
-    "load_run": "bpgen.training.run_folder",
+    "load_run": "bpgen.run.replay",
 }
 __all__ = [
     "Network",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from bpgen.curvature import sharpness
     from bpgen.network import Network
     from bpgen.rules import gradients, list_rules, load_rule
-    from bpgen.training.run_folder import load_run
+    from bpgen.run.replay import load_run
 
 
 def __getattr__(name: str) -> Any:

@@ -74,6 +74,9 @@ def defined_in(cls: type, method: str | None = None) -> str:
 
 def raised_in(error: BaseException, cls: type) -> str | None:
     """Where in the file of `cls` an error came up, for those who wrote it; None if it did not pass through there."""
-    file = inspect.getsourcefile(cls)
+    try:
+        file = inspect.getsourcefile(cls)
+    except TypeError:  # typed into a shell
+        return None
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f"{file}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else None

@@ -19,6 +19,8 @@ from bpgen.errors import require
 from bpgen.losses import Loss
 from bpgen.network import Network, Trajectory
 
+BATCH = ("x", "target", "initial_state", "current_noise", "readout_state")  # tensors of a problem beside its weights
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -31,6 +33,7 @@ class Problem:
     loss: the true loss, with its regularisers if it has any.
     initial_state: s_0 [B,d,N] where it is given; it replaces a learned one.
     current_noise: noise of the currents [T,B,K·N], or None.
+    readout_state: what the readout's filter holds before the first step [B,N], where a sequence goes on, or None.
     """
 
     network: Network
@@ -40,6 +43,7 @@ class Problem:
     loss: Loss
     initial_state: Tensor | None = None
     current_noise: Tensor | None = None
+    readout_state: Tensor | None = None
 
     @property
     def n_steps(self) -> int:
@@ -62,6 +66,7 @@ class Problem:
             initial_state=self.initial_state,
             current_noise=self.current_noise,
             in_place=in_place,
+            r_0=self.readout_state,
         )
         run.activity = self.loss.activity
         return run
@@ -107,7 +112,7 @@ class Problem:
     def samples(self, part: slice | Tensor) -> Problem:
         """The same problem on a part of its batch."""
         target, loss = self.loss.of_samples(self.target, part)
-        noise, start = self.current_noise, self.initial_state
+        noise, start, r_0 = self.current_noise, self.initial_state, self.readout_state
         return replace(
             self,
             x=self.x[:, part],
@@ -115,6 +120,7 @@ class Problem:
             loss=loss,
             initial_state=None if start is None else start[part],
             current_noise=None if noise is None else noise[:, part],
+            readout_state=None if r_0 is None else r_0[part],
         )
 
     def steps(self, part: slice) -> Problem:
@@ -142,7 +148,7 @@ class Problem:
     def _each(self, change: Any) -> Problem:
         """The same problem with every tensor of its weights and batch changed."""
         mask = self.loss.mask
-        given: dict[str, Any] = {n: getattr(self, n) for n in ("x", "target", "initial_state", "current_noise")}
+        given: dict[str, Any] = {n: getattr(self, n) for n in BATCH}
         given = {name: None if value is None else change(value) for name, value in given.items()}
         return replace(
             self,

@@ -21,7 +21,8 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from bpgen.errors import BpgenError, unknown
+from bpgen.errors import BpgenError, raised_in, unknown
+from bpgen.signatures import check_options
 
 KindName = Literal["rule", "task", "neuron", "measurement", "launcher", "paper"]
 _REINSTALL = "A new entry point is seen only after its package is installed again (pip install)."
@@ -71,6 +72,30 @@ class Plugin:
         except Exception as error:  # a broken plugin is listed, never fatal
             return f"(broken: {type(error).__name__}: {error})"
         return doc.splitlines()[0] if doc else "(no docstring)"
+
+    def make(self, *given: Any, **options: Any) -> Any:
+        """Make the part.
+
+        Args:
+            given: what every part of its kind is made with.
+            **options: of its constructor, as a user gives them.
+
+        Raises:
+            BpgenError: it cannot be loaded, an option does not exist or is of another type, or its constructor failed.
+        """
+        cls, what = self.load(), f"{self.kind} {self.name!r}"
+        check_options(cls, options, what)
+        try:
+            return cls(*given, **options)
+        except BpgenError:
+            raise
+        except Exception as error:  # a stranger's constructor
+            with_ = " ".join(f"{option}={value}" for option, value in options.items()) or "its defaults"
+            where = raised_in(error, cls) or "outside its file"
+            raise BpgenError(
+                f"{what} cannot be built with {with_}: {type(error).__name__}: {error} ({where}). "
+                f"See `bpgen plugins {self.name}` for its options."
+            ) from error
 
     def load(self) -> Any:
         """Import the class.
@@ -136,6 +161,13 @@ def find(kind: KindName, name: str) -> Plugin:
     return known[_spelled(name)]
 
 
+def base_of(kind: KindName) -> type:
+    """The class that every part of this kind derives from."""
+    module, _, name = KINDS[kind].base.partition(":")
+    base: type = getattr(import_module(module), name)
+    return base
+
+
 def owner(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution that announces an entry point."""
     return (point.dist.name, point.dist.version) if point.dist else ("?", "")
@@ -163,9 +195,9 @@ def _checked(kind: KindName, name: str, package: str, value: str, load: Callable
         ) from error
     if not isinstance(loaded, type):
         raise BpgenError(f"{kind} {name!r} from {package} names {value!r}, which is not a class.")
-    module, _, base = KINDS[kind].base.partition(":")
-    if not issubclass(loaded, getattr(import_module(module), base)):
-        raise BpgenError(f"{kind} {name!r} from {package} is {loaded.__name__}, which is not a {module}.{base}.")
+    if not issubclass(loaded, base_of(kind)):
+        base = KINDS[kind].base.replace(":", ".")
+        raise BpgenError(f"{kind} {name!r} from {package} is {loaded.__name__}, which is not a {base}.")
     return loaded
 
 

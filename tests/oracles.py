@@ -132,6 +132,9 @@ def acting(network: bpgen.Network) -> dict[str, Tensor]:
             block.fill_diagonal_(False)
     if network.density < 1 or network.ring is not None:  # which synapses are drawn is tested in tests/test_wiring.py
         free["W_rec"] &= network.rec_mask.bool()
+    if len(network.area_names) > 1:  # which areas are connected is tested in tests/test_areas.py
+        for name, mask in network.masks().items():
+            free[name] &= mask.bool()
     if isinstance(network.neuron, GRU):
         free["W_rec"][2 * N : 3 * N] = False
         free["W_in"][3 * N :] = False
@@ -165,7 +168,7 @@ def run_slow(
     """The network as a plain loop; entry 0 of `h` and `states` is the start."""
     network, neuron = p.network, p.network.neuron
     K, N = neuron.n_currents, network.n_rec
-    W, W_in = (torch.where(acting(network)[n], params[n], 0.0) for n in ("W_rec", "W_in"))
+    W, W_in, W_out = (torch.where(acting(network)[n], params[n], 0.0) for n in ("W_rec", "W_in", "W_out"))
     s = p.start(params)
     h = neuron.g(s)
     hs, states, outputs, r, r_fed = [h], [s], [], torch.zeros_like(h), torch.zeros_like(h)
@@ -177,12 +180,12 @@ def run_slow(
         if noise is not None:
             I = I + noise[t - 1]
         if network.W_fb is not None and t > 1:
-            I = I + fed(r_fed @ params["W_out"].T + bias, t) @ network.W_fb.T
+            I = I + fed(r_fed @ W_out.T + bias, t) @ network.W_fb.T
         s = neuron.f(own(s, t), I.reshape(-1, K, N))
         h = neuron.g(s)
         r = network.kappa * r + (1 - network.kappa) * h
         r_fed = network.kappa * kept(r_fed, t) + (1 - network.kappa) * h
-        outputs.append(read(r, params["W_out"]) + bias)
+        outputs.append(read(r, W_out) + bias)
         hs.append(h)
         states.append(s)
     return Slow(torch.stack(outputs) if p.when == "all" else outputs[-1], hs, states)

@@ -38,7 +38,7 @@ def test_memory_of_an_online_rule_is_flat(rule):
 def test_memory_that_grows_is_seen():
     found = [online.peak_of_bptt(T, n_rec=8) for T in (20, 200)]
     assert found[1] > 5 * found[0]
-    leaky = load_rule("rflo_online")
+    leaky = load_rule("kernl")
     step, hoard = leaky.step, []
     leaky.step = lambda state, moment: hoard.append(moment.h.clone()) or step(state, moment)
     found = online.peaks(leaky, (20, 200), n_rec=8)

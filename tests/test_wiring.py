@@ -8,18 +8,18 @@ import signal
 import lightning.pytorch as pl
 import pytest
 import torch
+from bpgen.callbacks.interrupt import Interrupt
 
 import bpgen
-from bpgen.callbacks.interrupt import Interrupt
 from bpgen.cli import main
 from bpgen.curvature.block import FreeEntries
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import GRU, LIF, LSTM, Leaky
 from bpgen.tasks import Split
-from bpgen.training.data import SeededLoader
+from bpgen.training.loaders import SeededLoader
 from bpgen.training.module import RuleTraining
-from bpgen.training.optim import Optimizer
+from bpgen.training.options import Optimizer
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,

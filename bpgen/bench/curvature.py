@@ -1,11 +1,7 @@
 """How fast curvature is: Hessian products and λ_1 against double backward and PyHessian, in one run.
 
-The network (N = 128, ReLU, memoryless as in the released experiment) is trained here, on the embedded digits enlarged
-to 28 × 28, with the released learning rate and L2; λ_1 is that of W_rec on 512 images, at evaluations spread over the
-run. The truth is Lanczos on double-backward products to 1e-8. Compared are, at the same true relative error of 1e-4,
-    ours         `measure` on the R-operator, base pass included, from a cold start
-    PyHessian    as it comes, its graph included
-each at the largest of its tolerances 10^(-k/2), k = 2..16, that attains this error; over a run one tolerance that
+Network, contestants and the truth are those of `bpgen.bench.contestants`, compared at the same true relative error of
+1e-4, each at the largest of its tolerances 10^(-k/2), k = 2..16, that attains this error; over a run one tolerance that
 attains it at every evaluation, since nobody can tell in advance which needs less. Products and the worst error of the
 timed calls stand beside the tolerance.
 A warm start as safe as a cold one saves nothing (`bpgen.curvature.eigenpairs`), so the run is measured cold too. What
@@ -16,161 +12,25 @@ back to the system, after the evaluations less before.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bpgen.bench import Row
-from bpgen.curvature import HessianProducts, Search, eigenvalues, lanczos
+from bpgen.bench.contestants import ERROR, Contestant, Found, Trained, ours, theirs, tolerance_for, trained, truth
+from bpgen.bench.memory import growth
+from bpgen.curvature import HessianProducts, lanczos
 from bpgen.curvature.products import By
-from bpgen.curvature.pyhessian import BlockModel, power_iteration
-from bpgen.losses import L2, Loss
-from bpgen.network import Network
-from bpgen.neurons import Leaky
-from bpgen.problem import Problem
-from bpgen.rules import load_rule
 from bpgen.streams import generator
-from bpgen.tasks.digits import Digits
 
-ERROR = 1e-4  # true relative error of λ_1
 GOALS = {"product": 0.85, "cold": 0.30, "run": 0.15}
 MEMORY_GOAL = 20.0  # MiB
-_TOLERANCES = [10 ** (-k / 2) for k in range(2, 17)]
-LOSS = Loss(regulariser=L2.of(0.01))
-
-
-class Trained(NamedTuple):
-    """A network with its weights at the evaluations of a run, and the batch it is measured on."""
-
-    network: Network
-    weights: list[dict[str, Tensor]]
-    x: Tensor
-    target: Tensor
-
-    def problem(self, params: Mapping[str, Tensor]) -> Problem:
-        """What is measured at these weights."""
-        return Problem(self.network, params, self.x, self.target, LOSS)
-
-
-def trained(alpha: float, evaluations: int, steps: int, n_rec: int = 128, samples: int = 512, T: int = 28) -> Trained:
-    """Train by BPTT and keep the weights at `evaluations` steps, the last one included."""
-    split = Digits().load()["train"]
-    images = split.x.permute(1, 0, 2).unsqueeze(1)  # [n,1,8,8]
-    x = F.interpolate(images, size=(T, T), mode="bilinear").squeeze(1).transpose(0, 1).contiguous()
-    network, rule = Network(Leaky(alpha), T, n_rec, 10), load_rule("bptt")
-    draws, weights = generator(0, "data order"), []
-    params = network.params()
-    with torch.no_grad():
-        for step in range(1, steps + 1):
-            batch = torch.randint(x.shape[1], (128,), generator=draws)
-            found = rule.gradients(Problem(network, params, x[:, batch], split.target[batch], LOSS))
-            penalty = L2.of(0.01).gradient(params)  # type: ignore[union-attr]
-            params = {name: p - 0.01 * (found.grads[name] + penalty.get(name, 0.0)) for name, p in params.items()}
-            if step * evaluations // steps > (step - 1) * evaluations // steps:
-                weights.append(params)
-    return Trained(network, weights, x[:, :samples].contiguous(), split.target[:samples])
-
-
-def truth(t: Trained, params: dict[str, Tensor]) -> float:
-    """λ_1 of the network as it is, by double backward and Lanczos to 1e-8.
-
-    Not of its copy in double precision: where a ReLU's input is nearly 0 that copy is another network, with a neuron on
-    that is off here. In 6 of 40 evaluations one or two such signs of 1.8 million moved λ_1 by up to 2e-4; elsewhere the
-    two precisions agreed to 1e-5 and better.
-    """
-    exact = HessianProducts(t.problem(params), by="autograd")
-    return lanczos(exact, tol=1e-8).eigenvalues.item()
-
-
-class Found(NamedTuple):
-    """An eigenvalue, and the products it took."""
-
-    value: float
-    products: int
-
-
-Contestant = Callable[[Trained, dict[str, Tensor], float], Found]
-
-
-def ours(t: Trained, params: dict[str, Tensor], tol: float, max_products: int = 300) -> Found:
-    """λ_1 as this package finds it."""
-    found = eigenvalues(t.problem(params), search=Search(tol=tol, max_products=max_products))
-    return Found(found.eigenvalues.item(), found.products)
-
-
-def theirs(t: Trained, params: dict[str, Tensor], tol: float, max_iterations: int = 1000) -> Found:
-    """λ_1 as PyHessian finds it."""
-    model = BlockModel(t.problem(params), "W_rec")
-    value = power_iteration(model, 1, tol, max_iterations, 0)[0].item()
-    return Found(value, model.products)
-
-
-def tolerance_for(find: Contestant, t: Trained, n: int, exact: list[float]) -> float:
-    """The largest tolerance that attains the error at all of the last n weights."""
-    k = 0
-    for params, value in zip(t.weights[-n:], exact[-n:], strict=True):
-        while k < len(_TOLERANCES) - 1 and abs(find(t, params, _TOLERANCES[k]).value / value - 1) > ERROR:
-            k += 1
-    return _TOLERANCES[k]
-
-
-def limit_rows(t: Trained, exact: list[float], threads: int, peer: Row) -> list[Row]:
-    """λ_1 at all evaluations by somebody who knows it, and stops the search at the error asked.
-
-    Cold from a random vector; warm from the top eigenvector of the evaluation before, which is trusted here, so that a
-    crossing of eigenvalues would go unnoticed.
-    """
-    products, ms = dict.fromkeys(("cold", "warm"), 0), dict.fromkeys(("cold", "warm"), 0.0)
-    random, overlaps = generator(0, "limit"), list[float]()
-    before: Tensor | None = None
-    for params, value in zip(t.weights, exact, strict=True):
-        operator = HessianProducts(t.problem(params))
-        cold = torch.randn(operator.size, generator=random, dtype=torch.float64)
-        for name, start in (("cold", cold), ("warm", cold if before is None else before)):
-            began = time.perf_counter()
-            operator = HessianProducts(t.problem(params))  # the base pass is part of the search
-            products[name] += _fewest(operator, start, value)
-            ms[name] += 1e3 * (time.perf_counter() - began)
-        u = lanczos(operator, tol=1e-3).vectors[0]
-        overlaps += [] if before is None else [abs(float(u @ before))]
-        before = u
-    overlap = sum(overlaps) / max(1, len(overlaps))
-    said = {"cold": "cold", "warm": f"from the eigenvector before (overlap {overlap:.2f})"}
-    return [
-        _row(
-            f"limit: told when to stop, {said[name]}, {products[name]} products",
-            threads,
-            ms[name],
-            peer.peer,
-            peer.peer_ms,
-            GOALS["run"],
-        )
-        for name in said
-    ]
-
-
-def _fewest(operator: HessianProducts, start: Tensor, exact: float, most: int = 100) -> int:
-    """Products after which the largest Ritz value of the Krylov space of `start` is near enough."""
-    Q, images = (start / start.norm()).unsqueeze(0), start.new_empty(0, len(start))
-    for m in range(1, most + 1):
-        images = torch.cat([images, operator(Q[-1]).unsqueeze(0)])
-        if abs(torch.linalg.eigvalsh(images @ Q.mT)[-1].item() / exact - 1) <= ERROR:
-            return m
-        new = images[-1]
-        for _ in range(2):
-            new = new - (Q @ new) @ Q
-        Q = torch.cat([Q, new.unsqueeze(0) / new.norm()])
-    return most
 
 
 def rows(threads: int = 2, rounds: int = 5, evaluations: int = 40, steps: int = 2000, **sizes: int) -> list[Row]:
@@ -221,6 +81,55 @@ def _product_row(t: Trained, alpha: float, threads: int, rounds: int) -> Row:
     return _row(case, threads, ms["roperator"], "double backward, kept graph", ms["autograd"], GOALS["product"])
 
 
+def limit_rows(t: Trained, exact: list[float], threads: int, peer: Row) -> list[Row]:
+    """λ_1 at all evaluations by somebody who knows it, and stops the search at the error asked.
+
+    Cold from a random vector; warm from the top eigenvector of the evaluation before, which is trusted here, so that a
+    crossing of eigenvalues would go unnoticed.
+    """
+    products, ms = dict.fromkeys(("cold", "warm"), 0), dict.fromkeys(("cold", "warm"), 0.0)
+    random, overlaps = generator(0, "limit"), list[float]()
+    before: Tensor | None = None
+    for params, value in zip(t.weights, exact, strict=True):
+        operator = HessianProducts(t.problem(params))
+        cold = torch.randn(operator.size, generator=random, dtype=torch.float64)
+        for name, start in (("cold", cold), ("warm", cold if before is None else before)):
+            began = time.perf_counter()
+            operator = HessianProducts(t.problem(params))  # the base pass is part of the search
+            products[name] += _fewest(operator, start, value)
+            ms[name] += 1e3 * (time.perf_counter() - began)
+        u = lanczos(operator, tol=1e-3).vectors[0]
+        overlaps += [] if before is None else [abs(float(u @ before))]
+        before = u
+    overlap = sum(overlaps) / max(1, len(overlaps))
+    said = {"cold": "cold", "warm": f"from the eigenvector before (overlap {overlap:.2f})"}
+    return [
+        _row(
+            f"limit: knows when to stop, {said[name]}, {products[name]} products",
+            threads,
+            ms[name],
+            peer.peer,
+            peer.peer_ms,
+            GOALS["run"],
+        )
+        for name in said
+    ]
+
+
+def _fewest(operator: HessianProducts, start: Tensor, exact: float, most: int = 100) -> int:
+    """Products after which the largest Ritz value of the Krylov space of `start` is near enough."""
+    Q, images = (start / start.norm()).unsqueeze(0), start.new_empty(0, len(start))
+    for m in range(1, most + 1):
+        images = torch.cat([images, operator(Q[-1]).unsqueeze(0)])
+        if abs(torch.linalg.eigvalsh(images @ Q.mT)[-1].item() / exact - 1) <= ERROR:
+            return m
+        new = images[-1]
+        for _ in range(2):
+            new = new - (Q @ new) @ Q
+        Q = torch.cat([Q, new.unsqueeze(0) / new.norm()])
+    return most
+
+
 def fastest(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """The shortest time of each call in ms, taking turns; the first turn does not count where there are several."""
     shortest = dict.fromkeys(calls, float("inf"))
@@ -244,38 +153,21 @@ def memory_growth(evaluations: int = 200, warm_ups: int = 20, **sizes: int) -> d
         "ours": lambda: ours(t, t.weights[0], 1e-12, max_products=3),
         "PyHessian": lambda: theirs(t, t.weights[0], 1e-12, max_iterations=3),
     }
-    growth = {}
-    for name, evaluate in backends.items():
-        for _ in range(warm_ups):
-            evaluate()
-        before = _resident()
-        for _ in range(evaluations):
-            evaluate()
-        growth[name] = _resident() - before
-    return growth
+    return {name: growth(evaluate, evaluations, warm_ups) for name, evaluate in backends.items()}
 
 
-def _resident() -> float:
-    """Resident memory in MiB, without what waits in cycles or what malloc keeps for later (glibc)."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
-
-
-def table(found: list[Row], growth: dict[str, float]) -> str:
+def table(found: list[Row], grown: dict[str, float]) -> str:
     """One line per row, then memory."""
     lines = [f"{'curvature':66}{'threads':>8}{'ms':>10}{'peer':>62}{'ms':>10}{'ratio':>8}"]
     for r in found:
         goal = f"  ({'<=' if r.met else 'not'} {r.goal:.2f})"
         lines.append(f"{r.case:66}{r.threads:8}{r.ms:10.1f}{r.peer:>62}{r.peer_ms:10.1f}{r.ratio:8.3f}{goal}")
-    for name, MiB in growth.items():
+    for name, MiB in grown.items():
         goal = f"({'<' if MiB < MEMORY_GOAL else 'not <'} {MEMORY_GOAL:g})"
         lines.append(f"memory growth over 200 evaluations, {name}: {MiB:.1f} MiB {goal}")
     return "\n".join(lines)
 
 
-def to_json(found: list[Row], growth: dict[str, float]) -> str:
+def to_json(found: list[Row], grown: dict[str, float]) -> str:
     """Rows and memory growth in MiB by backend as one JSON object."""
-    return json.dumps({"rows": [asdict(row) for row in found], "memory_growth": growth}, indent=1, ensure_ascii=False)
+    return json.dumps({"rows": [asdict(row) for row in found], "memory_growth": grown}, indent=1, ensure_ascii=False)

@@ -16,18 +16,17 @@ import torch
 
 from bpgen.bench import Row
 from bpgen.callbacks import EvaluationClock
-from bpgen.callbacks.interrupt import Interrupt
 from bpgen.losses import L2, Loss
 from bpgen.network import Network
 from bpgen.neurons import Leaky
 from bpgen.rules import load_rule
+from bpgen.run.folder import RunFolder
+from bpgen.run.record import Interrupt
 from bpgen.streams import generator
 from bpgen.tasks import Split, Task
-from bpgen.training.build import TrainerOptions
 from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
-from bpgen.training.optim import Optimizer
-from bpgen.training.run_folder import RunFolder
+from bpgen.training.options import Optimizer, TrainerOptions
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
 

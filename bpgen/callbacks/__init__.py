@@ -1,19 +1,26 @@
-"""Callbacks: the evaluation clock, what it measures, and who is told."""
+"""Measurements as Lightning callbacks, and the evaluation clock that they share.
+
+trainer = Trainer(callbacks=[Sharpness(), GeneralizationGap()])
+trainer.fit(RuleTraining(network, "rflo"), datamodule)
+"""
 
 from bpgen.callbacks.alignment import Alignment
 from bpgen.callbacks.clock import EvaluationClock
+from bpgen.callbacks.evaluation import Evaluation
 from bpgen.callbacks.generalization_gap import GeneralizationGap
-from bpgen.callbacks.measurement import Measurement, Moment
+from bpgen.callbacks.measurement import Measurement
 from bpgen.callbacks.sharpness import Sharpness
 from bpgen.callbacks.spectrum import Spectrum
 from bpgen.callbacks.stability import Stability
+from bpgen.columns import Column
 
 __all__ = [
     "Alignment",
+    "Column",
+    "Evaluation",
     "EvaluationClock",
     "GeneralizationGap",
     "Measurement",
-    "Moment",
     "Sharpness",
     "Spectrum",
     "Stability",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from bpgen.callbacks.measurement import Measurement, Moment, size_of
+from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.measurement import Measurement, size_of
+from bpgen.columns import Column
 from bpgen.stability.alignment import alignment
-from bpgen.tasks import Task
 
 
 class Alignment(Measurement):
@@ -21,34 +22,34 @@ class Alignment(Measurement):
     """
 
     name = "alignment"
+    columns = (
+        Column("alignment/rho", "alignment with BPTT, ρ", panel="alignment", shown="{:.3f}"),
+        Column("alignment/cosine", "alignment with BPTT, cosine", panel="alignment", shown="{:.3f}"),
+        Column("alignment/orthogonal", "what is orthogonal to BPTT, relative to its length"),
+    )
 
     def __init__(self, samples: int = 256) -> None:
-        super().__init__()
-        self.samples = size_of("alignment.samples", samples) or 0
+        self.samples = size_of("alignment.samples", samples)
 
     @property
     def enabled(self) -> bool:
         """Switched off by samples = 0."""
         return self.samples > 0
 
-    def describe(self, task: Task) -> str:
+    def describe(self, evaluation: Evaluation) -> str:
         """Which batch."""
-        whole = task.split("train").size
-        return (
-            f"alignment: rule against BPTT on {min(self.samples, whole)} of {whole} train samples, without regulariser"
-        )
+        part = evaluation.splits.described("train", self.samples)
+        return f"alignment: rule against BPTT on {part} samples, without regulariser"
 
-    def measure(self, moment: Moment) -> dict[str, float | int]:
+    def measure(self, evaluation: Evaluation) -> Row:
         """ρ, cosine and orthogonal remainder, overall and per weight."""
-        module = moment.module
-        split = self.subset(moment, "train", self.samples)
-        problem, draws = module.problem(split, module.loss.without_regulariser(), "alignment", moment.step)
+        module, split = evaluation.module, evaluation.training(self.samples)
+        problem, draws = module.problem(split, module.loss.without_regulariser(), "alignment", evaluation.step)
         with torch.no_grad():
             estimate = module.rule.gradients(problem, draws).grads
         true = problem.gradient()
-        row: dict[str, float | int] = {}
         overall = alignment(*(torch.cat([grads[n].flatten() for n in true]) for grads in (estimate, true)))
-        row.update({f"alignment/{key}": value for key, value in overall.items()})
+        row: Row = dict(overall)
         for name in true:
-            row.update({f"alignment/{k}/{name}": v for k, v in alignment(estimate[name], true[name]).items()})
-        return row
+            row.update({f"{k}/{name}": v for k, v in alignment(estimate[name], true[name]).items()})
+        return self.prefixed(row)

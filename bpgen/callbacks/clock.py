@@ -1,31 +1,35 @@
-"""The one evaluation clock: all measuring callbacks run at the same steps, so that a row of metrics is complete."""
+"""The one evaluation clock: all measurements are taken at the same steps, so that a row of metrics is complete."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 
-from bpgen.callbacks.measurement import Measurement, Moment, undisturbed
+from bpgen.callbacks.evaluation import Evaluation, Row
 from bpgen.errors import DivergedError, require
-from bpgen.training.data import SeededLoader, TaskData
 from bpgen.training.module import RuleTraining
-
-Row = dict[str, float | int]
+from bpgen.training.splits import LoaderSplits, Splits
 
 
 class EvaluationClock(pl.Callback):
     """Decides when to measure; the start and the end of training are always measured.
 
-    It calls every `Measurement` among the trainer's callbacks or among those it was given by `attach`, and then tells
-    the row to every one of them with a method `on_evaluation(trainer, module, row)`.
+    It calls every measurement (a callback with `measure`) among the trainer's callbacks or among those it was given by
+    `attach`, and then tells the row to every one of them with a method `on_evaluation(trainer, module, row)`.
 
     Args:
         every: "epoch", a number of steps, or "log" for `points` steps spaced evenly in their logarithm.
         points: number of evaluations with "log".
+
+    Attributes:
+        rows: the complete rows so far, e.g. for `pandas.DataFrame(clock.rows)`.
+        seconds: time spent so far, by measurement.
     """
 
     def __init__(self, every: Literal["epoch", "log"] | int = "epoch", points: int = 40) -> None:
@@ -37,8 +41,21 @@ class EvaluationClock(pl.Callback):
         self.every, self.points = every, points
         self.last_step = -1
         self.seconds: dict[str, float] = {}
+        self.rows: list[Row] = []
         self._log_steps: frozenset[int] = frozenset()
         self._attached: list[pl.Callback] = []
+        self._splits: Splits | None = None
+        self._checked = False
+
+    @classmethod
+    def of(cls, trainer: pl.Trainer) -> EvaluationClock:
+        """The clock of a trainer: the one among its callbacks, or a new one that is put before them."""
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, cls):
+                return callback
+        callbacks.insert(0, cls())  # first, so that callbacks that monitor a metric find the present one
+        return cls.of(trainer)
 
     def attach(self, *callbacks: pl.Callback) -> EvaluationClock:
         """Take callbacks that act at evaluations only: the trainer then need not offer them every hook of every step.
@@ -48,8 +65,21 @@ class EvaluationClock(pl.Callback):
         self._attached += callbacks
         return self
 
+    def check(self, evaluation: Evaluation, *callbacks: pl.Callback) -> None:
+        """Find out before training what would fail in it, once; of these callbacks and of those it was given.
+
+        Raises:
+            BpgenError: something cannot be measured here.
+        """
+        if not self._checked:
+            for measurement in _measuring([*callbacks, *self._attached]):
+                with evaluation.undisturbed():
+                    measurement.check(evaluation)
+        self._checked = True
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the initial network, unless this is a continued run."""
+        require(isinstance(pl_module, RuleTraining), "measurements need a bpgen.training.RuleTraining as the module.")
         if self.every == "log":
             total = trainer.estimated_stepping_batches
             steps = np.geomspace(1, total, self.points).round().astype(int)
@@ -74,31 +104,6 @@ class EvaluationClock(pl.Callback):
         if trainer.global_step != self.last_step:
             self._evaluate(trainer, pl_module)
 
-    def _evaluate(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(module, RuleTraining), "EvaluationClock needs a RuleTraining module"
-        assert isinstance(data, TaskData), "EvaluationClock needs its data as a TaskData"
-        loader: Any = trainer.train_dataloader
-        epoch = float(trainer.current_epoch)
-        if isinstance(loader, SeededLoader):
-            epoch = loader.epoch + loader.position / len(loader)
-        self.last_step = trainer.global_step
-        moment = Moment(module, data.task, epoch, self.last_step, trainer.optimizers[0].param_groups[0]["lr"])
-        row: Row = {"epoch": epoch, "step": moment.step, "lr": moment.lr}
-        callbacks: list[Any] = [*trainer.callbacks, *self._attached]  # type: ignore[attr-defined]
-        for measurement in callbacks:
-            if isinstance(measurement, Measurement) and measurement.enabled:
-                started = time.perf_counter()
-                with undisturbed(module):
-                    row.update(measurement.measure(moment))
-                spent = time.perf_counter() - started
-                self.seconds[measurement.name] = self.seconds.get(measurement.name, 0.0) + spent
-        for listener in callbacks:
-            if hasattr(listener, "on_evaluation"):
-                listener.on_evaluation(trainer, module, row)
-        if not math.isfinite(row.get("train/loss", 0.0)):
-            raise DivergedError(f"the training loss is {row['train/loss']} at step {moment.step}")
-
     def state_dict(self) -> dict[str, Any]:
         """When it last measured, and the time that took."""
         return {"last_step": self.last_step, "seconds": dict(self.seconds)}
@@ -106,3 +111,61 @@ class EvaluationClock(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from there."""
         self.last_step, self.seconds = state_dict["last_step"], dict(state_dict["seconds"])
+
+    def _evaluate(self, trainer: pl.Trainer, module: Any) -> None:
+        self.last_step = trainer.global_step
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        evaluation = Evaluation(module, self._splits_of(trainer, module), _epochs(trainer), self.last_step, lr)
+        callbacks: list[Any] = [*trainer.callbacks, *self._attached]  # type: ignore[attr-defined]
+        self.check(evaluation, *callbacks)
+        where: Row = {"epoch": evaluation.epoch, "step": evaluation.step}
+        row: Row = {**where, "lr": lr}
+        for measurement in _measuring(callbacks):
+            started = time.perf_counter()
+            with evaluation.undisturbed():
+                found = measurement.measure(evaluation)
+            spent = time.perf_counter() - started
+            self.seconds[measurement.name] = self.seconds.get(measurement.name, 0.0) + spent
+            twice = ", ".join(sorted(set(found) & set(row)))
+            require(not twice, f"two measurements give {twice}: call one of them otherwise, `.named('another_name')`.")
+            row.update(found)
+            measurement.rows.append({**where, **found})
+        self._tell(trainer, module, row, callbacks)
+        if not math.isfinite(row.get("train/loss", 0.0)):
+            raise DivergedError(f"the training loss is {row['train/loss']} at step {evaluation.step}")
+
+    def _tell(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row, callbacks: list[Any]) -> None:
+        """Hand the row to whoever wants it."""
+        self.rows.append(row)
+        for listener in callbacks:
+            if hasattr(listener, "on_evaluation"):
+                listener.on_evaluation(trainer, module, row)
+        for logger in trainer.loggers:
+            logger.log_metrics({name: float(value) for name, value in row.items()}, step=trainer.global_step)
+        trainer.callback_metrics.update({name: torch.tensor(float(value)) for name, value in row.items()})
+
+    def _splits_of(self, trainer: pl.Trainer, module: RuleTraining) -> Splits:
+        """What measurements look at: the splits of the data module, or else of the loaders."""
+        if self._splits is None:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            own = getattr(data, "splits", None)
+            self._splits = (
+                own if isinstance(own, Splits) else LoaderSplits.of(trainer, module.loss, module.network.n_out)
+            )
+            self._splits.device = module.network.W_rec.device
+        return self._splits
+
+
+def _measuring(callbacks: Iterable[Any]) -> list[Any]:
+    """The measurements among them that are switched on."""
+    return [callback for callback in callbacks if hasattr(callback, "measure") and callback.enabled]
+
+
+def _epochs(trainer: pl.Trainer) -> float:
+    """How many epochs of batches training has seen."""
+    loader: Any = trainer.train_dataloader
+    if hasattr(loader, "epochs"):
+        return float(loader.epochs)
+    batches = trainer.num_training_batches
+    seen = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+    return seen / batches if math.isfinite(batches) else float(trainer.current_epoch)

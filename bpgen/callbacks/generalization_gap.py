@@ -3,22 +3,39 @@
     gap/loss = L_test - L_train        gap/accuracy = accuracy_train - accuracy_test        (positive is worse)
 Both without regulariser, on clean test inputs, and as `gap_noisy` on test inputs perturbed by the task's noise
 (Liu et al. 2022). Accuracy is the fraction of (unmasked) outputs that are right: their largest component is the
-target's, or, for continuous targets, all components are within the task's tolerance; nan where a task has none.
+target's, or, for continuous targets, all components are within the task's tolerance; nan where a task has none, and
+where outputs are not finite. What has no validation or test sequences has no such numbers: nan.
 """
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from bpgen.callbacks.measurement import Measurement, Moment
+from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.measurement import Measurement
+from bpgen.columns import Column
 from bpgen.errors import require
-from bpgen.streams import generator
-from bpgen.tasks import Split, Task
-from bpgen.training.module import RuleTraining
+from bpgen.problem import Problem
+from bpgen.tasks import Split
 
-_CHUNK = 1024  # sequences run at once: bounds memory, changes nothing
+_CHUNK = 1024  # most sequences run at once,
+_NUMBERS = 2**24  # and most numbers T·B·N·(d+K) that a run keeps: bounds of memory that change nothing
+_LOSS, _ACCURACY = "nats or ½·error²", "fraction"
+_SPLITS = {"train": "training", "val": "validation", "test": "test", "test_noisy": "test, noisy inputs"}
+
+
+class Performance(NamedTuple):
+    """Loss without regulariser, accuracy, and the cost of the activity, on one split."""
+
+    loss: float
+    accuracy: float
+    activity: float
 
 
 class GeneralizationGap(Measurement):
@@ -30,83 +47,98 @@ class GeneralizationGap(Measurement):
     """
 
     name = "gap"
+    columns = (
+        Column("train/objective", "training loss with its regularisers", _LOSS),
+        Column("train/loss", "training loss", _LOSS, "loss", "{:.4g}"),
+        Column("train/accuracy", "training accuracy", _ACCURACY, "performance", "{:.1%}"),
+        Column("val/loss", "validation loss", _LOSS, "loss"),
+        Column("val/accuracy", "validation accuracy", _ACCURACY, "performance"),
+        Column("test/loss", "test loss", _LOSS, "loss", "{:.4g}", "test/accuracy"),
+        Column("test/accuracy", "test accuracy", _ACCURACY, "performance", "{:.1%}"),
+        Column("test_noisy/loss", "test loss, noisy inputs", _LOSS, "loss", "{:.4g}", "test_noisy/accuracy"),
+        Column("test_noisy/accuracy", "test accuracy, noisy inputs", _ACCURACY, "performance", "{:.1%}"),
+        Column("gap/loss", "gap (test - train loss)", _LOSS, "gap", "{:+.3g}", "gap/accuracy"),
+        Column("gap/accuracy", "gap (train - test accuracy)", _ACCURACY, "gap", "{:+.1%}"),
+        Column("gap_noisy/loss", "gap in loss, noisy inputs", _LOSS, "gap", "{:+.3g}", "gap_noisy/accuracy"),
+        Column("gap_noisy/accuracy", "gap, noisy inputs", _ACCURACY, "gap", "{:+.1%}"),
+    )
 
     def __init__(self, train_samples: int | None = 5000, test_samples: int | None = None) -> None:
-        super().__init__()
         for option, n in (("train_samples", train_samples), ("test_samples", test_samples)):
             require(
                 n is None or n >= 1, f"gap.{option} must be a positive number of samples, or null for all, got {n}."
             )
         self.train_samples, self.test_samples = train_samples, test_samples
-        self._noisy: Split | None = None
 
-    def describe(self, task: Task) -> str:
+    def describe(self, evaluation: Evaluation) -> str:
         """Which subsets."""
-        sizes = {
-            "train": self.train_samples,
-            "val": self.test_samples,
-            "test": self.test_samples,
-        }
-        parts = []
-        for name, n in sizes.items():
-            whole = task.split(name).size  # type: ignore[arg-type]
-            parts.append(f"{min(n or whole, whole)} of {whole} {name}")
-        return f"gap: {', '.join(parts)} samples; test noise sd {task.noise_sd:g}"
+        splits = evaluation.splits
+        parts = [splits.described("train", self.train_samples)]
+        parts += [splits.described(name, self.test_samples) for name in ("val", "test")]
+        noise = splits.noise_sd
+        return f"gap: {', '.join(parts)} samples" + (f"; test noise sd {noise:g}" if noise is not None else "")
 
-    def measure(self, moment: Moment) -> dict[str, float | int]:
-        """Twelve numbers; see the module's docstring."""
-        module = moment.module
-        test = self.subset(moment, "test", self.test_samples)
-        if self._noisy is None:
-            noise = generator(module.seed, "test noise")
-            self._noisy = test._replace(x=moment.task.perturb(test.x.cpu(), noise).to(test.x.device))
-        subsets = {
-            "train": self.subset(moment, "train", self.train_samples),
-            "val": self.subset(moment, "val", self.test_samples),
-            "test": test,
-            "test_noisy": self._noisy,
+    def measure(self, evaluation: Evaluation) -> Row:
+        """Twelve numbers and the objective; see the module's docstring."""
+        found = {
+            "train": performance(evaluation, evaluation.training(self.train_samples)),
+            "val": performance(evaluation, evaluation.subset("val", self.test_samples)),
+            "test": performance(evaluation, evaluation.subset("test", self.test_samples)),
+            "test_noisy": performance(evaluation, evaluation.noisy(self.test_samples)),
         }
-        row: dict[str, float | int] = {}
-        for name, split in subsets.items():
-            row[f"{name}/loss"], row[f"{name}/accuracy"], activity = evaluate(module, split, moment.task)
-            if name == "train":
-                row["train/objective"] = row["train/loss"] + activity
-        if module.loss.regulariser is not None:
-            row["train/objective"] += float(module.loss.regulariser.value(module.network.params()))
-        for gap, against in (("gap", "test"), ("gap_noisy", "test_noisy")):
-            row[f"{gap}/loss"] = row[f"{against}/loss"] - row["train/loss"]
-            row[f"{gap}/accuracy"] = row["train/accuracy"] - row[f"{against}/accuracy"]
+        train, regulariser = found["train"], evaluation.module.loss.regulariser
+        row: Row = {"train/objective": train.loss + train.activity}
+        if regulariser is not None:
+            row["train/objective"] += float(regulariser.value(evaluation.network.params()))
+        for name, measured in found.items():
+            row |= {f"{name}/loss": measured.loss, f"{name}/accuracy": measured.accuracy}
+        for gap, other in (("gap", found["test"]), ("gap_noisy", found["test_noisy"])):
+            row |= {f"{gap}/loss": other.loss - train.loss, f"{gap}/accuracy": train.accuracy - other.accuracy}
         return row
 
 
 @torch.no_grad()
-def evaluate(module: RuleTraining, split: Split, task: Task) -> tuple[float, float, float]:
-    """Loss without regulariser, accuracy, and the activity's regulariser, of the noise-free network on a split."""
-    network, loss, params = module.network, module.loss, module.network.params()
-    device = network.W_rec.device
-    continuous = task.split("train").target.is_floating_point()
+def performance(evaluation: Evaluation, split: Split | None) -> Performance:
+    """Of the noise-free network on a split; nan where there is none."""
+    if split is None:
+        return Performance(math.nan, math.nan, math.nan)
+    whole, splits = evaluation.problem(split), evaluation.splits
+    loss, network, device = evaluation.module.loss, evaluation.network, split.x.device
     # a diverged loss stays nan: torchmetrics' "warn" drops it, and "disable" forgets the weights
     mean_loss, mean_activity = (
         MeanMetric(nan_strategy=float("nan")).to(device).set_dtype(torch.float64) for _ in range(2)
     )
-    accuracy = MulticlassAccuracy(2 if continuous else max(2, network.n_out), average="micro").to(device)
-    for index in torch.arange(split.size, device=device).split(_CHUNK):
-        x, target, mask = split.take(index)
-        run = network.run(params, x, when=loss.when)
-        outputs = run.outputs
+    accuracy = MulticlassAccuracy(2 if splits.continuous else max(2, network.n_out), average="micro").to(device)
+    finite = True
+    for part, _ in whole.chunks(_sequences(whole)):
+        run = part.run()
+        mean_loss.update(part.loss.data(run.outputs, part.target).double(), part.batch)
         if loss.activity is not None:
-            mean_activity.update(loss.activity.value(run.h).double(), len(index))
-        mean_loss.update(loss.with_mask(mask).data(outputs, target).double(), len(index))
-        if continuous:
-            predicted = ((outputs - target).abs() <= (task.tolerance or 0)).all(-1).long()
-            wanted = torch.ones_like(predicted)
-        else:
-            predicted, wanted = outputs.argmax(-1), target.argmax(-1) if loss.kind == "mse" else target
-        seen = slice(None) if mask is None else mask > 0
-        accuracy.update(predicted[seen].flatten(), wanted[seen].flatten())
-    defined = task.tolerance is not None if continuous else network.n_out > 1
-    return (
+            mean_activity.update(loss.activity.value(run.h).double(), part.batch)
+        finite = finite and bool(run.outputs.isfinite().all())
+        accuracy.update(*_answers(part, run.outputs, splits.tolerance, splits.continuous))
+    defined = finite and (splits.tolerance is not None if splits.continuous else network.n_out > 1)
+    return Performance(
         float(mean_loss.compute()),
-        float(accuracy.compute()) if defined else float("nan"),
+        float(accuracy.compute()) if defined else math.nan,
         float(mean_activity.compute()) if loss.activity is not None else 0.0,
     )
+
+
+def _sequences(problem: Problem) -> int:
+    """How many to run at once."""
+    neuron = problem.network.neuron
+    each = problem.n_steps * problem.network.n_rec * (neuron.n_states + neuron.n_currents)
+    return max(1, min(_CHUNK, _NUMBERS // each))
+
+
+def _answers(part: Problem, outputs: Tensor, tolerance: float | None, continuous: bool) -> tuple[Tensor, Tensor]:
+    """What was answered and what was wanted, as classes; of values, whether they are right, and 1."""
+    target, mask = part.target, part.loss.mask
+    if continuous:
+        predicted = ((outputs - target).abs() <= (tolerance or 0)).all(-1).long()
+        wanted = torch.ones_like(predicted)
+    else:
+        predicted, wanted = outputs.argmax(-1), target.argmax(-1) if part.loss.kind == "mse" else target
+    seen = slice(None) if mask is None else mask > 0
+    return predicted[seen].flatten(), wanted[seen].flatten()

@@ -1,111 +1,80 @@
-"""What a measuring callback is: a function of one moment of training that disturbs nothing."""
+"""What a measurement is: a Lightning callback that is a function of an evaluation, and says what its numbers are."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 
+from bpgen.callbacks.clock import EvaluationClock
+from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.columns import Column
 from bpgen.errors import require
-from bpgen.losses import Loss
-from bpgen.problem import Problem
-from bpgen.streams import generator
-from bpgen.tasks import Split, Task
-from bpgen.tasks.base import SplitName
-from bpgen.training.data import fitted
-from bpgen.training.module import RuleTraining
 
-
-@dataclass(frozen=True)
-class Moment:
-    """One evaluation: where training is, and what there is to measure."""
-
-    module: RuleTraining
-    task: Task
-    epoch: float
-    step: int
-    lr: float
+Self = TypeVar("Self", bound="Measurement")
 
 
 class Measurement(pl.Callback):
-    """Base of the measuring callbacks. `EvaluationClock` decides when, and calls `measure` undisturbed.
+    """Base of the measurements. A subclass names its `columns` and writes `measure`; the evaluation clock calls it.
+
+    In a trainer's list of callbacks it works by itself, alone or beside others, which then share one clock. Rows go to
+    the trainer's loggers, to `trainer.callback_metrics`, where other callbacks can monitor them, and to `rows`.
 
     Attributes:
-        name: prefix of its metrics, and its entry in the timings of the summary.
-        spiking: whether the run's neurons spike, for `describe`: curvature is then the surrogate network's.
+        name: prefix of its columns, and its entry in the timings of the summary.
+        columns: what it measures, in the order of the table.
+        rows: what it measured so far, each with its epoch and step.
     """
 
     name: str = ""
-    spiking: bool = False
+    columns: ClassVar[tuple[Column, ...]] = ()
 
-    def __init__(self) -> None:
-        self._subsets: dict[tuple[SplitName, int | None], Split] = {}
+    @property
+    def rows(self) -> list[Row]:
+        """See the class."""
+        rows: list[Row] = self.__dict__.setdefault("_rows", [])
+        return rows
 
     @property
     def enabled(self) -> bool:
         """Whether there is anything to measure."""
         return True
 
-    def measure(self, moment: Moment) -> dict[str, float | int]:
-        """The metrics at this moment, plain numbers under stable names."""
+    def measure(self, evaluation: Evaluation) -> Row:
+        """The metrics at this evaluation, plain numbers by the names of their columns."""
         raise NotImplementedError
 
-    def check(self, module: RuleTraining, task: Task) -> None:
+    def check(self, evaluation: Evaluation) -> None:
         """Find out before training what would fail in it; nothing by default.
 
         Raises:
             BpgenError: it cannot be measured here, with the reason.
         """
 
-    def describe(self, task: Task) -> str:
+    def describe(self, evaluation: Evaluation) -> str:
         """One line for the log: what is measured, on which subset."""
-        return self.name
+        return f"{self.name}: {', '.join(column.label for column in self.columns)}"
 
-    def subset(self, moment: Moment, split: SplitName, n: int | None) -> Split:
-        """A fixed random subset of a split, the same at every evaluation and under every rule; all of it for None."""
-        key = (split, n)
-        if key not in self._subsets:
-            whole = fitted(moment.task.split(split), moment.module.loss, moment.task.n_out)
-            if n is not None and n < whole.size:
-                order = torch.randperm(whole.size, generator=generator(moment.module.seed, f"subset {split}"))
-                whole = whole.take(order[:n].sort().values)
-            device = moment.module.network.W_rec.device
-            mask = None if whole.mask is None else whole.mask.to(device)
-            self._subsets[key] = Split(whole.x.to(device), whole.target.to(device), mask)
-        return self._subsets[key]
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """See that there is a clock."""
+        EvaluationClock.of(trainer)
 
+    def named(self: Self, name: str) -> Self:
+        """Itself under another name, to measure the same twice with different options."""
+        self.name = name
+        return self
 
-def problem_of(module: RuleTraining, split: Split, loss: Loss) -> Problem:
-    """The module's network at its present weights, on a split and without noise."""
-    network = module.network
-    return Problem(network, network.params(), split.x, split.target, loss.with_mask(split.mask))
+    def prefixed(self, row: Row, surrogate: bool = False) -> Row:
+        """The same numbers under this measurement's name, and of the surrogate network if they are."""
+        prefix = f"{self.name}/surrogate" if surrogate else self.name
+        return {f"{prefix}/{key}": value for key, value in row.items()}
 
 
-def size_of(option: str, n: int | None) -> int | None:
-    """Check the size of a subset."""
+def size_of(option: str, n: int | None) -> int:
+    """The size of a subset; 0 switches a measurement off.
+
+    Raises:
+        BpgenError: it is negative.
+    """
     require(n is None or n >= 0, f"{option} must be a number of samples (0 switches it off), got {n}.")
-    return n
-
-
-@contextmanager
-def undisturbed(module: RuleTraining) -> Iterator[None]:
-    """Leave mode, gradients and global random states as found, whatever happens inside."""
-    python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    modes = [(part, part.training) for part in module.modules()]
-    grads = [(p, p.grad) for p in module.parameters()]
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
-        for part, training in modes:
-            part.training = training
-        for p, grad in grads:
-            p.grad = grad
+    return n or 0

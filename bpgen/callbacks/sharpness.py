@@ -7,13 +7,16 @@ columns of the true loss stay empty.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from bpgen.callbacks.measurement import Measurement, Moment, problem_of, size_of
+from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.measurement import Measurement, size_of
+from bpgen.columns import Column, with_surrogates
 from bpgen.curvature import Search, SharpnessResult, eigenvalues
 from bpgen.errors import require
-from bpgen.tasks import Task
-from bpgen.training.module import RuleTraining
+
+_CURVATURE = "loss per weight²"
 
 
 class Sharpness(Measurement):
@@ -30,6 +33,12 @@ class Sharpness(Measurement):
     """
 
     name = "sharpness"
+    columns = with_surrogates(
+        Column("sharpness/lambda_max", "sharpness λ_max", _CURVATURE, "sharpness", "{:.4g}"),
+        Column("sharpness/residual", "residual ‖Hv - λv‖ of λ_max", _CURVATURE),
+        Column("sharpness/products", "Hessian products", "products"),
+        Column("sharpness/released", "sharpness as in the released code", _CURVATURE, optional=True),
+    )
 
     def __init__(
         self,
@@ -40,8 +49,7 @@ class Sharpness(Measurement):
         regulariser: bool = True,
         released: bool = False,
     ) -> None:
-        super().__init__()
-        self.samples = size_of("sharpness.samples", samples) or 0
+        self.samples = size_of("sharpness.samples", samples)
         require(tol > 0, f"sharpness.tol must be > 0, got {tol}.")
         require(max_products >= 2, f"sharpness.max_products must be at least 2, got {max_products}.")
         self.block, self.tol, self.max_products = block, tol, max_products
@@ -52,40 +60,42 @@ class Sharpness(Measurement):
         """Switched off by samples = 0."""
         return self.samples > 0
 
-    def check(self, module: RuleTraining, task: Task) -> None:
+    def check(self, evaluation: Evaluation) -> None:
         """See that the block has a weight that acts."""
-        mask = module.network.rec_mask
+        mask = evaluation.network.rec_mask
         require(
             mask is None or bool(mask.any()) or (self.block == "all" and not self.released),
             "the network has no recurrent weight that acts: measure --sharpness.block all, or give it more neurons.",
         )
 
-    def describe(self, task: Task) -> str:
+    def describe(self, evaluation: Evaluation) -> str:
         """Block, subset, definition, and whether it is of the surrogate network."""
-        whole = task.split("train").size
-        of = "Hessian eigenvalue of the surrogate network" if self.spiking else "Hessian eigenvalue"
+        of = "Hessian eigenvalue of the surrogate network" if evaluation.spiking else "Hessian eigenvalue"
         return (
-            f"sharpness: largest {of}, block {self.block}, {min(self.samples, whole)} of {whole} train "
+            f"sharpness: largest {of}, block {self.block}, {evaluation.splits.described('train', self.samples)} "
             f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
         )
 
-    def measure(self, moment: Moment) -> dict[str, float | int]:
+    def measure(self, evaluation: Evaluation) -> Row:
         """λ_max, its residual ‖Hv - λv‖ and the number of products; of the surrogate network where neurons spike."""
-        result = self._eigenvalue(moment, "largest")
-        name = "sharpness/surrogate" if moment.module.network.neuron.spiking else "sharpness"
-        row: dict[str, float | int] = {
-            f"{name}/lambda_max": float(result.eigenvalues[0]),
-            f"{name}/residual": float(result.residuals[0]),
-            f"{name}/products": result.products,
+        result = self._eigenvalue(evaluation, "largest")
+        assert result is not None
+        row: Row = {
+            "lambda_max": float(result.eigenvalues[0]),
+            "residual": float(result.residuals[0]),
+            "products": result.products,
         }
         if self.released:
-            row[f"{name}/released"] = float(self._eigenvalue(moment, "released").eigenvalues[0])
-        return row
+            released = self._eigenvalue(evaluation, "released")
+            row["released"] = math.nan if released is None else float(released.eigenvalues[0])
+        return self.prefixed(row, evaluation.spiking)
 
-    def _eigenvalue(self, moment: Moment, definition: Literal["largest", "released"]) -> SharpnessResult:
+    def _eigenvalue(self, evaluation: Evaluation, definition: Literal["largest", "released"]) -> SharpnessResult | None:
         """From a cold start: a warm one that is as safe costs as many products (see `bpgen.curvature.eigenpairs`)."""
-        released, module = definition == "released", moment.module
-        split = self.subset(moment, "val", 256) if released else self.subset(moment, "train", self.samples)
-        loss = module.loss if self.regulariser or released else module.loss.without_regulariser()
-        search = Search(1, self.tol, module.seed, definition, self.max_products)
-        return eigenvalues(problem_of(module, split, loss), "W_rec" if released else self.block, search)
+        released = definition == "released"
+        split = evaluation.subset("val", 256) if released else evaluation.training(self.samples)
+        if split is None:
+            return None
+        problem = evaluation.problem(split, self.regulariser or released)
+        search = Search(1, self.tol, evaluation.module.seed, definition, self.max_products)
+        return eigenvalues(problem, "W_rec" if released else evaluation.block(self.block), search)

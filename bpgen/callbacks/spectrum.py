@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bpgen.callbacks.measurement import Measurement, Moment, problem_of, size_of
+from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.measurement import Measurement, size_of
+from bpgen.columns import Column, with_surrogates
 from bpgen.curvature import HessianProducts, Search, density, eigenvalues, participation, trace
 from bpgen.curvature.measures import top_mass
 from bpgen.errors import require
-from bpgen.tasks import Task
 
 
 class Spectrum(Measurement):
@@ -29,6 +30,18 @@ class Spectrum(Measurement):
     """
 
     name = "spectrum"
+    columns = with_surrogates(
+        Column("spectrum/lambda_1", "λ_1; further ones as lambda_2, ...", "loss per weight²", optional=True),
+        Column("spectrum/residual", "largest residual of the eigenvalues", "loss per weight²", optional=True),
+        Column("spectrum/neurons", "neurons that take part in λ_1", "neurons", optional=True),
+        Column("spectrum/products", "Hessian products", "products", optional=True),
+        Column("spectrum/trace", "trace", "loss per weight²", optional=True),
+        Column("spectrum/trace_low", "lower end of the trace's 95 % interval", "loss per weight²", optional=True),
+        Column("spectrum/trace_high", "upper end of the trace's 95 % interval", "loss per weight²", optional=True),
+        Column("spectrum/top_mass", "share of the top eigenvalues in the trace", "fraction", optional=True),
+        Column("spectrum/negative", "share of negative eigenvalues", "fraction", optional=True),
+        Column("spectrum/negative_error", "standard error of that share", "fraction", optional=True),
+    )
 
     def __init__(
         self,
@@ -41,8 +54,7 @@ class Spectrum(Measurement):
         density_probes: int = 4,
         regulariser: bool = True,
     ) -> None:
-        super().__init__()
-        self.samples = size_of("spectrum.samples", samples) or 0
+        self.samples = size_of("spectrum.samples", samples)
         require(top >= 1, f"spectrum.top must be positive, got {top}.")
         require(tol > 0, f"spectrum.tol must be > 0, got {tol}.")
         require(max_products >= 2 * top, f"spectrum.max_products must be at least 2·top, got {max_products}.")
@@ -59,36 +71,32 @@ class Spectrum(Measurement):
         """Switched on by samples > 0."""
         return self.samples > 0
 
-    def describe(self, task: Task) -> str:
+    def describe(self, evaluation: Evaluation) -> str:
         """Block, subset, and whether it is of the surrogate network."""
-        whole = task.split("train").size
-        of = "the surrogate network's Hessian" if self.spiking else "the Hessian"
+        of = "the surrogate network's Hessian" if evaluation.spiking else "the Hessian"
         return (
-            f"spectrum: of {of}, block {self.block}, {min(self.samples, whole)} of {whole} train "
+            f"spectrum: of {of}, block {self.block}, {evaluation.splits.described('train', self.samples)} "
             f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
         )
 
-    def measure(self, moment: Moment) -> dict[str, float | int]:
+    def measure(self, evaluation: Evaluation) -> Row:
         """λ_1 .. λ_top with their largest residual, trace with its 95 % interval, top-k mass, negative fraction."""
-        module = moment.module
-        split = self.subset(moment, "train", self.samples)
-        problem = problem_of(module, split, module.loss if self.regulariser else module.loss.without_regulariser())
-        search = Search(self.top, self.tol, module.seed, max_products=self.max_products)
-        sharp = eigenvalues(problem, self.block, search)
-        shares = participation(module.network, sharp.vectors[0], self.block)
-        row: dict[str, float | int] = {f"lambda_{i}": v for i, v in enumerate(sharp.eigenvalues.tolist(), start=1)}
+        seed, block = evaluation.module.seed, evaluation.block(self.block)
+        problem = evaluation.problem(evaluation.training(self.samples), self.regulariser)
+        sharp = eigenvalues(problem, block, Search(self.top, self.tol, seed, max_products=self.max_products))
+        shares = participation(evaluation.network, sharp.vectors[0], block)
+        row: Row = {f"lambda_{i}": v for i, v in enumerate(sharp.eigenvalues.tolist(), start=1)}
         row |= {"residual": float(sharp.residuals.max()), "neurons": shares.effective[0], "products": sharp.products}
-        operator = HessianProducts(problem, self.block)
+        operator = HessianProducts(problem, block)
         if self.trace_products:
-            estimate = trace(operator, self.trace_products, seed=module.seed)
+            estimate = trace(operator, self.trace_products, seed=seed)
             row |= {"trace": estimate.value, "trace_low": estimate.low, "trace_high": estimate.high}
             row["top_mass"] = top_mass(sharp.eigenvalues, estimate.value)
             row["products"] += estimate.products
         if self.density_probes:
-            rough = density(operator, self.density_probes, 32, module.seed)
+            rough = density(operator, self.density_probes, 32, seed)
             width = 1e-3 * float(sharp.eigenvalues.abs().max())  # what lies closer to zero has no certain sign
             count, error = rough.count(-float("inf"), -width)
             row |= {"negative": count / rough.free, "negative_error": error / rough.free}
             row["products"] += rough.products
-        prefix = "spectrum/surrogate" if module.network.neuron.spiking else "spectrum"
-        return {f"{prefix}/{name}": value for name, value in row.items()}
+        return self.prefixed(row, evaluation.spiking)

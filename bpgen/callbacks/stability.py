@@ -6,12 +6,17 @@ batch and as subset they are those of the map that training iterates; with small
 
 from __future__ import annotations
 
-from bpgen.callbacks.measurement import Measurement, Moment, size_of
+from typing import Any
+
+from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.measurement import Measurement, size_of
+from bpgen.columns import Column, with_surrogates
 from bpgen.curvature import Search
 from bpgen.errors import require
 from bpgen.stability import RuleJacobian, analyse
-from bpgen.tasks import Task
-from bpgen.training.module import RuleTraining
+
+_CURVATURE = "loss per weight²"
+_DRAWN: dict[str, Any] = {"unit": _CURVATURE, "panel": "stability", "optional": True}
 
 
 class Stability(Measurement):
@@ -28,6 +33,25 @@ class Stability(Measurement):
     """
 
     name = "stability"
+    columns = with_surrogates(
+        Column("stability/rho", "ρ", optional=True),
+        Column("stability/rho_directional", "ρ_1", optional=True),
+        Column("stability/cosine", "cosine of the rule's gradient and the true one", optional=True),
+        Column("stability/orthogonal", "what is orthogonal to the true one", optional=True),
+        Column("stability/lambda_max", "λ_1", **_DRAWN),
+        Column("stability/residual", "residual of λ_1", _CURVATURE, optional=True),
+        Column("stability/mu_abs", "|μ_1|", **_DRAWN),
+        Column("stability/mu_real", "real part of μ_1", _CURVATURE, optional=True),
+        Column("stability/mu_imag", "imaginary part of μ_1", _CURVATURE, optional=True),
+        Column("stability/max_multiplier", "max |1-ημ|", optional=True),
+        Column("stability/bound", "2/η", **_DRAWN),
+        Column("stability/bound_rho", "2/(ηρ_1)", **_DRAWN),
+        Column("stability/edge", "λ_1 over 2/η: 1 is the edge of stability", optional=True),
+        Column("stability/edge_rho", "λ_1 ρ_1 over 2/η", optional=True),
+        Column("stability/asymmetry", "asymmetry of the rule's Jacobian", _CURVATURE, optional=True),
+        Column("stability/asymmetry_fraction", "asymmetric part's share", "fraction", optional=True),
+        Column("stability/products", "products with Hessian and Jacobian", "products", optional=True),
+    )
 
     def __init__(
         self,
@@ -38,8 +62,7 @@ class Stability(Measurement):
         probes: int = 4,
         regulariser: bool = True,
     ) -> None:
-        super().__init__()
-        self.samples = size_of("stability.samples", samples) or 0
+        self.samples = size_of("stability.samples", samples)
         require(top >= 1, f"stability.top must be positive, got {top}.")
         require(tol > 0, f"stability.tol must be > 0, got {tol}.")
         require(max_products >= 2, f"stability.max_products must be at least 2, got {max_products}.")
@@ -52,59 +75,49 @@ class Stability(Measurement):
         """Switched on by samples > 0."""
         return self.samples > 0
 
-    def describe(self, task: Task) -> str:
+    def describe(self, evaluation: Evaluation) -> str:
         """Subset, and what is left out."""
-        whole = task.split("train").size
-        of = "updates of the surrogate network" if self.spiking else "updates"
+        of = "updates of the surrogate network" if evaluation.spiking else "updates"
         return (
-            f"stability: of the rule's {of}, all trained weights, {min(self.samples, whole)} of {whole} train "
-            f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
+            f"stability: of the rule's {of}, all trained weights, "
+            f"{evaluation.splits.described('train', self.samples)} samples, "
+            f"regularisers {'inside' if self.regulariser else 'left out'}"
         )
 
-    def check(self, module: RuleTraining, task: Task) -> None:
+    def check(self, evaluation: Evaluation) -> None:
         """Find out before training what would fail in it: another optimizer, or a rule that cannot be differentiated.
 
         Raises:
             BpgenError: with the reason.
         """
-        plain = module.optimizer.name == "sgd" and not module.optimizer.lr_scale
-        require(plain, "stability.samples needs --optimizer.name sgd and one learning rate, without lr_scale.")
-        self._jacobian(Moment(module, task, 0.0, 0, module.optimizer.lr), 2)
+        optimizer = evaluation.module.optimizer
+        one_rate = all(scale in (0, 1) for scale in (optimizer.lr_scale or {}).values())
+        require(
+            optimizer.name == "sgd" and one_rate,
+            "stability.samples needs --optimizer.name sgd and one learning rate: lr_scale may only freeze, by 0.",
+        )
+        self._jacobian(evaluation, 2)
 
-    def measure(self, moment: Moment) -> dict[str, float | int]:
+    def measure(self, evaluation: Evaluation) -> Row:
         """The numbers of `StabilityResult`; of the surrogate network where neurons spike."""
-        module = moment.module
+        module = evaluation.module
         result = analyse(
-            self._jacobian(moment, self.samples),
+            self._jacobian(evaluation, self.samples),
             Search(self.top, self.tol, module.seed, max_products=self.max_products),
-            lr=moment.lr,
+            lr=evaluation.lr,
             momentum=module.optimizer.momentum,
             probes=self.probes,
         )
-        prefix = "stability/surrogate" if result.surrogate else "stability"
         leading = complex(result.mu[0])
-        return {
-            f"{prefix}/rho": result.rho,
-            f"{prefix}/rho_directional": result.rho_directional,
-            f"{prefix}/cosine": result.cosine,
-            f"{prefix}/orthogonal": result.orthogonal,
-            f"{prefix}/lambda_max": result.lambda_max,
-            f"{prefix}/residual": result.lambda_residual,
-            f"{prefix}/mu_abs": abs(leading),
-            f"{prefix}/mu_real": leading.real,
-            f"{prefix}/mu_imag": abs(leading.imag),
-            f"{prefix}/max_multiplier": result.max_multiplier,
-            f"{prefix}/bound": result.bound,
-            f"{prefix}/bound_rho": result.bound_rho,
-            f"{prefix}/edge": result.edge,
-            f"{prefix}/edge_rho": result.edge_rho,
-            f"{prefix}/asymmetry": result.asymmetry,
-            f"{prefix}/asymmetry_fraction": result.asymmetry_fraction,
-            f"{prefix}/products": result.products,
-        }
+        row: Row = {key: getattr(result, key) for key in ("rho", "rho_directional", "cosine", "orthogonal")}
+        row |= {"lambda_max": result.lambda_max, "residual": result.lambda_residual}
+        row |= {"mu_abs": abs(leading), "mu_real": leading.real, "mu_imag": abs(leading.imag)}
+        further = ("max_multiplier", "bound", "bound_rho", "edge", "edge_rho", "asymmetry", "asymmetry_fraction")
+        row |= {key: getattr(result, key) for key in (*further, "products")}
+        return self.prefixed(row, result.surrogate)
 
-    def _jacobian(self, moment: Moment, samples: int) -> RuleJacobian:
-        module = moment.module
-        split = self.subset(moment, "train", samples)
+    def _jacobian(self, evaluation: Evaluation, samples: int) -> RuleJacobian:
+        module, split = evaluation.module, evaluation.training(samples)
         loss = module.loss if self.regulariser else module.loss.without_regulariser()
-        return RuleJacobian(module.rule, *module.problem(split, loss, "stability", moment.step))
+        problem, draws = module.problem(split, loss, "stability", evaluation.step)
+        return RuleJacobian(module.rule, problem, draws, evaluation.block("all"))

@@ -4,73 +4,95 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from bpgen.cli.listing import Parser
 from bpgen.errors import require
 
+if TYPE_CHECKING:
+    from bpgen.conformance import Check, Outcome
+
 _SIGNS = {"pass": "ok", "fail": "FAIL", "declared": "declared", "skipped": "-"}
+_WORDS = {"pass": "passed", "fail": "failed", "declared": "declared exceptions", "skipped": "do not apply"}
+_EXAMPLES = """\
+examples:
+  bpgen check rflo                    a rule
+  bpgen check tbptt style=sliding     with an option of its constructor
+  bpgen check neuron:leaky            the kind is needed only where parts of two kinds share a name
+  bpgen check draft.py:MyRule         a class in a file that no package announces
+"""
 
 
 def run(argv: list[str]) -> int:
-    """Check a rule and print the report; 0 if nothing failed, 1 otherwise."""
+    """Check a part and print the report; 0 if nothing failed, 1 otherwise."""
     parser = Parser(
         prog="bpgen check",
-        description="Hold a learning rule to the contract of bpgen and to what its own traits claim: one small check "
-        "per property, in seconds. Works for a rule of yours as soon as its package is installed. In a test of yours: "
-        "@pytest.mark.parametrize('check', bpgen.conformance.checks(NAME), ids=str).",
+        description="Hold a learning rule, a neuron or a task to the contract of bpgen and to what it claims: one "
+        "small check per property, in seconds. Works for a part of yours as soon as its package is installed. In a "
+        "test of yours: @pytest.mark.parametrize('check', bpgen.conformance.checks(NAME), ids=str).",
+        epilog=_EXAMPLES,
         codes="exit codes: 0 nothing failed, 1 something did, 2 bad input, 130 interrupted.",
     )
-    parser.add_argument("name", help="a rule as listed by `bpgen rules`")
+    parser.add_argument("name", help="a rule, neuron or task as listed by `bpgen plugins`, or FILE.py:Class")
     parser.add_argument(
-        "options", nargs="*", metavar="OPTION=VALUE", help="options of the rule, e.g. style=sliding; values as in YAML"
+        "options", nargs="*", metavar="OPTION=VALUE", help="options of the part, e.g. style=sliding; values as in YAML"
     )
+    parser.add_argument("--kind", choices=("rule", "neuron", "task"), help="what NAME is; found from the name else")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--why", action="store_true", help="say of each check what it protects from")
     options = parser.parse_args(argv)
 
     import torch
 
-    from bpgen.rules.conformance import plan
+    from bpgen.conformance import plan
 
     torch.set_num_threads(1)  # matrices of five neurons: a second thread only costs time
     given = dict(_option(text) for text in options.options)
-    checks = plan(options.name, **given)
-    rows, seconds = [], 0.0
+    checks = plan(f"{options.kind}:{options.name}" if options.kind else options.name, **given)
+    outcomes = {}
+    for check, outcome in _carried_out(checks, shown=not options.json, why=options.why):
+        outcomes[check.name] = outcome
+    remarks = checks[0].case.remarks(outcomes)
+    if options.json:
+        rows = [{"check": c.name, "why": c.why, **outcomes[c.name]._asdict()} for c in checks]
+        print(
+            json.dumps({"part": checks[0].case.name, "checks": rows, "remarks": remarks}, indent=1, ensure_ascii=False)
+        )
+    else:
+        _conclude(checks[0].case.name, outcomes, remarks)
+    return 1 if any(outcome.status == "fail" for outcome in outcomes.values()) else 0
+
+
+def _carried_out(checks: Sequence[Check], shown: bool, why: bool) -> Iterator[tuple[Check, Outcome]]:
+    """Every check with its outcome, printed as it comes; what fails as something before it did says so."""
+    said: set[str] = set()
     for check in checks:
         outcome = check.run()
-        seconds += outcome.seconds
-        rows.append({"check": check.name, "why": check.why, **outcome._asdict()})
-        if not options.json:
+        if shown:
+            again = outcome.status == "fail" and outcome.message in said
+            notes = [check.why] if why else []
+            notes += ["the same error" if again else outcome.message] if outcome.message else []
             print(f"{_SIGNS[outcome.status]:<9} {check.name}", flush=True)
-            for note in ([check.why] if options.why else []) + ([outcome.message] if outcome.message else []):
+            for note in notes:
                 print(textwrap.fill(note, 118, initial_indent=" " * 12, subsequent_indent=" " * 12))
-    if options.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
-    counts = {status: sum(row["status"] == status for row in rows) for status in _SIGNS}
-    if not options.json:
-        words = {"pass": "passed", "fail": "failed", "declared": "declared exceptions", "skipped": "do not apply"}
-        told = ", ".join(f"{n} {words[status]}" for status, n in counts.items() if n or status == "fail")
-        print(f"\n{checks[0].case.name}: {told}; {seconds:.1f} s")
-        if counts["fail"] > 1:
-            print("Begin with the first failure: those after it often follow from it.")
-        _print_findings(checks[0].case)
-    return 1 if counts["fail"] else 0
+        said.add(outcome.message)
+        yield check, outcome
 
 
-def _print_findings(case: Any) -> None:
-    """What the suite found out by itself, and, last and loudly, what it could not check."""
-    from bpgen.rules.conformance import findings
-
-    moved = findings.learned(case) if case.traits.learns else {}
-    if moved:
-        print("learns: " + ", ".join(f"{name} (moved by {by:.2g} in three batches)" for name, by in moved.items()))
-    warning = findings.unchecked(case)
-    if not warning:
-        return
-    lines = [warning, *findings.advice(findings.limits_of(case), findings.nearest_rule(case))]
-    print()
-    for line in lines:
+def _conclude(name: str, outcomes: dict[str, Outcome], remarks: list[str]) -> None:
+    """The count, what to look at first, and what the suite found out or could not check."""
+    counts: Counter[str] = Counter(outcome.status for outcome in outcomes.values())
+    numbers = ", ".join(f"{counts[s]} {words}" for s, words in _WORDS.items() if counts[s] or s == "fail")
+    print(f"\n{name}: {numbers}; {sum(o.seconds for o in outcomes.values()):.1f} s")
+    failures = Counter(outcome.message for outcome in outcomes.values() if outcome.status == "fail")
+    for message, times in failures.items():
+        if times > 1:
+            print(f"{times} checks failed with the same error: {message.removeprefix('it raised ').split(' (')[0]}")
+    if len(failures) > 1:
+        print("Begin with the first failure: those after it often follow from it.")
+    for line in remarks:
         print(textwrap.fill(line, 118, subsequent_indent="  "))
 
 
@@ -79,5 +101,5 @@ def _option(text: str) -> tuple[str, object]:
     import yaml
 
     name, equals, value = text.partition("=")
-    require(bool(equals), f"an option of the rule is written OPTION=VALUE, got {text!r}. See `bpgen check --help`.")
-    return name.removeprefix("rule."), yaml.safe_load(value)
+    require(bool(equals), f"an option of the part is written OPTION=VALUE, got {text!r}. See `bpgen check --help`.")
+    return name.split(".")[-1], yaml.safe_load(value)

@@ -6,6 +6,7 @@ import sys
 
 from bpgen.cli.listing import joined_by_underscores
 from bpgen.errors import require
+from bpgen.registry import plugins
 
 MANUAL = """\
 bpgen fit: train a recurrent network with a learning rule, and measure along the way, on the true loss,
@@ -21,9 +22,9 @@ examples:
   bpgen fit --resume runs/digits-rflo-seed3                 continue an interrupted run, bit for bit
 
 choosing the parts (their own options follow below, for the parts chosen now):
-  --rule NAME         learning rule, see `bpgen rules` (default: rflo)
+  --rule NAME         learning rule, see `bpgen rules` (default: rflo); FILE.py:Class for a first try of yours
   --task NAME         task, see `bpgen tasks` (default: digits)
-  --neuron NAME       neuron model: leaky, lif, alif, gru, lstm (default: leaky)
+  --neuron NAME       neuron model: {neurons} (default: leaky)
   --config NAME|FILE  take options from a config; the command line wins; may be given several times
                       shipped: {configs}
   --print_config      print the resolved config and stop
@@ -39,24 +40,21 @@ def run(argv: list[str]) -> int:
     argv = [joined_by_underscores(token) for token in argv]
     if any(token == "--resume" or token.startswith("--resume=") for token in argv):
         return _resume(argv)
-    from bpgen.cli.options import NAMED, _scan, make_parser, resolve
+    from bpgen.cli.options import chosen_parts, make_parser, resolve
     from bpgen.shipped import configs
 
     if "-h" in argv or "--help" in argv:
-        names = {**NAMED, **_scan(argv)[1]}
-        parser = make_parser(names)
-        print(MANUAL.format(configs=", ".join(configs())))
+        parser = make_parser(chosen_parts(argv))
+        print(MANUAL.format(configs=", ".join(configs()), neurons=", ".join(plugins("neuron"))))
         print(parser.format_help().split("\n\n", 2)[-1], end="")
         return 0
     show = "--print_config" in argv
     config = resolve([token for token in argv if token != "--print_config"])
     if show:
-        from bpgen.training.config import dump_config
-
-        print(dump_config(config), end="")
+        print(config.yaml(), end="")
         return 0
     from bpgen.cli.report import report
-    from bpgen.experiment import fit
+    from bpgen.run.fit import fit
 
     return report(fit(config, terminal=sys.stderr.isatty()))
 
@@ -68,6 +66,6 @@ def _resume(argv: list[str]) -> int:
         "--resume needs the folder of a run and takes no other options: a continued run keeps its own config.",
     )
     from bpgen.cli.report import report
-    from bpgen.experiment import resume
+    from bpgen.run.fit import resume
 
     return report(resume(tokens[1], terminal=sys.stderr.isatty()))

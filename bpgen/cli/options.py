@@ -1,4 +1,4 @@
-"""Options of a run: from command line and config files to one resolved dictionary.
+"""Options of a run: from command line and config files to one resolved config.
 
 The names of rule, task and neuron are found first, so that the parser can be built from the signatures and
 docstrings of exactly these classes: `--rule rflo --rule.scale 0.5` is typed, checked and documented like any
@@ -10,37 +10,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Sharpness, Spectrum, Stability
+from bpgen.callbacks import Measurement
+from bpgen.cli.wording import Manual, one_line
 from bpgen.errors import BpgenError, require, unknown
-from bpgen.network import Network
 from bpgen.registry import KindName, find
+from bpgen.run.config import CHOSEN, Config
+from bpgen.run.files import read_config
+from bpgen.run.parts import groups, is_written, measurements
 from bpgen.shipped import configs
-from bpgen.tracking.wandb import Tracking
-from bpgen.training.build import TrainerOptions, make_loss
-from bpgen.training.config import read_config
-from bpgen.training.optim import Optimizer, Schedule
+from bpgen.tracking.wandb import Mode
 
 Flat = dict[str, Any]  # "group.option" or "option" -> value
-NAMED: dict[KindName, str] = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # chosen by name; the defaults
-_WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "a text",
-    "bool": "true or false",
-    "dict": "a mapping",
-    "list": "a list such as [a, b]",
-    "tuple": "a pair such as [a, b]",
-}
 
 
-def resolve(argv: list[str]) -> dict[str, Any]:
+def resolve(argv: list[str]) -> Config:
     """The resolved config of a command line.
 
     Raises:
@@ -50,58 +40,31 @@ def resolve(argv: list[str]) -> dict[str, Any]:
     flat: Flat = {}
     for config in configs:
         flat.update(_flatten(read_config(_find_config(config)), config))
-    chosen = {}
-    for part, default in NAMED.items():
-        configured = str(flat.get(f"{part}.name", default))
-        chosen[part] = find(part, names.get(part, configured)).name
-        if chosen[part] != configured:  # options of another rule mean nothing to this one
-            flat = {key: value for key, value in flat.items() if not key.startswith(f"{part}.")}
-        flat.pop(f"{part}.name", None)
+    chosen, flat = _choose(names, flat)
     parser = make_parser(chosen)
-    known = _option_names(parser)
-    groups = {key.split(".")[0] for key in known if "." in key}
-    for key in flat:
-        require(key not in groups, f"{key} in a config must be a mapping of options, e.g. {key}: {{...}}.")
-        if key not in known:
-            raise unknown("option", key, known, f"It stands in config {' or '.join(configs)}.")
-    for key, _ in _options(rest):
-        if key not in known:
-            flags = [f"--{k}" for k in (*known, *NAMED, "config", "resume", "print_config")]
-            raise unknown("option", f"--{key}", flags, "See `bpgen fit --help`.")
+    _check_names(parser, flat, rest, configs)
     arguments = [f"--{key}={_text(value)}" for key, value in flat.items()]
     try:
         parsed = parser.parse_args([*arguments, *rest]).as_dict()
     except argparse.ArgumentError as error:
-        raise BpgenError(_one_line(str(error))) from None
+        raise BpgenError(one_line(str(error))) from None
     for part, name in chosen.items():
         parsed[part] = {"name": name, **(parsed.get(part) or {})}
-    return parsed
+    absent = [name for name in measurements() if not is_written(name, parsed.get(name, {}))]
+    return Config.of({key: value for key, value in parsed.items() if key not in absent})
 
 
-def make_parser(chosen: dict[str, str]) -> ArgumentParser:
-    """The parser for a choice of rule, task and neuron, from their own docstrings."""
-    parser = ArgumentParser(prog="bpgen fit", usage="", formatter_class=_Manual, exit_on_error=False)
-    for part in NAMED:
-        plugin = find(part, chosen[part])
-        cls = plugin.load()
-        parser.add_class_arguments(cls, part, fail_untyped=False)
-        if parser.groups and part in parser.groups and not cls.__doc__:
-            parser.groups[part].title = plugin.summary.rstrip(".")
-    parser.add_class_arguments(Network, "network", skip={"neuron", "n_in", "n_out", "seed", "dtype"})
-    parser.add_function_arguments(make_loss, "loss")
-    for options, group in (
-        (Optimizer, "optimizer"),
-        (Schedule, "schedule"),
-        (TrainerOptions, "trainer"),
-        (EvaluationClock, "evaluation"),
-        (GeneralizationGap, "gap"),
-        (Sharpness, "sharpness"),
-        (Alignment, "alignment"),
-        (Stability, "stability"),
-        (Spectrum, "spectrum"),
-        (Tracking, "tracking"),
-    ):
-        parser.add_class_arguments(options, group)
+def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
+    """The parser for a choice of rule, task and neuron, from the docstrings of all parts."""
+    parser = ArgumentParser(prog="bpgen fit", usage="", formatter_class=Manual, exit_on_error=False)
+    for name, cls, without in groups(chosen):
+        parser.add_class_arguments(cls, name, skip=set(without), fail_untyped=False)
+        group = (parser.groups or {}).get(name)
+        if group is not None and not cls.__doc__:
+            group.title = cls.__name__
+        if group is not None and issubclass(cls, Measurement):
+            own = [column.name for column in cls.columns if "/surrogate/" not in column.name]
+            group.description = f"columns: {', '.join(own)}"
     run = parser.add_argument_group("The run")
     run.add_argument(
         "--seed", type=int, default=0, help="seed of everything random: weights, batches, feedback, noise."
@@ -109,9 +72,10 @@ def make_parser(chosen: dict[str, str]) -> ArgumentParser:
     run.add_argument("--out", type=str, default="runs", help="folder that the run's own new folder is made in.")
     run.add_argument(
         "--wandb",
-        type=Literal["auto", "online", "offline", "off"],
+        type=Mode,
         default="auto",
-        help="Weights & Biases: auto is online only when a key is configured, else offline into the run's folder.",
+        help="Weights & Biases: auto is what W&B's own variables and settings file say; where they say nothing, online "
+        "when a key is configured, else offline into the run's folder.",
     )
     run.add_argument("--threads", type=int | None, default=None, help="CPU threads; null leaves the choice to torch.")
     for action in parser._actions:  # a whole group as a file of its own would be a second kind of config
@@ -120,25 +84,40 @@ def make_parser(chosen: dict[str, str]) -> ArgumentParser:
     return parser
 
 
-class _Manual(DefaultHelpFormatter):
-    """Help that says types in words, and leaves out those that the choices already say."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=110)
-
-    def _expand_help(self, action: argparse.Action) -> str:
-        text = super()._expand_help(action)
-        return re.sub(r"\(type: (.*), default: ([^()]*)\)$", lambda m: _typed(m[1], m[2]), text)
+def chosen_parts(argv: list[str]) -> dict[KindName, str]:
+    """Rule, task and neuron of a command line, its config files aside: what `--help` describes."""
+    return _choose(_scan(argv)[1], {})[0]
 
 
-def _typed(python_type: str, default: str) -> str:
-    """`(type: int | null, default: null)` -> `(a whole number; default: none)`."""
-    outer = re.sub(r"\b(list|dict|tuple)\[[^\]]*\]", r"\1", python_type)  # what is inside a list is not another choice
-    words = [word for kind, word in _WORDS.items() if re.search(rf"\b{kind}\b", outer)]
-    text = " or ".join(words) + "; " if words and "bool" not in python_type else ""
-    return (
-        f"({text}default: {'none' if default == 'null' else default.replace('True', 'true').replace('False', 'false')})"
-    )
+def _choose(names: Mapping[str, str], flat: Flat) -> tuple[dict[KindName, str], Flat]:
+    """Rule, task and neuron, and the options of the config files that are left.
+
+    Args:
+        names: of those on the command line.
+        flat: the options of the config files.
+    """
+    chosen: dict[KindName, str] = {}
+    left = {key: value for key, value in flat.items() if key not in [f"{part}.name" for part in CHOSEN]}
+    for part, default in CHOSEN.items():
+        configured = str(flat.get(f"{part}.name", default))
+        chosen[part] = find(part, names.get(part, configured)).name
+        if part in names and chosen[part] not in (configured, configured.replace("-", "_")):
+            left = {key: value for key, value in left.items() if not key.startswith(f"{part}.")}  # another part's
+    return chosen, left
+
+
+def _check_names(parser: ArgumentParser, flat: Flat, rest: list[str], configs: list[str]) -> None:
+    """See that every option exists, of the config files and of the command line."""
+    known = _option_names(parser)
+    mappings = {key.split(".")[0] for key in known if "." in key}
+    for key in flat:
+        require(key not in mappings, f"{key} in a config must be a mapping of options, e.g. {key}: {{...}}.")
+        if key not in known:
+            raise unknown("option", key, known, f"It stands in config {' or '.join(configs)}.")
+    for key, _ in _options(rest):
+        if key not in known:
+            flags = [f"--{k}" for k in (*known, *CHOSEN, "config", "resume", "print_config")]
+            raise unknown("option", f"--{key}", flags, "See `bpgen fit --help`.")
 
 
 def _scan(argv: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
@@ -147,24 +126,24 @@ def _scan(argv: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
     names: dict[str, str] = {}
     rest: list[str] = []
     tokens = iter(argv)
+    examples = {"config": "digits"} | {str(part): name for part, name in CHOSEN.items()}
     for token in tokens:
         key, equals, value = token.removeprefix("--").partition("=")
         part = key.removesuffix(".name")
-        if not token.startswith("--") or (key != "config" and part not in NAMED):
+        if not token.startswith("--") or part not in examples:
             rest.append(token)
             continue
         if not equals:
             value = next(tokens, "")
-            require(bool(value) and not value.startswith("--"), f"--{key} needs a name, e.g. --{key} {_example(part)}.")
+            require(
+                bool(value) and not value.startswith("--"),
+                f"--{key} needs a name, e.g. --{key} {examples[part]}.",
+            )
         if key == "config":
             configs.append(value)
         else:
             names[part] = value
     return configs, names, rest
-
-
-def _example(part: str) -> str:
-    return NAMED.get(part, "digits")
 
 
 def _find_config(name: str) -> Path:
@@ -185,12 +164,12 @@ def _flatten(config: dict[str, Any], source: str) -> Flat:
     """`{rule: rflo, network: {n_rec: 64}}` -> `{"rule.name": "rflo", "network.n_rec": 64}`."""
     flat: Flat = {}
     for key, value in config.items():
-        if key in NAMED and isinstance(value, str):
+        if key in CHOSEN and isinstance(value, str):
             flat[f"{key}.name"] = value
         elif isinstance(value, dict):
             flat.update({f"{key}.{option}": v for option, v in value.items()})
         else:
-            flat[str(key)] = value
+            flat[str(key)] = "off" if key == "wandb" and value is False else value  # what YAML makes of off
     return flat
 
 
@@ -213,25 +192,5 @@ def _option_names(parser: ArgumentParser) -> set[str]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _one_line(message: str) -> str:
-    """What was wrong and what was expected, without the types' Python spelling."""
-    key = re.search(r'Parser key "([^"]+)"', message)
-    value = re.search(r"(?:Got value|Given value): (.*)", message)
-    if not key:
-        return message.strip().splitlines()[0].rstrip(".") + ". See `bpgen fit --help`."
-    expected = dict.fromkeys(re.findall(r"Expected (?:an? )?(.+?)(?:\. Got value.*)?$", message, re.MULTILINE))
-    readable = " or ".join(_readable(e) for e in expected) or "another value"
-    got = value.group(1) if value else "?"
-    return f"--{key.group(1)} expects {readable}, got {got}. See `bpgen fit --help`."
-
-
-def _readable(python_type: str) -> str:
-    names = {**_WORDS, "NoneType": "null"}
-    literal = re.match(r"typing\.Literal\[(.*)\]", python_type)
-    if literal:
-        return "one of " + ", ".join(literal.group(1).replace("'", "").split(", "))
-    inner = re.match(r"<class '(\w+)'>", python_type)
-    return names.get(inner.group(1), inner.group(1)) if inner else python_type
+    """A value of a config file as the command line spells it; a date was meant as text."""
+    return str(value) if isinstance(value, (str, date)) else json.dumps(value)

@@ -13,7 +13,7 @@ from bpgen.registry import find
 
 _DESCRIPTION = (
     "List the installed learning rules: name, package, what it is. A rule of yours appears after `pip install`; "
-    "`bpgen new-rule` writes its package, `bpgen check NAME` examines it."
+    "`bpgen new rule` writes its package, `bpgen check NAME` examines it."
 )
 
 
@@ -97,7 +97,7 @@ def _described(name: str, as_json: bool) -> str:
     plugin = find("rule", name)
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints at import is not part of the answer
         cls = plugin.load()
-    traits = cls.traits.plain()  # type: ignore[attr-defined]
+    traits = cls.traits.plain()
     if as_json:
         options = [option.plain() for option in options_of(cls)]
         return json.dumps({"doc": module_text(cls), "options": options, "traits": traits}, indent=1, ensure_ascii=False)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.listing import Parser
-from bpgen.errors import BpgenError, require
+from bpgen.cli.output import as_json, folder, head_of
+from bpgen.errors import require
+
+if TYPE_CHECKING:
+    from bpgen.curvature.block import Block
+    from bpgen.curvature.survey import Survey
+    from bpgen.run.replay import SavedSteps
 
 EXAMPLES = """\
 examples:
@@ -54,41 +59,14 @@ def run(argv: list[str]) -> int:
     """Measure, then print and write what was asked for."""
     o = parser().parse_args(argv)
     require(o.samples is None or o.samples >= 1, f"--samples must be positive, got {o.samples}.")
-    from bpgen.callbacks.measurement import problem_of
-    from bpgen.curvature import Search
-    from bpgen.curvature.block import label
-    from bpgen.curvature.survey import Survey, survey
-    from bpgen.saved import find, moments
+    from bpgen.run.replay import saved_steps
 
-    saved, out = find(o.run, o.step), folder(o.out)
-    config = saved.folder.config()
-    own = config.get("sharpness", {})
-    samples = o.samples or own.get("samples") or 512
+    saved, out = saved_steps(o.run, o.step), folder(o.out)
+    own = saved.folder.plain_config().get("sharpness", {})
     block = o.block or own.get("block", "W_rec")
     block = tuple(block.split(",")) if "," in block else block
-    surveys: list[Survey] = []
-    results: list[dict[str, Any]] = []
-    for moment in moments(saved):
-        module, split = moment.module, subset(moment, samples)
-        loss = module.loss.without_regulariser() if o.no_regulariser else module.loss
-        search = Search(o.top, o.tol, module.seed, max_products=o.max_products)
-        measured = survey(problem_of(module, split, loss), block, search, measures=o.measures, spectrum=o.density)
-        surveys.append(measured)
-        results.append({"step": moment.step, "lr": moment.lr, **measured.numbers()})
-        if not o.json and len(saved.steps) > 1:
-            print(f"step {moment.step} done", file=sys.stderr)
-    head = {
-        "run": str(saved.folder.path),
-        "task": config["task"]["name"],
-        "rule": config["rule"]["name"],
-        "seed": config["seed"],
-        "block": label(block),
-        "samples": surveys[0].samples,
-        "definition": "largest",
-        "regularised": surveys[0].regularised,
-        "surrogate": surveys[0].sharp.surrogate,
-        "tol": o.tol,
-    }
+    results, last = _measured(saved, block, o.samples or own.get("samples") or 512, o)
+    head = {**head_of(saved), **_definition(last, block), "tol": o.tol}
     text = as_json({**head, "evaluations": results})
     if o.json:
         print(text)
@@ -96,42 +74,40 @@ def run(argv: list[str]) -> int:
         _print(head, results)
     if out is not None:
         (out / "sharpness.json").write_text(text + "\n", encoding="utf-8")
-        _draw(out, head, results, surveys[-1])
+        _draw(out, head, results, last)
         if not o.json:
             print(f"written   {out / 'sharpness.json'} and figures")
     return 0
 
 
-def subset(moment: Any, samples: int) -> Any:
-    """The training subset that the run's own callbacks measure on."""
-    from bpgen.callbacks.measurement import Measurement
+def _measured(saved: SavedSteps, block: Block, samples: int, o: Namespace) -> tuple[list[dict[str, Any]], Survey]:
+    """The numbers of every evaluation, and the whole of the last one."""
+    from bpgen.curvature import Search
+    from bpgen.curvature.survey import survey
+    from bpgen.run.replay import evaluations
 
-    return Measurement().subset(moment, "train", samples)
-
-
-def folder(name: str | None) -> Path | None:
-    """The folder to write to, made before anything is measured."""
-    if name is None:
-        return None
-    path = Path(name).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BpgenError(f"cannot write to {name}: {error.strerror}. Choose another --out.") from None
-    return path
+    results: list[dict[str, Any]] = []
+    for evaluation in evaluations(saved):
+        problem = evaluation.problem(evaluation.training(samples), regulariser=not o.no_regulariser)
+        search = Search(o.top, o.tol, evaluation.module.seed, max_products=o.max_products)
+        found = survey(problem, evaluation.block(block), search, measures=o.measures, spectrum=o.density)
+        results.append({"step": evaluation.step, "lr": evaluation.lr, **found.numbers()})
+        if not o.json and len(saved.steps) > 1:
+            print(f"step {evaluation.step} done", file=sys.stderr)
+    return results, found
 
 
-def as_json(value: Any) -> str:
-    """JSON text; numbers that JSON does not know become null."""
+def _definition(last: Survey, block: Block) -> dict[str, Any]:
+    """What the eigenvalues are of."""
+    from bpgen.curvature.block import label
 
-    def finite(v: Any) -> Any:
-        if isinstance(v, dict):
-            return {k: finite(x) for k, x in v.items()}
-        if isinstance(v, list):
-            return [finite(x) for x in v]
-        return None if isinstance(v, float) and not math.isfinite(v) else v
-
-    return json.dumps(finite(value), indent=2, allow_nan=False)
+    return {
+        "block": label(block),
+        "samples": last.samples,
+        "definition": "largest",
+        "regularised": last.regularised,
+        "surrogate": last.sharp.surrogate,
+    }
 
 
 def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:

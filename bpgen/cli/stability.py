@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.listing import Parser
+from bpgen.cli.output import as_json, folder, head_of
 from bpgen.errors import require
+
+if TYPE_CHECKING:
+    from bpgen.run.replay import SavedSteps
 
 EXAMPLES = """\
 examples:
@@ -62,40 +67,18 @@ def run(argv: list[str]) -> int:
     o = parser().parse_args(argv)
     require(o.samples is None or o.samples >= 1, f"--samples must be positive, got {o.samples}.")
     require(o.lr is None or o.lr > 0, f"--lr must be > 0, got {o.lr}.")
-    from bpgen.cli.sharpness import as_json, folder, subset
-    from bpgen.curvature import Search
-    from bpgen.saved import find, moments
-    from bpgen.stability import RuleJacobian, analyse
+    from bpgen.run.replay import saved_steps
 
-    saved, out = find(o.run, o.step), folder(o.out)
-    config = saved.folder.config()
-    plain = config.get("optimizer", {})
+    saved, out = saved_steps(o.run, o.step), folder(o.out)
+    plain = saved.folder.plain_config()
+    optimizer = plain.get("optimizer", {})
     require(
-        o.lr is not None or (plain.get("name", "sgd") == "sgd" and not plain.get("lr_scale")),
+        o.lr is not None or (optimizer.get("name", "sgd") == "sgd" and not optimizer.get("lr_scale")),
         "the run was not trained by sgd with one learning rate, whose stability this is: ask for one with --lr.",
     )
-    samples = (
-        o.samples or config.get("stability", {}).get("samples") or config.get("sharpness", {}).get("samples") or 512
-    )
-    results: list[dict[str, Any]] = []
-    for moment in moments(saved):
-        module, split = moment.module, subset(moment, samples)
-        loss = module.loss.without_regulariser() if o.no_regulariser else module.loss
-        found = analyse(
-            RuleJacobian(module.rule, *module.problem(split, loss, "stability", moment.step)),
-            Search(o.top, o.tol, module.seed, max_products=o.max_products),
-            lr=moment.lr if o.lr is None else o.lr,
-            momentum=module.optimizer.momentum if o.momentum is None else o.momentum,
-            probes=o.probes,
-        )
-        row = {**dataclasses.asdict(found), "mu_abs": float(found.mu[0].abs())}
-        row["mu"] = [[mu.real, mu.imag] for mu in found.mu.tolist()]
-        row["mu_residuals"] = found.mu_residuals.tolist()
-        results.append({"step": moment.step, **row})
-        if not o.json and len(saved.steps) > 1:
-            print(f"step {moment.step} done", file=sys.stderr)
-    head = {"run": str(saved.folder.path), "task": config["task"]["name"], "rule": config["rule"]["name"]}
-    head |= {"seed": config["seed"], "block": "all"}
+    own = [plain.get(name, {}).get("samples") for name in ("stability", "sharpness")]
+    results = _measured(saved, next(filter(None, [o.samples, *own, 512])), o)
+    head = {**head_of(saved), "block": "all"}
     text = as_json({**head, "evaluations": results})
     if o.json:
         print(text)
@@ -107,6 +90,33 @@ def run(argv: list[str]) -> int:
         if not o.json:
             print(f"written   {out / 'stability.json'} and figures")
     return 0
+
+
+def _measured(saved: SavedSteps, samples: int, o: Namespace) -> list[dict[str, Any]]:
+    """The numbers of every evaluation."""
+    from bpgen.curvature import Search
+    from bpgen.run.replay import evaluations
+    from bpgen.stability import RuleJacobian, analyse
+
+    results: list[dict[str, Any]] = []
+    for evaluation in evaluations(saved):
+        module = evaluation.module
+        loss = module.loss.without_regulariser() if o.no_regulariser else module.loss
+        problem, draws = module.problem(evaluation.training(samples), loss, "stability", evaluation.step)
+        found = analyse(
+            RuleJacobian(module.rule, problem, draws, evaluation.block("all")),
+            Search(o.top, o.tol, module.seed, max_products=o.max_products),
+            lr=evaluation.lr if o.lr is None else o.lr,
+            momentum=module.optimizer.momentum if o.momentum is None else o.momentum,
+            probes=o.probes,
+        )
+        row = {**dataclasses.asdict(found), "mu_abs": float(found.mu[0].abs())}
+        row["mu"] = [[mu.real, mu.imag] for mu in found.mu.tolist()]
+        row["mu_residuals"] = found.mu_residuals.tolist()
+        results.append({"step": evaluation.step, **row})
+        if not o.json and len(saved.steps) > 1:
+            print(f"step {evaluation.step} done", file=sys.stderr)
+    return results
 
 
 def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:

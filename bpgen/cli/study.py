@@ -31,8 +31,8 @@ def run(argv: list[str]) -> int:
     parser.add_argument("plan", help=f"the path of a YAML file, or a shipped plan by name: {', '.join(plans())}")
     add_options(parser, argv)
     options = parser.parse_args(argv)
+    from bpgen.run.files import read_config
     from bpgen.study.plan import read_plan
-    from bpgen.training.config import read_config
 
     path = find_plan(options.plan)
     results = carry_out(read_plan(read_config(path, "plan"), path.stem), options, options.out)
@@ -73,7 +73,7 @@ def carry_out(plan: Any, options: Any, out: str | None) -> Any:
         require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
         seeds = read_seeds(options.seeds, "--seeds")
     plan = plan.with_options(overrides, seeds)
-    study = Study(plan, Path(out or Path("studies") / plan.name).expanduser(), resolve)
+    study = Study(plan, Path(out or Path("studies") / plan.name).expanduser(), lambda argv: resolve(argv).plain())
     if options.dry_run:
         _dry_run(study, launcher)
         return None

@@ -37,9 +37,8 @@ def run(argv: list[str]) -> int:
 def _plot(name: str, file: str, options: list[str]) -> int:
     from bpgen.cli.options import resolve
     from bpgen.tasks.picture import picture
-    from bpgen.training.build import make_task
 
-    task = make_task(resolve(["--task", name, *options]))
+    task = resolve(["--task", name, *options]).task.make()
     to = Path(file or f"{name}.png")
     try:
         picture(task, name).savefig(to)

@@ -6,6 +6,8 @@ From a random start an orthonormal basis Q [m,P] of the Krylov space is grown, o
 Eigenvalues may be complex; those of a real operator come in conjugate pairs, and a pair is never split. A small
 residual says that μ is an eigenvalue of an operator within that distance of A. For a symmetric one that bounds the
 error of μ; here the bound is larger by the eigenvalue's condition number.
+(scipy's `eigs` promises less: it has no budget of products and no residuals, cannot look for the eigenvalue farthest
+from a point, refuses A = 0, and took 9,217 products for a wrong answer on a nilpotent A [300,300]; 300 here.)
 
 Reference: W. E. Arnoldi, The principle of minimized iterations in the solution of the matrix eigenvalue problem,
 Quart. Appl. Math. 9 (1951) 17-29; G. H. Golub and C. F. Van Loan, Matrix Computations, 4th ed. (2013), chapter 10.
@@ -68,27 +70,17 @@ def arnoldi(
     Raises:
         BpgenError: an option out of its range.
     """
-    require(top >= 1, f"top must be a positive number of eigenvalues, got {top}.")
-    require(max_products >= 2, f"max_products must be at least 2, got {max_products}.")
-    require(tol > 0, f"tol must be > 0, got {tol}.")
-    random = generator(seed, "arnoldi")
-    budget = min(size, max_products)
-    Q = torch.empty(budget, size, dtype=torch.float64)
-    H = torch.zeros(budget, budget, dtype=torch.float64)
+    _check(top, tol, max_products)
+    random, budget = generator(seed, "arnoldi"), min(size, max_products)
+    Q, H = (torch.zeros(budget, n, dtype=torch.float64) for n in (size, budget))
     Q[0] = _unit(torch.randn(size, generator=random, dtype=torch.float64))
     for m in range(1, budget + 1):
         image = operator(Q[m - 1])
         if not bool(image.isfinite().all()):
-            nan = torch.full((min(top, size),), torch.nan, dtype=torch.float64)
-            return RitzValues(nan.to(torch.complex128), nan, m, False)
-        length = image.norm()
-        rest = image
-        for _ in range(2):  # once leaves rounding in, twice is enough (Parlett 1980)
-            h = Q[:m] @ rest
-            H[:m, m - 1] += h
-            rest = rest - h @ Q[:m]
+            return _undefined(min(top, size), m)
+        rest, H[:m, m - 1] = _outside(Q[:m], image)
         beta = rest.norm().item()
-        invariant = beta <= _ROUNDING * max(length.item(), H.norm().item())
+        invariant = beta <= _ROUNDING * max(image.norm().item(), H.norm().item())
         if m % _EVERY == 0 or invariant or m == budget:
             mu, y = torch.linalg.eig(H[:m, :m])
             residuals = (0.0 if m == size or invariant else beta) * y[-1].abs()
@@ -97,12 +89,35 @@ def arnoldi(
             if (converged and m >= min(size, 2 * top)) or m == budget:
                 return RitzValues(mu[wanted], residuals[wanted], m, converged)
         if invariant:  # the rest of the spectrum lies outside this subspace
-            beta, rest = 0.0, torch.randn(size, generator=random, dtype=torch.float64)
-            for _ in range(2):
-                rest = rest - (Q[:m] @ rest) @ Q[:m]
+            beta, (rest, _) = 0.0, _outside(Q[:m], torch.randn(size, generator=random, dtype=torch.float64))
         H[m, m - 1] = beta
         Q[m] = _unit(rest)
     raise AssertionError("the last round returns")
+
+
+def _check(top: int, tol: float, max_products: int) -> None:
+    """See that the options are in their range.
+
+    Raises:
+        BpgenError: one is not.
+    """
+    require(top >= 1, f"top must be a positive number of eigenvalues, got {top}.")
+    require(max_products >= 2, f"max_products must be at least 2, got {max_products}.")
+    require(tol > 0, f"tol must be > 0, got {tol}.")
+
+
+def _undefined(k: int, products: int) -> RitzValues:
+    nan = torch.full((k,), torch.nan, dtype=torch.float64)
+    return RitzValues(nan.to(torch.complex128), nan, products, False)
+
+
+def _outside(Q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """What of v [P] lies outside the rows of Q [m,P], and its coefficients [m] inside."""
+    inside = v.new_zeros(len(Q))
+    for _ in range(2):  # once leaves rounding in, twice is enough (Parlett 1980)
+        h = Q @ v
+        inside, v = inside + h, v - h @ Q
+    return v, inside
 
 
 def _wanted(mu: Tensor, top: int, far_from: float | None, tol: float) -> Tensor:

@@ -76,54 +76,54 @@ def lanczos(
     Args:
         operator: its products with float64 vectors [P].
         top: k, how many eigenvalues (of each end for "both").
-        which: the largest or the smallest algebraically, both ends, or the largest in absolute value ("magnitude").
+        which: largest or smallest algebraically, both ends, or largest in absolute value ("magnitude").
         tol: accepted residual relative to |λ|. Eigenvalues closer to each other than that are not told apart.
         max_products: budget; what was found is returned when it is spent.
         seed: of all random vectors; the global random state is not used.
-        start: vectors [·,P] near the wanted ones. They never decide the answer, see (3) above. Those that are
-            not finite are ignored.
+        start: vectors [·,P] near the wanted ones, which never decide the answer, see (3); those not finite are ignored.
 
     Returns:
-        `Eigenpairs`; all NaN and not converged where a product is not finite. Where products are rounded more
-        coarsely than `tol` asks for, the iteration ends at their rounding error and says not converged.
+        All NaN where a product is not finite. Where products are rounded more coarsely than `tol` asks for, the
+        iteration ends at their rounding error and says not converged.
 
     Raises:
         BpgenError: an option out of its range, or a start of another size.
     """
-    P, k = operator.size, top
-    choice("which", which, Which)
-    ends = 2 if which == "both" else 1
-    require(k >= 1 and ends * k <= P, f"top must be in 1..{P // ends}, there are {P} free weights, got {k}.")
-    require(max_products >= ends * k, f"max_products must be at least {ends * k} for top={k}, got {max_products}.")
-    require(tol > 0, f"tol must be > 0, got {tol}.")
-    random = generator(seed, "lanczos")
-    block, strictness = torch.randn(k, P, generator=random, dtype=torch.float64), 1.0
-    if start is not None:
-        require(start.shape[-1:] == (P,), f"start must hold vectors of {P} entries, got {list(start.shape)}.")
-        block, strictness = _mixed(block, start), 1 / math.sqrt(P)
+    P, k, ends = operator.size, top, _ends(operator.size, top, which, tol, max_products)
+    random, strictness = generator(seed, "lanczos"), 1.0 if start is None else 1 / math.sqrt(P)
     budget = P if max_products >= P else max_products // k * k  # whole blocks, or (2) would miss what was cut off
-    Q = torch.empty(budget, P, dtype=torch.float64)
-    T = torch.zeros(budget, budget, dtype=torch.float64)  # its lower triangle
+    Q, T = (torch.zeros(budget, n, dtype=torch.float64) for n in (P, budget))  # of T the lower triangle
+    block = _mixed(torch.randn(k, P, generator=random, dtype=torch.float64), start)
     m, width = 0, _extend(Q, 0, block, 0.0, random)[0]
     while True:
-        images = products_of(operator, Q[m : m + width])
-        m += width
+        images, m = products_of(operator, Q[m : m + width]), m + width
         if not bool(images.isfinite().all()):
             return _undefined(ends * k, P, m)
         T[m - width : m, :m] = coefficients = images @ Q[:m].mT
         theta, y = torch.linalg.eigh(T[:m, :m])
-        size = theta.abs().max().item()  # of H, from below
-        floor = _ROUNDING * operator.precision * size
+        floor = _ROUNDING * operator.precision * (size := theta.abs().max().item())  # ‖H‖ from below
         width, R = _extend(Q, m, images - coefficients @ Q[:m], floor, random)
-        residuals = (R @ y[m - len(images) :]).norm(dim=0)
+        residuals, wanted = (R @ y[m - len(images) :]).norm(dim=0), _wanted(theta, which, k)
         accepted = residuals <= (strictness * tol * theta.abs()).clamp_min(floor)
-        wanted = _wanted(theta, which, k)
         if m == budget or (m >= ends * k and _settled(theta, residuals, accepted, wanted, which)):
             break
-    residuals = torch.hypot(residuals, torch.tensor(_MEASURED * operator.precision * size, dtype=torch.float64))
-    rounding = _ROUNDING * torch.finfo(torch.float64).eps * size
-    converged = bool((residuals[wanted] <= (tol * theta[wanted].abs()).clamp_min(rounding)).all())
-    return Eigenpairs(theta[wanted], y.mT[wanted] @ Q[:m], residuals[wanted], m, converged)
+    measured = torch.tensor(_MEASURED * operator.precision * size, dtype=torch.float64)
+    theta, vectors, residuals = theta[wanted], y.mT[wanted] @ Q[:m], torch.hypot(residuals[wanted], measured)
+    accepted = residuals <= (tol * theta.abs()).clamp_min(_ROUNDING * torch.finfo(torch.float64).eps * size)
+    return Eigenpairs(theta, vectors, residuals, m, bool(accepted.all()))
+
+
+def _ends(P: int, k: int, which: Which, tol: float, max_products: int) -> int:
+    """How many ends of the spectrum are asked for, once the options are seen to be in their range.
+
+    Raises:
+        BpgenError: one is not.
+    """
+    ends = 2 if choice("which", which, Which) == "both" else 1
+    require(k >= 1 and ends * k <= P, f"top must be in 1..{P // ends}, there are {P} free weights, got {k}.")
+    require(max_products >= ends * k, f"max_products must be at least {ends * k} for top={k}, got {max_products}.")
+    require(tol > 0, f"tol must be > 0, got {tol}.")
+    return ends
 
 
 def _wanted(theta: Tensor, which: Which, k: int) -> Tensor:
@@ -144,8 +144,16 @@ def _settled(theta: Tensor, bounds: Tensor, accepted: Tensor, wanted: Tensor, wh
     return bool((accepted[ends] | beaten).all())
 
 
-def _mixed(block: Tensor, start: Tensor) -> Tensor:
-    """The random block [k,P] plus the given vectors dealt out over its rows, both as unit vectors."""
+def _mixed(block: Tensor, start: Tensor | None) -> Tensor:
+    """The random block [k,P] plus the given vectors dealt out over its rows, both as unit vectors; itself without any.
+
+    Raises:
+        BpgenError: vectors of another size.
+    """
+    if start is None:
+        return block
+    P = block.shape[1]
+    require(start.shape[-1:] == (P,), f"start must hold vectors of {P} entries, got {list(start.shape)}.")
     unit = torch.nn.functional.normalize
     block, vectors = unit(block), start.reshape(-1, block.shape[1]).to(block)
     for i, vector in enumerate(unit(vectors[vectors.isfinite().all(1)])):

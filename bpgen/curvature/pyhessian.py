@@ -67,8 +67,8 @@ def pyhessian(
     Raises:
         BpgenError: tensors that are not on the CPU, or a block as for `HessianProducts`.
     """
-    device = problem.x.device
-    require(device.type == "cpu", f"backend 'pyhessian' runs on the CPU, the data is on {device}.")
+    on_cpu = problem.x.device.type == "cpu"
+    require(on_cpu, f"backend 'pyhessian' runs on the CPU, the data is on {problem.x.device}.")
     products = HessianProducts(problem, block)
     require(1 <= top <= products.size, f"top must be in 1..{products.size}, got {top}.")
     model = BlockModel(problem, block)
@@ -78,12 +78,9 @@ def pyhessian(
         values, vectors = power_iteration(model, n, tol, max_iterations, seed)
         return values - shift, vectors
 
-    if which == "magnitude":
-        values, vectors = eigenpairs(top)
-    else:
-        values, vectors = eigenpairs(1)
-        if top > 1 or values[0] < 0:
-            values, vectors = eigenpairs(top, abs(values[0].item()))
+    values, vectors = eigenpairs(top if which == "magnitude" else 1)
+    if which == "largest" and (top > 1 or values[0] < 0):
+        values, vectors = eigenpairs(top, abs(values[0].item()))
     vectors = nn.functional.normalize(vectors)
     residuals = (products(vectors) - values.unsqueeze(1) * vectors).norm(dim=1)
     order = (values if which == "largest" else values.abs()).argsort(descending=True)

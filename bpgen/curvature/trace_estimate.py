@@ -67,15 +67,22 @@ def trace(
     require(0 < confidence < 1, f"confidence must be in (0, 1), got {confidence}.")
     from scipy.stats import t as student  # not needed for anything else
 
-    began, P = time.perf_counter(), operator.size
+    began, P, by = time.perf_counter(), operator.size, getattr(operator, "by", "given")
     if choice("backend", backend, Backend) == "pyhessian":
         from bpgen.curvature.pyhessian import model_of, quadratic_forms
 
-        each = quadratic_forms(model_of(operator), products, seed)
-        half = float(student.ppf(0.5 + confidence / 2, products - 1)) * each.std().item() / products**0.5
-        value, seconds = each.mean().item(), time.perf_counter() - began
-        return Trace(value, value - half, value + half, confidence, 0.0, P, products, seconds, seed, "autograd")
-    random = generator(seed, "trace")
+        exact, rest, taken, by = 0.0, quadratic_forms(model_of(operator), products, seed), products, "autograd"
+    else:
+        exact, rest, taken = _parts(operator, products, seed)
+    n = len(rest)
+    half = float(student.ppf(0.5 + confidence / 2, n - 1)) * rest.std().item() / n**0.5
+    value, seconds = exact + rest.mean().item(), time.perf_counter() - began
+    return Trace(value, value - half, value + half, confidence, exact, P, taken, seconds, seed, by)
+
+
+def _parts(operator: Products, products: int, seed: int) -> tuple[float, torch.Tensor, int]:
+    """The two parts of equation (1), the second as its n terms, and how many products they took."""
+    random, P = generator(seed, "trace"), operator.size
     s = min(products // 3, P)
     n = products - 2 * s
     if s == P:
@@ -86,17 +93,12 @@ def trace(
         keep = sizes > 8 * operator.precision * sizes[0]
         Q, taken = V[keep], s
     exact = (Q * products_of(operator, Q)).sum().item() if len(Q) else 0.0
-    taken += len(Q)
     rest = torch.zeros(n, dtype=torch.float64)
-    if len(Q) < P:
-        g = _signs(n, P, random)
-        g = g - (g @ Q.T) @ Q
-        rest = (g * products_of(operator, g)).sum(1)
-        taken += n
-    half = float(student.ppf(0.5 + confidence / 2, n - 1)) * rest.std().item() / n**0.5
-    value = exact + rest.mean().item()
-    seconds, by = time.perf_counter() - began, getattr(operator, "by", "given")
-    return Trace(value, value - half, value + half, confidence, exact, P, taken, seconds, seed, by)
+    if len(Q) == P:
+        return exact, rest, taken + P
+    g = _signs(n, P, random)
+    g = g - (g @ Q.T) @ Q
+    return exact, (g * products_of(operator, g)).sum(1), taken + len(Q) + n
 
 
 def _signs(n: int, P: int, random: torch.Generator) -> torch.Tensor:

@@ -18,18 +18,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpgen.errors import choice, require
+from bpgen.network.cell_types import project_signs
 from bpgen.network.initialisation import INITIALISATIONS
 from bpgen.network.loop import is_traced, run_general, run_in_place
 from bpgen.network.structure import Structure
 from bpgen.network.trajectory import Trajectory
-from bpgen.network.wiring import Wiring, project_signs
+from bpgen.network.wiring import Connectivity, Wiring
 from bpgen.neurons import Neuron
 from bpgen.streams import generator
 
@@ -67,6 +68,15 @@ class Network(Structure):
         density: probability that a synapse between two neurons exists, in (0, 1]; drawn from the seed. What does not
             exist is masked and starts at zero.
         ring: only synapses between neurons at most this many places apart on a ring; none is all.
+        areas: blocks of neurons by name, in their order; none is one area that does everything. Each has
+            size: fraction of the neurons, or their number;
+            input, readout: whether it sees the input and whether the readout sees it; false unless said;
+            from: densities in [0, 1] of the projections it receives, by the area they come from. Within itself an area
+            is fully connected unless it names itself. `density` and `ring` thin all of them out.
+            Activity takes one step from area to area, so that a stack of recurrent layers is, e.g.,
+            {V1: {size: 0.5, input: true}, PFC: {size: 0.5, readout: true, from: {V1: 0.2}}}. Weights that do not exist
+            are masked and start at zero, in W_in and W_out as well. Each area has all cell types; random feedback of an
+            error and output feedback reach all areas.
         output_feedback: scale of the fixed weights W_fb by which the output of the step before drives the neurons,
             drawn uniformly in ± this number from the seed; 0 is no feedback.
 
@@ -97,6 +107,7 @@ class Network(Structure):
         dale: bool = False,
         density: float = 1.0,
         ring: int | None = None,
+        areas: dict[str, dict[str, Any]] | None = None,
         output_feedback: float = 0.0,
     ) -> None:
         for name, size in (("n_in", n_in), ("n_rec", n_rec), ("n_out", n_out)):
@@ -107,17 +118,8 @@ class Network(Structure):
         choice("bias", bias, Bias)
         choice("init", init, InitName)
         neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
-        wiring = Wiring.draw(
-            neuron,
-            n_rec,
-            n_in,
-            autapses=autapses,
-            cell_types=cell_types,
-            dale=dale,
-            density=density,
-            ring=ring,
-            random=generator(seed, "synapses"),
-        )
+        connectivity = Connectivity(autapses, cell_types, dale, density, ring, areas)
+        wiring = connectivity.draw(neuron, n_rec, n_in, n_out, generator(seed, "synapses"))
         W_fb = None
         if output_feedback > 0:
             rows = neuron.n_currents * n_rec
@@ -132,9 +134,8 @@ class Network(Structure):
     def _draw(self, wiring: Wiring, init: InitName, random: torch.Generator, dtype: torch.dtype) -> None:
         """Initial weights of a scheme, made to fit the wiring."""
         sizes = self.neuron.n_currents, self.n_rec, self.n_in, self.n_out
-        W_rec, W_in, W_out = INITIALISATIONS[init](*sizes, random)
-        W_rec, W_in = wiring.shape(W_rec, W_in)
-        self.W_rec, self.W_in, self.W_out = (nn.Parameter(W.to(dtype)) for W in (W_rec, W_in, W_out))
+        weights = wiring.fit(*INITIALISATIONS[init](*sizes, random))
+        self.W_rec, self.W_in, self.W_out = (nn.Parameter(W.to(dtype)) for W in weights)
 
     def params(self) -> dict[str, Tensor]:
         """The parameters by name, detached: what `run` and every rule are handed."""
@@ -164,6 +165,7 @@ class Network(Structure):
         initial_state: Tensor | None = None,
         current_noise: Tensor | None = None,
         in_place: bool | None = None,
+        r_0: Tensor | None = None,
     ) -> Trajectory:
         """Run a batch of sequences at the weights `params`; nothing is read from the module behind its back.
 
@@ -175,6 +177,7 @@ class Network(Structure):
             current_noise: [T,B,K·N], or None.
             in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1, there is no
                 output feedback and nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
+            r_0: what the readout's filter holds before the first step [B,N], where a sequence goes on; None is nothing.
         """
         params = self.masked(params)
         s_0 = self.start(params, x.shape[1], initial_state)
@@ -185,7 +188,7 @@ class Network(Structure):
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
         loop = run_in_place if in_place else run_general
         h, states, currents = loop(self, params, x, current_noise, s_0, from_rest)
-        trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents, from_rest)
+        trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0)
         if when == "all":
             read = trajectory.r
         else:

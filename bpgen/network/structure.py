@@ -29,8 +29,9 @@ class Structure(nn.Module):
         dtype: floating type of the masks.
 
     Attributes:
-        cell_type: type of each neuron, int64 [N], an index into `cell_type_names`.
-        rec_mask, in_mask: 0-1 masks of W_rec [K·N,N] and W_in [K·N,I], or None where everything acts.
+        area, cell_type: area and type of each neuron, int64 [N], indices into `area_names` and `cell_type_names`.
+        rec_mask, in_mask, out_mask: 0-1 masks of W_rec [K·N,N], W_in [K·N,I] and W_out [O,N], or None where everything
+            acts.
         signs: ±1 [N] under Dale's law, else None.
         silent_at_rest: whether the activity of the zero state is zero.
     """
@@ -38,6 +39,8 @@ class Structure(nn.Module):
     neuron: Neuron
     rec_mask: Tensor | None
     in_mask: Tensor | None
+    out_mask: Tensor | None
+    area: Tensor
     cell_type: Tensor
     signs: Tensor | None
     W_fb: Tensor | None
@@ -55,22 +58,24 @@ class Structure(nn.Module):
         super().__init__()
         self.neuron, self.kappa = neuron, float(kappa)
         self.n_in, self.n_rec, self.n_out = n_in, len(wiring.cell_type), n_out
-        self.cell_type_names = wiring.names
+        self.area_names, self.cell_type_names = wiring.areas.names, wiring.names
         self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, self.n_rec)).any()
+        self.register_buffer("area", wiring.areas.of_neuron, persistent=False)
         self.register_buffer("cell_type", wiring.cell_type, persistent=False)
-        for name in ("rec_mask", "in_mask", "signs"):
+        for name in ("rec_mask", "in_mask", "out_mask", "signs"):
             value: Tensor | None = getattr(wiring, name)
             self.register_buffer(name, None if value is None else value.to(dtype), persistent=False)
         self.register_buffer("W_fb", None if W_fb is None else W_fb.to(dtype))
 
     def masks(self) -> dict[str, Tensor]:
         """0-1 masks of the weights that cannot act, by parameter name; such entries have no gradient."""
-        masks = {"W_rec": self.rec_mask, "W_in": self.in_mask}
+        masks = {"W_rec": self.rec_mask, "W_in": self.in_mask, "W_out": self.out_mask}
         return {name: mask for name, mask in masks.items() if mask is not None}
 
-    def masked(self, params: Params) -> dict[str, Tensor]:
-        """The same parameters, with zeros where a weight cannot act."""
-        return {**params, **{name: params[name] * mask for name, mask in self.masks().items()}}
+    def masked(self, tensors: Params) -> dict[str, Tensor]:
+        """The same tensors, shaped like parameters of these names, with zeros where a weight cannot act."""
+        masks = self.masks()
+        return {name: value * masks[name] if name in masks else value for name, value in tensors.items()}
 
     def start(self, params: Params, batch: int, initial_state: Tensor | None) -> Tensor:
         """s_0 [B,d,N]: the given one, else the learned one, else zero."""

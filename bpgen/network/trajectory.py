@@ -27,6 +27,7 @@ class Trajectory:
     from_rest: whether h_0 = 0 and nothing can change that: no product with h_0, no credit for it.
     known_currents: `currents` with K and N in one axis, where they were kept.
     activity: the regulariser of the activities, if the loss has one.
+    r_0: what the readout's filter holds before the first step [B,N]; None is nothing.
     """
 
     network: Structure
@@ -40,6 +41,7 @@ class Trajectory:
     known_currents: Tensor | None = field(default=None, repr=False)
     from_rest: bool = False
     activity: Activity | None = None
+    r_0: Tensor | None = None
 
     @cached_property
     def penalty(self) -> Tensor | None:
@@ -73,4 +75,4 @@ class Trajectory:
     @cached_property
     def r(self) -> Tensor:
         """The filtered activity [T,B,N] that the readout weights see."""
-        return filtered(self.h[1:], self.network.kappa)
+        return filtered(self.h[1:], self.network.kappa, self.r_0)

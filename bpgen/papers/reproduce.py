@@ -9,11 +9,11 @@ from bpgen.analysis.matching import finished
 from bpgen.errors import BpgenError
 from bpgen.papers.base import Experiment, Paper, Size, SizeName
 from bpgen.papers.claims import claims_section
+from bpgen.run.files import read_config
 from bpgen.shipped import find_plan
 from bpgen.study.plan import Plan, read_plan
 from bpgen.study.report import report_study
 from bpgen.study.study import StudyResults
-from bpgen.training.config import read_config
 
 
 def size_of(paper: Paper, name: SizeName) -> Size:

@@ -2,7 +2,7 @@
 
 A rule answers `gradients(network, params, x, target, loss, draws) -> RuleGradients`. Weights are read from `params`
 only, random numbers from `draws` only, in operations that `torch.func.vmap` can batch. There are three ways to write
-one, and `bpgen new-rule my-rule --style STYLE` writes each as a complete package that trains and passes its tests:
+one, and `bpgen new rule my-rule --style STYLE` writes each as a complete package that trains and passes its tests:
 
 credit     `OfflineRule`: from output error ē [T,B,O] to the credit of every input current, c [T,B,K,N]. The framework
            runs the network and makes weight gradients, Σ_t c_t h_{t-1}ᵀ. The shortest, and fast.
@@ -50,6 +50,34 @@ gradient   `Rule`: all of it, for rules that are not credit.
             grads = {n: (up - down) / 2e-3 * draws[n] for n in problem.params}
             return RuleGradients(value, outputs, grads, {})
 
+A rule of any style may learn from batch to batch: it hands out what it learned from in `aux` and takes it over in
+`learn`, which whoever trains calls once after each training batch, and never after a measurement. Tensors that it
+learns are buffers, so that a checkpoint brings them back, and its traits name them. Feedback that takes the same steps
+and the same decay as the readout comes to point along it (Kolen and Pollack 1994; Akrout et al. 2019):
+
+    class KolenPollack(OfflineRule):
+        traits = Traits(
+            signal_origin="random feedback",
+            signal_scope="broadcast",
+            recurrence="diagonal",
+            weight_transport=False,
+            learns=("feedback.weight",),
+            exact_when="W_rec = 0 with symmetric feedback",
+        )
+
+        def __init__(self, lr: float = 0.1, decay: float = 0.0) -> None:  # those of the readout: optimizer.lr, loss.l2
+            super().__init__()
+            self.feedback, self.lr, self.decay = Feedback("random"), lr, decay
+
+        def credit(self, trajectory, error):
+            credit = propagate(trajectory, self.feedback.signal(trajectory, error))
+            readout = torch.einsum("tbo,tbn->on", error, trajectory.h[-len(error) :])  # ∂L/∂W_out = Σ_t ē_t h_tᵀ
+            return credit._replace(aux={"readout": readout})
+
+        def learn(self, aux):
+            B = self.feedback.weight
+            self.feedback.weight = B - self.lr * (aux["readout"] + self.decay * B)
+
 A regulariser of the weights and a given initial state are the framework's business: no rule mentions them. `Traits`
 say in data what a rule needs and claims; `bpgen.conformance` (`bpgen check NAME`) holds it to them. All that a rule may
 need is importable from here; neurons and their gains are in `bpgen.neurons`.
@@ -64,11 +92,12 @@ from bpgen.rules.api import gradients, list_rules, load_rule
 from bpgen.rules.base import Draws, OfflineRule, Rule, RuleGradients
 from bpgen.rules.broadcast import Broadcast
 from bpgen.rules.cell_types import type_average
+from bpgen.rules.chunks import check_chunks, chunk_note, gradients_of_chunk
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback, FeedbackName
 from bpgen.rules.kernel import hop, learning_signal, propagate
 from bpgen.rules.moment import Moment, own_influence
-from bpgen.rules.online import Carry, Increments, OnlineRule, State, check_chunks, chunk_note, gradients_of_chunk
+from bpgen.rules.online import Carry, Increments, OnlineRule, State
 from bpgen.rules.own_path import block_gradients, trace_end, trace_met, trace_start, trace_step
 from bpgen.rules.traits import Limit, Traits
 

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, raised_in
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.problem import Problem
 from bpgen.registry import find, plugins
 from bpgen.rules.base import Rule, RuleGradients
 from bpgen.rules.traits import Traits
-from bpgen.signatures import check_options
 from bpgen.streams import generator
 
 
@@ -31,18 +29,8 @@ def load_rule(name: str, **options: Any) -> Rule:
     Raises:
         BpgenError: unknown name or option, a bad value, or a broken plugin.
     """
-    cls = find("rule", name).load()
-    check_options(cls, options, f"rule {name!r}")
-    try:
-        return cls(**options)
-    except BpgenError:
-        raise
-    except Exception as error:  # a stranger's constructor
-        given = " ".join(f"{option}={value}" for option, value in options.items()) or "its defaults"
-        raise BpgenError(
-            f"rule {name!r} cannot be built with {given}: {type(error).__name__}: {error} "
-            f"({raised_in(error, cls) or 'outside its file'}). See `bpgen rules {name}` for its options."
-        ) from error
+    rule: Rule = find("rule", name).make(**options)
+    return rule
 
 
 def list_rules() -> dict[str, Traits]:

@@ -208,11 +208,12 @@ def completed(rule: Rule, result: RuleGradients, problem: Problem, share: float 
 def as_rules_see_it(problem: Problem) -> Problem:
     """The problem as rules see it: without a regulariser of the weights, and without parameters that are not in use."""
     params, loss = problem.params, problem.loss
-    if problem.initial_state is not None:
+    if problem.initial_state is not None and "initial_state" in params:
         params = {name: w for name, w in params.items() if name != "initial_state"}
     if loss.regulariser is not None:
         loss = replace(loss, regulariser=None)
-    return replace(problem, params=params, loss=loss)
+    unchanged = params is problem.params and loss is problem.loss
+    return problem if unchanged else replace(problem, params=params, loss=loss)
 
 
 def refuse_activity(rule: Rule, loss: Loss) -> None:

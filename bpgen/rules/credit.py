@@ -60,6 +60,7 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
     if "initial_state" in params:
         none = torch.zeros_like(params["initial_state"])
         grads["initial_state"] = none if credit.initial is None else credit.initial.sum(0)
+    grads = trajectory.network.masked(grads)
     return {name: grads[name] for name in params}
 
 
@@ -69,8 +70,6 @@ def recurrent_gradients(trajectory: Trajectory, currents: Tensor) -> dict[str, T
     before = trajectory.n_steps - c.shape[0]
     silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
     grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
-    for name in grads.keys() & trajectory.network.masks().keys():
-        grads[name] = grads[name] * trajectory.network.masks()[name]
     if "b_rec" in trajectory.params:
         grads["b_rec"] = c.sum((0, 1))
     return grads
@@ -79,9 +78,6 @@ def recurrent_gradients(trajectory: Trajectory, currents: Tensor) -> dict[str, T
 def readout_gradients(trajectory: Trajectory, error: Tensor) -> dict[str, Tensor]:
     """Gradients of W_out and b_out, from the unfiltered error e [L,B,O] at the last L steps."""
     grads = {"W_out": _outer(error, trajectory.r[-error.shape[0] :])}
-    mask = trajectory.network.masks().get("W_out")
-    if mask is not None:
-        grads["W_out"] = grads["W_out"] * mask
     if "b_out" in trajectory.params:
         grads["b_out"] = error.sum((0, 1))
     return grads

@@ -4,7 +4,8 @@
     random     B = scale · randn / √N, fixed: feedback alignment (Lillicrap 2016; Murray 2019; Bellec 2020).
     sparse     random, but a fraction of the neurons alone receives any error (the sparse feedback of
                Barretto-Bittar 2026, before diffusion).
-B is [O,N] here, the transpose of the N x O matrix of the papers.
+B is [O,N] here, the transpose of the N x O matrix of the papers. In a network with areas, symmetric feedback tells the
+areas that the readout sees, and random feedback all of them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,38 @@ import torch
 from torch import Tensor
 
 from bpgen.network import Network, Structure, Trajectory
-from bpgen.neurons.gain import Gain, Local
+from bpgen.neurons.gain import Gain, Scale
+
+
+class Steps:
+    """What the moments of one run share: gains and presynaptic sides of all its steps, each computed once.
+
+    run: the network over these steps; its index 0 is where they begin.
+    """
+
+    def __init__(self, run: Trajectory) -> None:
+        self.run = run
+
+    @cached_property
+    def A(self) -> Tensor:
+        """∂s_t/∂s_{t-1} [k,B,d,d,N], per neuron."""
+        return jacobians(self.run.local.A, self.run)
+
+    @cached_property
+    def C(self) -> Tensor:
+        """∂s_t/∂I_t [k,B,d,K,N], per neuron."""
+        return jacobians(self.run.local.C, self.run)
+
+    @cached_property
+    def D(self) -> Tensor:
+        """∂h_t/∂s_t [k+1,B,d,N], per neuron, t = 0 included."""
+        ones = torch.ones_like(self.run.h).unsqueeze(-2)
+        return self.run.local.D.pull(ones, slice(0, self.run.n_steps + 1))
+
+    @cached_property
+    def pre(self) -> Tensor:
+        """The presynaptic sides [k,B,Q] of all currents."""
+        return presynaptic(self.run.params, self.run.h[:-1], self.run.x)
 
 
 @dataclass
@@ -28,56 +59,85 @@ class Moment:
     """Time t of a run, t = 1, 2, ...; the network has just made its step.
 
     params: weights by name; `W_rec` and `W_in` are masked, `initial_state` is there only if it is learned and in use.
-    x: input x_t [B,I]. I: currents I_t [B,K,N].
-    s_before, h_before: s_{t-1} [B,d,N], h_{t-1} [B,N]. s, h: the same at t. r: what the readout sees, r_t [B,N].
+    t: steps since the start of the sequence.
     error: e_t = ∂L/∂y_t [B,O], step weights and 1/B included; None at a step without a loss.
     ends: whether the sequence ends here (a stream never ends).
     draws: this step's random numbers by name: what `Rule.draw` returned, at t.
     """
 
-    network: Network
+    _steps: Steps
+    _k: int  # its place among them, from 1
     params: Mapping[str, Tensor]
     t: int
-    x: Tensor
-    I: Tensor
-    s_before: Tensor
-    h_before: Tensor
-    s: Tensor
-    h: Tensor
-    r: Tensor
     error: Tensor | None
     ends: bool
     draws: Mapping[str, Tensor]
 
-    @cached_property
-    def local(self) -> Local:
-        """The neuron's gains along a run of this one step, between the times 0 (before) and 1 (now)."""
-        h, states = torch.stack([self.h_before, self.h]), torch.stack([self.s_before, self.s])
-        currents = torch.stack([torch.zeros_like(self.I), self.I]).flatten(-2)
-        step = Trajectory(
-            self.network, self.params, self.x.unsqueeze(0), h, states, h[1], False, known_currents=currents
-        )
-        return step.local
+    @property
+    def network(self) -> Structure:
+        """Structure and neurons."""
+        return self._steps.run.network
 
-    @cached_property
+    @property
+    def x(self) -> Tensor:
+        """Input x_t [B,I]."""
+        return self._steps.run.x[self._k - 1]
+
+    @property
+    def I(self) -> Tensor:  # noqa: E743
+        """Currents I_t [B,K,N]."""
+        return self._steps.run.currents[self._k]
+
+    @property
+    def s_before(self) -> Tensor:
+        """State s_{t-1} [B,d,N]."""
+        return self._steps.run.states[self._k - 1]
+
+    @property
+    def h_before(self) -> Tensor:
+        """Activity h_{t-1} [B,N]."""
+        return self._steps.run.h[self._k - 1]
+
+    @property
+    def s(self) -> Tensor:
+        """State s_t [B,d,N]."""
+        return self._steps.run.states[self._k]
+
+    @property
+    def h(self) -> Tensor:
+        """Activity h_t [B,N]."""
+        return self._steps.run.h[self._k]
+
+    @property
+    def r(self) -> Tensor:
+        """What the readout sees, r_t [B,N]."""
+        return self._steps.run.r[self._k - 1]
+
+    @property
     def A(self) -> Tensor:
         """∂s_t/∂s_{t-1} [B,d,d,N], per neuron."""
-        return _rows(self.local.A, self.s)
+        return self._steps.A[self._k - 1]
 
-    @cached_property
+    @property
     def C(self) -> Tensor:
         """∂s_t/∂I_t [B,d,K,N], per neuron."""
-        return _rows(self.local.C, self.s)
+        return self._steps.C[self._k - 1]
 
-    @cached_property
+    @property
     def D(self) -> Tensor:
         """∂h_t/∂s_t [B,d,N], per neuron."""
-        return self.local.D.pull(torch.ones_like(self.h).unsqueeze(1), 1)
+        return self._steps.D[self._k]
 
-    @cached_property
+    @property
     def D_before(self) -> Tensor:
         """∂h_{t-1}/∂s_{t-1} [B,d,N], per neuron."""
-        return self.local.D.pull(torch.ones_like(self.h).unsqueeze(1), 0)
+        return self._steps.D[self._k - 1]
+
+    @property
+    def numbers(self) -> tuple[float, float] | None:
+        """A and C, where they are numbers, the same for all neurons and times (d = K = 1); else None."""
+        A, C = self._steps.run.local.A, self._steps.run.local.C
+        return (A.factor, C.factor) if isinstance(A, Scale) and isinstance(C, Scale) else None
 
     @property
     def kappa(self) -> float:
@@ -86,11 +146,13 @@ class Moment:
 
     def own(self, S: Tensor) -> Tensor:
         """A_t S: [B,d,N,*] -> [B,d,N,*]."""
-        return _apply(self.A, S)
+        A = self._steps.run.local.A
+        return A.factor * S if isinstance(A, Scale) else _apply(self.A, S)
 
     def drive(self, U: Tensor) -> Tensor:
         """C_t U: [B,K,N,*] -> [B,d,N,*]."""
-        return _apply(self.C, U)
+        C = self._steps.run.local.C
+        return C.factor * U if isinstance(C, Scale) else _apply(self.C, U)
 
     def read(self, S: Tensor) -> Tensor:
         """D_t S: [B,d,N,*] -> [B,N,*]."""
@@ -100,20 +162,20 @@ class Moment:
         """W_rec D_{t-1} S: [B,d,N,*] -> [B,K,N,*]."""
         activity = _apply(self.D_before.unsqueeze(1), S).squeeze(1)
         currents = self.params["W_rec"] @ activity.reshape(*activity.shape[:2], -1)
-        return currents.reshape(*self.I.shape, *S.shape[3:])
+        return currents.reshape(len(S), *self._steps.run.currents_shape, *S.shape[3:])
 
     # A neuron's own parameters.
 
     @cached_property
     def pre(self) -> Tensor:
         """The presynaptic side [B,Q] of all currents: h_{t-1}, x_t, and 1 where there is a bias b_rec."""
-        return presynaptic(self.params, self.h_before, self.x)
+        return self._steps.pre[self._k - 1]
 
     @cached_property
     def direct(self) -> Tensor:
         """∂I_t/∂(own parameters) at fixed h_{t-1} [B,K,X]: the same for every neuron."""
-        K = self.network.neuron.n_currents
-        blocks = (torch.eye(K).to(self.pre).unsqueeze(-1) * self.pre[:, None, None]).flatten(-2)
+        K, pre = self.network.neuron.n_currents, self.pre.unsqueeze(1)
+        blocks = pre if K == 1 else (torch.eye(K).to(pre).unsqueeze(-1) * pre.unsqueeze(1)).flatten(-2)
         learned = self.params.get("initial_state")
         if learned is None:
             return blocks
@@ -124,7 +186,7 @@ class Moment:
         return gradients_of_own(self.network, self.params, own)
 
     def synapses(self, W: Tensor) -> dict[str, Tensor]:
-        """Gradients by parameter name, from those of all currents by all sources [K·N,Q]; masked ones are zero."""
+        """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
         return _by_name(self.network, self.params, W)
 
 
@@ -144,10 +206,9 @@ def gradients_of_own(network: Structure, params: Mapping[str, Tensor], own: Tens
 
 
 def _by_name(network: Structure, params: Mapping[str, Tensor], W: Tensor) -> dict[str, Tensor]:
-    """Gradients by parameter name, from those of all currents by all sources [K·N,Q]; masked ones are zero."""
+    """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
     N, I = network.n_rec, network.n_in
-    grads, masks = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}, network.masks()
-    grads = {name: g * masks[name] if name in masks else g for name, g in grads.items()}
+    grads = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}
     if "b_rec" in params:
         grads["b_rec"] = W[:, -1]
     return grads
@@ -162,16 +223,19 @@ def own_influence(network: Network, params: Mapping[str, Tensor], batch: int) ->
     return one.to(params["W_rec"]).expand(batch, -1, -1)
 
 
-def _rows(gain: Gain, s: Tensor) -> Tensor:
-    """The Jacobian [B,d,columns,N] of a gain of the state, from its pull-backs of the d unit vectors."""
-    one, zero, d = torch.ones_like(s[:, 0]), torch.zeros_like(s[:, 0]), s.shape[1]
-    units = [torch.stack([one if i == j else zero for j in range(d)], dim=1) for i in range(d)]
-    return torch.stack([gain.pull(unit, 1) for unit in units], dim=1)
+def jacobians(gain: Gain, run: Trajectory) -> Tensor:
+    """A gain of the state along a run, materialised: [k,B,d,columns,N]."""
+    T, d = run.n_steps, run.network.neuron.n_states
+    one = torch.ones_like(run.states[1:, :, 0])
+    units = [torch.stack([one if i == j else torch.zeros_like(one) for j in range(d)], dim=-2) for i in range(d)]
+    return torch.stack([gain.pull(unit, slice(1, T + 1)) for unit in units], dim=-3)
 
 
 def _apply(J: Tensor, S: Tensor) -> Tensor:
     """Per neuron J S: [B,rows,columns,N] and [B,columns,N,*] to [B,rows,N,*]."""
     J = J.reshape(*J.shape, *(1,) * (S.ndim - 3))
+    if J.shape[1] == J.shape[2] == 1:
+        return J.squeeze(1) * S
     rows = []
     for row in J.unbind(1):
         products = [a * b for a, b in zip(row.unbind(1), S.unbind(1), strict=True)]

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bpgen.errors import BpgenError
@@ -21,18 +20,15 @@ from bpgen.network import Network, Trajectory
 from bpgen.network.readout import filtered_back
 from bpgen.problem import Problem
 from bpgen.rules.base import (
-    NO_DRAWS,
     Draws,
-    OfflineRule,
     Rule,
     RuleGradients,
-    as_rules_see_it,
-    completed,
     refuse_activity,
 )
 from bpgen.rules.credit import readout_gradients
-from bpgen.rules.moment import Moment
+from bpgen.rules.moment import Moment, Steps
 
+BLOCK = 256  # steps whose activity is held at once
 State = dict[str, Tensor]
 Increments = dict[str, Tensor]
 
@@ -62,8 +58,9 @@ class Carry(NamedTuple):
 class OnlineRule(Rule):
     """A rule that moves forward in time with the network. A subclass writes `start` and `step`.
 
-    W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework. Random numbers come from
-    `draw`, whose tensors are time first, [T,...]; a moment holds those of its own step.
+    W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework, which also leaves out what a
+    rule gives to weights that cannot act. Random numbers come from `draw`, whose tensors are time first, [T,...]; a
+    moment holds those of its own step.
     """
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
@@ -110,55 +107,60 @@ class OnlineRule(Rule):
         return Carry(0, s, h, torch.zeros_like(h), self.start(network, params, problem.batch))
 
     def advance(self, problem: Problem, carry: Carry, draws: Draws, ends: bool = True) -> tuple[Carry, RuleGradients]:
-        """Go on for the k steps of a problem.
+        """Go on for the k steps of a problem, so many at a time that memory does not grow with k.
 
         Args:
             problem: as `estimate` sees it.
             carry: where to go on from.
             draws: for these k steps.
-            ends: whether the sequence ends with the last of them; a loss at the last step is taken there alone.
+            ends: whether the sequence ends with the last of them.
         """
         refuse_activity(self, problem.loss)
-        whole = carry.t == 0 and ends  # a block knows nothing of a readout filter that goes on
-        if self.at_once and problem.n_steps > 1 and (whole or problem.network.kappa == 0):
-            return self._advance_at_once(problem, carry, ends)
-        return self.advance_by_steps(problem, carry, draws, ends)
+        at_once = self.at_once and problem.n_steps > 1
+        if at_once and problem.network.kappa > 0:  # a block needs the errors of all steps that its readout filters
+            at_once = carry.t == 0 and ends
+        size = problem.n_steps if at_once and problem.network.kappa > 0 else BLOCK
+        sums, value, outputs = _Sums(problem.params), problem.x.new_zeros(()), []
+        for part, target, loss in problem.loss.in_blocks(problem.x, problem.target, size):
+            here = problem
+            if part.stop - part.start < problem.n_steps:
+                here = replace(problem.steps(part), target=target, loss=loss or problem.loss)
+            if carry.t > 0:
+                here = replace(here, initial_state=carry.s, readout_state=carry.r if problem.network.kappa else None)
+            run = here.run()
+            error = None
+            if loss is not None:
+                added, error = loss.data_and_error(run.outputs, target)
+                value = value + added
+                sums.add(readout_gradients(run, error))
+            last = ends and part.stop == problem.n_steps
+            if at_once:
+                errors = run.outputs.new_zeros(1, problem.batch, problem.network.n_out) if error is None else error
+                filtered = filtered_back(errors, problem.network.kappa, run.n_steps)
+                state, increments = self.block(carry.state, run, filtered, last)
+                sums.add(increments)
+            else:
+                drawn = {name: draw[part] for name, draw in draws.items()}
+                state = self._step_by_step(carry, Steps(run), error, drawn, last, sums)
+            outputs.append(run.outputs)
+            s, h = run.states[-1].clone(), run.h[-1].clone()  # not views of all of the run
+            r = h if problem.network.kappa == 0 else run.r[-1].clone()
+            carry = Carry(carry.t + run.n_steps, s, h, r, state)
+        grads = problem.network.masked(sums.grads)
+        return carry, RuleGradients(value, problem.loss.outputs_of(outputs), grads, sums.aux)
 
-    def _advance_at_once(self, problem: Problem, carry: Carry, ends: bool) -> tuple[Carry, RuleGradients]:
-        run = problem.run() if carry.t == 0 else replace(problem, initial_state=carry.s).run()
-        value, error = problem.value_and_error(run)
-        filtered = filtered_back(error, problem.network.kappa, run.n_steps)
-        state, increments = self.block(carry.state, run, filtered, ends)
-        sums = _Sums(run.params)
-        sums.add({**increments, **readout_gradients(run, error)})
-        s, h = run.states[-1].clone(), run.h[-1].clone()  # not views of all of the run
-        carry = Carry(carry.t + run.n_steps, s, h, h, state)
-        return carry, RuleGradients(value, run.outputs, sums.grads, sums.aux)
-
-    def advance_by_steps(self, problem: Problem, carry: Carry, draws: Draws, ends: bool) -> tuple[Carry, RuleGradients]:
-        """`advance`, step after step."""
-        network, x, loss = problem.network, problem.x, problem.loss
-        params, n_steps, noise = network.masked(problem.params), problem.n_steps, problem.current_noise
-        t, s, h, r, state = carry
-        sums = _Sums(params)
-        value, outputs = x.new_zeros(()), []
-        for k in range(n_steps):
-            s_before, h_before = s, h
-            I, s, h = network.advance(params, s, h, x[k], None if noise is None else noise[k])
-            r = h if network.kappa == 0 else network.kappa * r + (1 - network.kappa) * h
-            y = F.linear(r, params["W_out"], params.get("b_out"))
-            outputs.append(y)
-            last = ends and k == n_steps - 1
-            taken, error = loss.of_step(y, problem.target, k, n_steps), None
-            if taken is not None:
-                value, error = value + taken[0], taken[1]
-                sums.add({"W_out": error.mT @ r, **({"b_out": error.sum(0)} if "b_out" in params else {})})
-            drawn = {name: draw[k] for name, draw in draws.items()}
-            moment = Moment(network, params, t + k + 1, x[k], I, s_before, h_before, s, h, r, error, last, drawn)
+    def _step_by_step(
+        self, carry: Carry, steps: Steps, error: Tensor | None, draws: Draws, ends: bool, sums: _Sums
+    ) -> State:
+        state, T = carry.state, steps.run.n_steps
+        silent = T if error is None else T - len(error)  # steps before the first error
+        for k in range(1, T + 1):
+            e = error[k - 1 - silent] if error is not None and k > silent else None
+            drawn = {name: draw[k - 1] for name, draw in draws.items()}
+            moment = Moment(steps, k, steps.run.params, carry.t + k, e, ends and k == T, drawn)
             state, increments = self.step(state, moment)
             sums.add(increments)
-        result = RuleGradients(value, loss.outputs_of(outputs), sums.grads, sums.aux)
-        return Carry(t + n_steps, s, h, r, state), result
+        return state
 
     def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """See `Rule.estimate`: the sum over a whole sequence at fixed weights."""
@@ -177,71 +179,3 @@ class _Sums:
         for name, increment in increments.items():
             sums = self.grads if name in self.grads else self.aux
             sums[name] = sums[name] + increment if name in sums else increment
-
-
-def gradients_of_chunk(
-    rule: Rule, problem: Problem, carry: Carry | None, draws: Draws = NO_DRAWS, *, ends: bool, share: float
-) -> tuple[Carry, RuleGradients]:
-    """The gradient of a rule on the next k steps of a sequence, at all of them, and what to carry on.
-
-    An online rule carries its state over. An offline rule goes on from the network's state, and its credit is cut at
-    the boundary: it is truncated to the chunk.
-
-    Args:
-        rule: an online or offline rule.
-        problem: these k steps. Without weights of the steps (a mask) they count as `share` of the sequence: 1/T each
-            for cross-entropy, as in the whole. A loss at the last step falls on the chunk with which the sequence ends.
-        carry: what the chunk before returned; None at the start of a sequence.
-        draws: as for `Rule.gradients`, for these k steps.
-        ends: whether the sequence ends here.
-        share: k/T, the part of the sequence that these steps are; of the regulariser this chunk pays as much.
-
-    Raises:
-        BpgenError: the rule needs whole sequences.
-    """
-    check_chunks(rule, problem.network)
-    refuse_activity(rule, problem.loss)
-    rule.check(problem.loss)
-    target, loss = problem.loss.of_chunk(problem.x, problem.target, share, ends)
-    inner = as_rules_see_it(replace(problem, target=target, loss=loss))
-    if isinstance(rule, OnlineRule):
-        carry, result = rule.advance(inner, rule.begin(inner) if carry is None else carry, draws, ends)
-        return carry, completed(rule, result, problem, share)
-    if carry is not None:
-        inner = as_rules_see_it(replace(inner, initial_state=carry.s))
-    result = rule.estimate(inner, draws)
-    s = result.aux["last_state"].clone()  # a view of buffers that the run had for itself
-    h = problem.network.neuron.g(s)
-    carry = Carry((carry.t if carry else 0) + problem.n_steps, s, h, h, {})
-    return carry, completed(rule, result, replace(problem, initial_state=inner.initial_state), share)
-
-
-def chunk_note(rule: Rule, chunk: int) -> str:
-    """What training in chunks of so many steps does to a rule, in one line; empty for online rules."""
-    if isinstance(rule, OnlineRule):
-        return ""
-    return (
-        f"{type(rule).__name__} is not an online rule: its credit is cut at every chunk of {chunk} steps. The rules "
-        "that `bpgen rules --traits` calls online carry theirs on."
-    )
-
-
-def check_chunks(rule: Rule, network: Network) -> None:
-    """Whether a rule can go on from chunk to chunk.
-
-    Raises:
-        BpgenError: it needs whole sequences.
-    """
-    name = type(rule).__name__
-    if not isinstance(rule, (OnlineRule, OfflineRule)):
-        raise BpgenError(f"{name} needs whole sequences: leave out trainer.chunk, or choose an online rule.")
-    if isinstance(rule, OfflineRule) and network.W_fb is not None:
-        raise BpgenError(
-            f"{name} is an offline rule: in chunks it would lose the output y that network.output_feedback hands on to "
-            f"the next step. Use whole sequences."
-        )
-    if isinstance(rule, OfflineRule) and network.kappa > 0:
-        raise BpgenError(
-            f"{name} is an offline rule: in chunks it would cut the readout's filter (network.kappa {network.kappa:g}) "
-            f"at every boundary. Use --network.kappa 0, whole sequences, or an online rule."
-        )

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from bpgen.network import Network, Trajectory
-from bpgen.neurons.gain import Gain, Scale
+from bpgen.neurons.gain import Scale
 from bpgen.rules.credit import Credit, recurrent_gradients
-from bpgen.rules.moment import Moment, gradients_of_own, own_influence, presynaptic
+from bpgen.rules.moment import Moment, gradients_of_own, jacobians, own_influence, presynaptic
 
 Increments = dict[str, Tensor]
 
@@ -39,9 +39,9 @@ def is_presynaptic(network: Network) -> bool:
 def trace_step(vector: Tensor, moment: Moment) -> Tensor:
     """ε_t = A_t ε_{t-1} + C_t ∂I_t/∂θ, of a vector as `trace_start` gave it."""
     direct = moment.direct.unsqueeze(2)  # [B,K,1,X]
-    local = moment.local
-    if isinstance(local.A, Scale) and isinstance(local.C, Scale):  # then K = d = 1
-        return torch.add(local.C.factor * direct, vector, alpha=local.A.factor)
+    numbers = moment.numbers
+    if numbers is not None:
+        return torch.add(numbers[1] * direct, vector, alpha=numbers[0])
     return moment.own(vector) + moment.drive(direct.expand(-1, -1, vector.shape[2], -1))
 
 
@@ -76,7 +76,7 @@ def trace_end(run: Trajectory, vector: Tensor) -> Tensor:
         sizes = C.factor * A.factor ** torch.arange(T - 1, -1, -1, dtype=pre.dtype, device=pre.device)
         came = torch.tensordot(sizes, pre, dims=1).unsqueeze(1).unsqueeze(1)  # [B,1,1,Q]
         return _plus_learned(A.factor**T * vector, came)
-    rows, columns = _jacobians(A, run), _jacobians(C, run)
+    rows, columns = jacobians(A, run), jacobians(C, run)
     kept = torch.eye(rows.shape[-2]).to(pre).view(1, *rows.shape[-2:-1], -1, 1).expand(*rows.shape[1:])  # P_t
     weights: list[Tensor] = []
     for t in range(T - 1, -1, -1):
@@ -92,14 +92,6 @@ def _plus_learned(vector: Tensor, came: Tensor) -> Tensor:
     """ε plus what came in the block, which says nothing of a learned initial state, the last entries of X."""
     rest = vector.shape[-1] - came.shape[-1]
     return vector + (torch.nn.functional.pad(came, (0, rest)) if rest else came)
-
-
-def _jacobians(gain: Gain, run: Trajectory) -> Tensor:
-    """A gain along a run, materialised: [k,B,d,columns,N]."""
-    T, d = run.n_steps, run.network.neuron.n_states
-    one = torch.ones_like(run.states[1:, :, 0])
-    units = [torch.stack([one if i == j else torch.zeros_like(one) for j in range(d)], dim=-2) for i in range(d)]
-    return torch.stack([gain.pull(unit, slice(1, T + 1)) for unit in units], dim=-3)
 
 
 def _times(J: Tensor, S: Tensor) -> Tensor:

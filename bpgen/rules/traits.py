@@ -82,6 +82,7 @@ class Traits:
         true: with "never" no check of the suite knows what the gradient should be.
     exact_with: constructor options under which that limit is reached, e.g. {"window": 1000}.
     exact_readout: whether W_out and b_out get their exact gradient.
+    trains: names of the parameters it trains; empty means all.
     learns: names of the rule's own tensors that `Rule.learn` changes between batches, as in its state_dict.
     vmappable: whether `torch.func.vmap` can batch it over seeds; if not, seeds are looped over.
     update: "gradient" for the optimizer, or "step" for a finished weight change.
@@ -101,6 +102,7 @@ class Traits:
     exact_when: Limit | str = "never"
     exact_with: Mapping[str, Any] = field(default_factory=dict)
     exact_readout: bool = True
+    trains: tuple[str, ...] = ()
     learns: tuple[str, ...] = ()
     vmappable: bool = True
     update: Literal["gradient", "step"] = "gradient"

@@ -129,8 +129,7 @@ def stability(
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing. It adds
             its coefficient to the eigenvalues of H and of Dĝ alike, whatever the rule.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
-        lr: learning rate η.
-        momentum: β of heavy-ball momentum.
+        lr, momentum: learning rate η, and β of heavy-ball momentum.
         top: how many eigenvalues μ.
         tol: accepted residuals relative to λ_1 and to the largest |μ|.
         max_products: budget of products with H, and again with Dĝ.
@@ -156,17 +155,12 @@ def analyse(
     Args:
         jacobian: of the rule.
         search: how many eigenvalues μ and how hard; None is six, to 1e-6, in at most 200 products.
-        lr, momentum, probes: as for `stability`.
-
-    Raises:
-        BpgenError: an option out of its range.
+        lr, momentum, probes: as for `stability`, and so are the errors.
     """
     began = time.perf_counter()
-    require(lr > 0, f"lr must be > 0, got {lr}.")
-    require(0 <= momentum < 1, f"momentum must be in [0, 1), got {momentum}.")
-    require(probes >= 0, f"probes must be >= 0, got {probes}.")
+    _check(lr, momentum, probes)
     j, search = jacobian, search or Search(6, 1e-6, max_products=200)
-    sharp = eigenvalues(j.problem, j.names, replace(search, top=1))
+    sharp = eigenvalues(j.problem, j.names, replace(search, top=1, definition="largest"))
     value, v_1 = float(sharp.eigenvalues[0]), sharp.vectors[0]
     estimate, true, unit_error = j.gradients()
     along = float(v_1 @ j(v_1)) / value if value else math.nan
@@ -201,6 +195,17 @@ def analyse(
         products=sharp.products + j.products,
         seconds=time.perf_counter() - began,
     )
+
+
+def _check(lr: float, momentum: float, probes: int) -> None:
+    """See that the options are in their range.
+
+    Raises:
+        BpgenError: one is not.
+    """
+    require(lr > 0, f"lr must be > 0, got {lr}.")
+    require(0 <= momentum < 1, f"momentum must be in [0, 1), got {momentum}.")
+    require(probes >= 0, f"probes must be >= 0, got {probes}.")
 
 
 def multipliers(mu: Tensor, lr: float, momentum: float = 0.0) -> Tensor:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import mean
 
 from bpgen.errors import BpgenError
+from bpgen.run.config import Config
+from bpgen.run.folder import RunFolder
 from bpgen.study.launchers import Job, Launcher
 from bpgen.study.runs import ENDED, Run
-from bpgen.training.build import make_task
-from bpgen.training.run_folder import RunFolder
 
 _SHORT, _LONG = 10, 60  # steps of the two timings of a condition: what both need, such as the start, cancels
 
@@ -86,4 +86,4 @@ def n_evaluations(run: Run, steps: int) -> int:
 
 
 def _batches(run: Run) -> int:
-    return -(-make_task(run.config).split("train").size // int(run.config["trainer"]["batch_size"]))
+    return -(-Config.of(run.config).task.make().split("train").size // int(run.config["trainer"]["batch_size"]))

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bpgen.run.config import config_hash
+from bpgen.run.folder import RunFolder
 from bpgen.study.launchers import Job
 from bpgen.study.locks import RUNS_LOCK
 from bpgen.study.plan import Condition
-from bpgen.training.run_folder import RunFolder, config_hash
 
 ENDED = ("finished", "diverged")  # both are data: neither is run again
 
@@ -98,7 +99,7 @@ def _folders(study: Path) -> dict[str, RunFolder]:
     for file in sorted((study / "runs").glob("**/config.yaml")):
         folder = RunFolder(file.parent)
         summary = folder.summary()
-        name = summary.get("config_hash") or config_hash(folder.config())
+        name = summary.get("config_hash") or config_hash(folder.plain_config())
         if name not in folders or summary.get("status") in ENDED:
             folders[name] = folder
     return folders

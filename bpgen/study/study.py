@@ -18,15 +18,14 @@ import pandas as pd
 import yaml
 
 from bpgen.errors import BpgenError, require
-from bpgen.experiment import filled
+from bpgen.run.config import Config, config_hash
+from bpgen.run.folder import RunFolder
 from bpgen.study import collect
 from bpgen.study.launchers import Launcher
 from bpgen.study.locks import study_lock
 from bpgen.study.plan import Condition, Plan, Resolver
 from bpgen.study.runs import ENDED, Run, slug, update_status
 from bpgen.study.tuning import choose
-from bpgen.training.build import make_task
-from bpgen.training.run_folder import RunFolder, config_hash
 
 
 class Progress(Protocol):
@@ -109,7 +108,7 @@ class Study:
             json.dumps(condition.config["task"], sort_keys=True): condition.config for condition in self.conditions
         }
         for config in tasks.values():
-            make_task(config).split("train")
+            Config.of(config).task.make().split("train")
 
     def tuning_runs(self) -> list[Run]:
         """All runs of the tuning stage: conditions x candidates x tuning seeds."""
@@ -150,7 +149,8 @@ class Study:
         parent = self.folder / "runs" / stage / slug(condition.label)
         if stage:
             parent = parent / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
-        return Run(condition, seed, filled({**config, "seed": seed, "out": str(parent)}), tuned, stage)
+        whole = Config.of({**config, "seed": seed, "out": str(parent)})
+        return Run(condition, seed, whole.completed(whole.task.make()).plain(), tuned, stage)
 
     def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress) -> None:
         if not runs:

@@ -36,24 +36,25 @@ class Split(NamedTuple):
 
     def take(self, index: Tensor) -> Split:
         """The sequences at `index` [B], in that order; x stays [T, B, I] and contiguous."""
-        along = 1 if self._target_has_time else 0
         return Split(
             self.x.index_select(1, index),
-            self.target.index_select(along, index),
+            self.target.index_select(self.sample_axis, index),
             None if self.mask is None else self.mask.index_select(1, index),
         )
 
     @property
-    def _target_has_time(self) -> bool:
-        return self.target.ndim == 3 or (self.target.ndim == 2 and not self.target.is_floating_point())
+    def sample_axis(self) -> int:
+        """Along which axis of `target` the sequences lie: 1 where it has a time axis, else 0."""
+        return int(self.target.ndim == 3 or (self.target.ndim == 2 and not self.target.is_floating_point()))
 
 
 class Task:
     """Base of all tasks; a subclass sets the class facts and writes `load`.
 
     Class facts: numbers of inputs, outputs and steps; the loss that fits and when it is taken; the range that perturbed
-    inputs are clipped to; and, for continuous targets, the `tolerance` within which an output counts as right (None:
-    the task has no accuracy).
+    inputs are clipped to; for continuous targets, the `tolerance` within which an output counts as right (None: the
+    task has no accuracy); and `reuses_training`, whether validation and test may hold sequences of training, because
+    there are too few others or these are what is to be learned.
 
     Args:
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in input units.
@@ -66,6 +67,7 @@ class Task:
     when: ClassVar[Literal["last", "all"]] = "last"
     input_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     tolerance: float | None = None
+    reuses_training: bool = False
 
     def __init__(self, noise_sd: float = 0.2) -> None:
         require(noise_sd >= 0, f"task.noise_sd must be >= 0, got {noise_sd}.")

@@ -39,6 +39,7 @@ class PatternGeneration(TrialTask):
     """
 
     n_out = 1
+    reuses_training = True  # the patterns themselves are to be learned
     loss: ClassVar[Literal["cross_entropy", "mse"]] = "mse"
     when: ClassVar[Literal["last", "all"]] = "all"
 

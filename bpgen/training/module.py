@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import warnings
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from bpgen.errors import DivergedError, require
-from bpgen.losses import Loss
+from bpgen.errors import DivergedError
+from bpgen.losses import Loss, LossName
 from bpgen.network import Network
 from bpgen.problem import Problem
-from bpgen.rules import Carry, Draws, Rule, RuleGradients, gradients_of_chunk
+from bpgen.rules import Carry, Draws, Rule, RuleGradients, gradients_of_chunk, load_rule
 from bpgen.streams import generator
 from bpgen.tasks import Split
-from bpgen.training.chunks import Chunk
-from bpgen.training.optim import Optimizer, Schedule, plain_steps
+from bpgen.training.loaders import Chunk, as_split
+from bpgen.training.options import Optimizer, Schedule, leave_steps_alone, plain_steps
+
+# Measurements take validation data from the loader by themselves: there is no validation loop
+warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
 
 
 class RuleTraining(pl.LightningModule):
@@ -26,8 +29,8 @@ class RuleTraining(pl.LightningModule):
 
     Args:
         network: the network to train.
-        rule: where gradients come from; it is bound to the network here.
-        loss: the true loss.
+        rule: where gradients come from, or its name; it is bound to the network here.
+        loss: the true loss, or its name where it is taken at the last step.
         optimizer: what turns gradients into weight changes.
         schedule: of the learning rate.
         seed: of the rule's draws and of its feedback weights.
@@ -36,27 +39,32 @@ class RuleTraining(pl.LightningModule):
         finished_steps: whether the rule hands over finished weight changes and no gradients (trait update="step").
 
     Raises:
-        BpgenError: the rule is not defined for this network or loss, or the optimizer would rescale its finished steps.
+        BpgenError: the rule is not defined for this network or loss, the optimizer would rescale its finished steps, or
+            it names a weight that is not there.
     """
 
     def __init__(
         self,
         network: Network,
-        rule: Rule,
-        loss: Loss,
+        rule: Rule | str,
+        loss: Loss | LossName = "cross_entropy",
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        rule = load_rule(rule) if isinstance(rule, str) else rule
+        loss = Loss(loss) if isinstance(loss, str) else loss
         rule.check(loss)
         self.network, self.rule, self.loss, self.seed = network, rule.bind(network, seed), loss, seed
         self.optimizer, self.schedule = optimizer or Optimizer(), schedule or Schedule()
+        self.optimizer.check(name for name, _ in network.named_parameters())
         self.finished_steps = rule.traits.update == "step"
         if self.finished_steps:
             self.optimizer = plain_steps(self.optimizer, self.schedule)
         self.last_loss = float("nan")
         self.carry: Carry | None = None
+        self._fits = False  # whether a batch was seen to fit the network and the loss
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As usual, but for the name of the present hook, which Lightning notes some forty times a step."""
@@ -67,31 +75,54 @@ class RuleTraining(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """The trainer's options are known now."""
-        self.check_trainer(self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches)
+        if self.finished_steps:
+            leave_steps_alone(self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches)
 
-    def check_trainer(self, clip: float | int | None, accumulate: int) -> None:
-        """See that finished weight changes will reach the weights as they are.
-
-        Raises:
-            BpgenError: the trainer would clip or average them.
-        """
-        require(
-            not self.finished_steps or (not clip and accumulate == 1),
-            "this rule hands over finished weight changes (trait update='step'): leave trainer.clip and "
-            "trainer.accumulate at their defaults.",
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The parameters that training changes, by name: not those that are frozen, or that the rule leaves alone."""
+        l2, own = self.loss.regulariser, self.rule.traits.trains
+        return tuple(
+            name
+            for name, p in self.network.named_parameters()
+            if p.requires_grad
+            and (self.optimizer.lr_scale or {}).get(name, 1) != 0
+            and (not own or name in own or (l2 is not None and name in l2.coefficients))
         )
 
-    def training_step(self, batch: Split | Chunk, batch_idx: int) -> Tensor:
-        """The rule's gradient, handed to autograd as a loss whose value is true and whose gradient is the rule's."""
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The rule's gradient, handed to autograd as a loss whose value is true and whose gradient is the rule's.
+
+        Args:
+            batch: a `Split`, a `Chunk`, or (x, target) or (x, target, mask), time first.
+            batch_idx: its number in the epoch.
+        """
+        batch = batch if isinstance(batch, (Split, Chunk)) else as_split(batch)
         with torch.no_grad():
-            loss = replace(self.loss, when="all") if isinstance(batch, Chunk) else self.loss
-            asked = self.problem(batch, loss, "draws", self.current_epoch, batch_idx)
-            result = self._on_chunk(batch, *asked) if isinstance(batch, Chunk) else self.rule.gradients(*asked)
+            problem, draws = self.problem(batch, self.loss, "draws", self.current_epoch, batch_idx)
+            if not self._fits:
+                problem.checked()
+                self._fits = True
+            if isinstance(batch, Chunk):
+                result = self._on_chunk(batch, problem, draws)
+            else:
+                result = self.rule.gradients(problem, draws)
             self.last_loss = float(result.loss)
             if not math.isfinite(self.last_loss):
                 raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
             self.rule.learn(result.aux)
-        return straight_through(result.loss, self.network, result.grads)
+            share = self._share_of_update(batch_idx)
+            grads = result.grads if share == 1 else {name: share * g for name, g in result.grads.items()}
+        return straight_through(result.loss, self.network, grads)
+
+    def _share_of_update(self, batch_idx: int) -> float:
+        """1, but larger in the last update of an epoch where fewer batches are left for it.
+
+        Lightning divides every batch's gradient by the full number of batches; an update is to be their mean.
+        """
+        full, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        left = batches - batch_idx // full * full
+        return full / left if left < full else 1.0
 
     def _on_chunk(self, batch: Chunk, problem: Problem, draws: Draws) -> RuleGradients:
         """Go on from the chunk before; what is carried goes into checkpoints."""

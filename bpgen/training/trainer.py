@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from bpgen.training.build import TrainerOptions
+from bpgen.training.options import TrainerOptions
 
 
 def trainer_for(options: TrainerOptions, callbacks: list[Any], logger: Any, root: str | None) -> pl.Trainer:

@@ -45,9 +45,9 @@ def remainder(g_hat: Grads, g: Grads) -> Grads:
 
 def draw_noise(network: Network, random: torch.Generator) -> dict[str, Tensor]:
     """ξ ~ N(0, 1) for every weight that can act, under the names that `noise_of` looks up."""
-    masks, params = network.masks(), network.params()
+    params = network.params()
     noise = {n: torch.randn(p.shape, generator=random, dtype=torch.float64).to(p) for n, p in params.items()}
-    return {NOISE + n: v * masks[n] if n in masks else v for n, v in noise.items()}
+    return {NOISE + n: v for n, v in network.masked(noise).items()}
 
 
 def noise_of(names: Iterable[str], draws: Draws) -> Grads:

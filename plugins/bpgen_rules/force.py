@@ -66,12 +66,13 @@ class FORCE(Rule):
         network, params, run = problem.network, problem.params, problem.run()
         target, loss = problem.loss.of_chunk(problem.x, problem.target)
         assert loss.mask is not None
-        ends = [params[n].double() if n == "W_out" else params[n].double().unsqueeze(1) for n in _readout(params)]
+        ends = [run.params[n].double() if n == "W_out" else params[n].double().unsqueeze(1) for n in _readout(params)]
         before = W = torch.cat(ends, 1)  # [O,n]
+        read = 1.0 if network.out_mask is None else network.out_mask[0]  # the neurons that the readout sees
         P, loop, T = self.P.double(), None if network.W_fb is None else _ClosedLoop(run), problem.n_steps
         y = None
         for t in range(T):
-            r = run.r[t] if loop is None else loop.advance(t, y)
+            r = read * (run.r[t] if loop is None else loop.advance(t, y))
             z = torch.cat([r, torch.ones_like(r[:, :1])], 1)[:, : W.shape[1]].double()  # [B,n]
             output = z @ W.mT
             y = output.to(r)

@@ -50,10 +50,10 @@ class Hebbian(Rule):
         """Equations (1) to (3)."""
         run = problem.run()
         result = gradients_of(problem, run)
-        post, masks = run.h[1:].flatten(0, 1), problem.network.masks()  # [T·B,N]
+        post = run.h[1:].flatten(0, 1)  # [T·B,N]
         grads = {n: self.lr_out * g for n, g in result.grads.items()}  # zero but for the readout
         for name, pre in (("W_rec", run.h[:-1]), ("W_in", problem.x)):
             growth = post.mT @ pre.flatten(0, 1) / len(post)
             change = self.lr * (growth - post.square().mean(0).unsqueeze(1) * problem.params[name])
-            grads[name] = -change * masks[name] if name in masks else -change
-        return result._replace(grads=grads)
+            grads[name] = -change
+        return result._replace(grads=problem.network.masked(grads))

@@ -21,6 +21,7 @@ class ReadoutOnly(OfflineRule):
         weight_transport=False,
         needs_future=False,
         time_per_step="0",
+        trains=("W_out", "b_out"),
     )
 
     def credit(self, trajectory: Trajectory, error: Tensor) -> Tensor:

@@ -118,8 +118,7 @@ class RewardModulatedHebbian(Rule):
         hebbian = {"W_rec": c.mT @ (run.h[:-1] ** power).flatten(0, 1), "W_in": c.mT @ (noisy.x**power).flatten(0, 1)}
         if "b_rec" in problem.params:
             hebbian["b_rec"] = c.sum(0)
-        for name, mask in network.masks().items():
-            hebbian[name] = hebbian[name] * mask
+        hebbian = network.masked(hebbian)
         grads = {n: g + hebbian[n] if n in hebbian else g for n, g in result.grads.items()}
         return result._replace(outputs=result.outputs.narrow(-2, 0, B), grads=grads)
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import bpgen
-from bpgen.callbacks.generalization_gap import evaluate
+from bpgen.callbacks import Evaluation
+from bpgen.callbacks.generalization_gap import performance
 from bpgen.losses import Loss
 from bpgen.registry import find
-from bpgen.training.data import fitted
 from bpgen.training.module import RuleTraining
+from bpgen.training.splits import TaskSplits
 
 
 def always(answer, task):
@@ -20,8 +21,9 @@ def always(answer, task):
         network.W_out.zero_()
         network.b_out.fill_(answer)
     module = RuleTraining(network, bpgen.load_rule("bptt"), Loss("mse", task.when))
-    split = fitted(task.split("test"), module.loss, task.n_out)
-    return split.target, evaluate(module, split, task)[1]
+    evaluation = Evaluation(module, TaskSplits(task, module.loss))
+    split = evaluation.subset("test", None)
+    return split.target, performance(evaluation, split).accuracy
 
 
 @pytest.mark.parametrize("answer", [1.0, 0.7])

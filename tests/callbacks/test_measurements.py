@@ -12,23 +12,24 @@ import torch.nn.functional as F
 from bpgen import Network, gradients, load_rule, sharpness
 from bpgen.callbacks import (
     Alignment,
+    Evaluation,
     EvaluationClock,
     GeneralizationGap,
     Measurement,
-    Moment,
     Sharpness,
     generalization_gap,
 )
-from bpgen.callbacks.alignment import alignment
-from bpgen.callbacks.measurement import undisturbed
-from bpgen.callbacks.progress import ProgressBar
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity, Loss
 from bpgen.neurons import Leaky
+from bpgen.problem import Problem
+from bpgen.run.progress import ProgressBar
+from bpgen.stability.alignment import alignment
 from bpgen.tasks import Split, Task
 from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
-from bpgen.training.optim import Optimizer
+from bpgen.training.options import Optimizer
+from bpgen.training.splits import TaskSplits
 
 
 class Toy(Task):
@@ -43,16 +44,16 @@ class Toy(Task):
         return splits
 
 
-def moment(rule="rflo", kind="cross_entropy", seed=0, when="last"):
+def evaluation(rule="rflo", kind="cross_entropy", seed=0, when="last"):
     network = Network(Leaky(0.5), 3, 8, 4, seed=1)
     module = RuleTraining(network, load_rule(rule), Loss(kind, when, None, L2.of(0.1)), seed=seed)
-    return Moment(module, Toy(noise_sd=0.3), 0.0, 0, 0.1)
+    return Evaluation(module, TaskSplits(Toy(noise_sd=0.3), module.loss), 0.0, 0, 0.1)
 
 
 def test_gap_against_its_definition():
-    at = moment()
+    at = evaluation()
     row = GeneralizationGap().measure(at)
-    net, task = at.module.network, at.task
+    net, task = at.module.network, at.splits.task
     for name in ("train", "val", "test"):
         split = task.split(name)
         outputs = net(split.x)
@@ -67,19 +68,47 @@ def test_gap_against_its_definition():
 
 
 def test_samples_count_equally_whatever_the_chunks(monkeypatch):
-    whole = GeneralizationGap().measure(moment())
+    whole = GeneralizationGap().measure(evaluation())
     monkeypatch.setattr(generalization_gap, "_CHUNK", 7)  # the last chunk is smaller
-    parts = GeneralizationGap().measure(moment())
+    parts = GeneralizationGap().measure(evaluation())
     assert parts == pytest.approx(whole, abs=1e-6)
 
 
+def test_memory_bounds_how_many_sequences_run_at_once(monkeypatch):
+    """T·B·N·(d+K) numbers: 5 steps, 8 neurons with one state and one current each."""
+    seen, at = [], evaluation()
+    run = Problem.run
+    monkeypatch.setattr(Problem, "run", lambda self, *args, **options: seen.append(self.batch) or run(self, *args))
+    whole = GeneralizationGap().measure(at)
+    assert max(seen) == 40
+    seen.clear()
+    monkeypatch.setattr(generalization_gap, "_NUMBERS", 5 * 8 * 2 * 6)
+    parts = GeneralizationGap().measure(at)
+    assert max(seen) == 6
+    assert parts == pytest.approx(whole, abs=1e-6)
+    monkeypatch.setattr(generalization_gap, "_NUMBERS", 1)
+    assert GeneralizationGap().measure(at) == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "mse"])
+def test_outputs_that_are_no_numbers_have_no_accuracy(kind):
+    at = evaluation(kind=kind)
+    before = GeneralizationGap().measure(at)
+    with torch.no_grad():
+        at.network.W_out.fill_(float("nan"))
+    row = GeneralizationGap().measure(at)
+    for name, value in row.items():
+        assert not np.isnan(before[name])
+        assert np.isnan(value), name
+
+
 def test_noise_has_its_size_and_is_clipped_and_fixed():
-    at, gap = moment(), GeneralizationGap()
+    at, gap = evaluation(), GeneralizationGap()
     first = gap.measure(at)["test_noisy/loss"]
     assert gap.measure(at)["test_noisy/loss"] == first
-    assert GeneralizationGap().measure(moment("bptt"))["test_noisy/loss"] == first  # the same under every rule
-    assert GeneralizationGap().measure(moment(seed=1))["test_noisy/loss"] != first
-    noisy, clean = gap._noisy.x, at.task.split("test").x
+    assert GeneralizationGap().measure(evaluation("bptt"))["test_noisy/loss"] == first  # the same under every rule
+    assert GeneralizationGap().measure(evaluation(seed=1))["test_noisy/loss"] != first
+    noisy, clean = at.noisy(None).x, at.splits.task.split("test").x
     assert noisy.min() == 0
     assert noisy.max() == 1
     inside = (noisy > 0) & (noisy < 1) & (clean > 0.45) & (clean < 0.55)
@@ -87,9 +116,9 @@ def test_noise_has_its_size_and_is_clipped_and_fixed():
 
 
 def test_accuracy_of_squared_error_is_that_of_the_largest_output():
-    at = moment(kind="mse")
+    at = evaluation(kind="mse")
     row = GeneralizationGap().measure(at)
-    split = at.task.split("test")
+    split = at.splits.task.split("test")
     outputs = at.module.network(split.x)
     assert row["test/accuracy"] == pytest.approx((outputs.argmax(1) == split.target).float().mean().item())
     squared = 0.5 * (outputs - F.one_hot(split.target, 4)).square().sum(1).mean()
@@ -97,11 +126,11 @@ def test_accuracy_of_squared_error_is_that_of_the_largest_output():
 
 
 def test_a_regulariser_of_the_activity_is_in_the_objective_and_the_hessian_and_in_nothing_else():
-    at, bare = moment(), moment()
+    at, bare = evaluation(), evaluation()
     activity = Activity(5.0, "rate", 0.3)
     at.module.loss = replace(at.module.loss, activity=activity)
     row, without = GeneralizationGap().measure(at), GeneralizationGap().measure(bare)
-    split = at.task.split("train")
+    split = at.splits.task.split("train")
     cost = activity.value(at.module.network.run(at.module.network.params(), split.x).h)
     assert row["train/objective"] - without["train/objective"] == pytest.approx(cost.item(), rel=1e-4)
     assert row["train/loss"] == without["train/loss"]
@@ -115,23 +144,23 @@ def test_a_regulariser_of_the_activity_is_in_the_objective_and_the_hessian_and_i
 
 
 def test_a_loss_at_all_steps_is_measured_at_all_steps():
-    at = moment(when="all")
-    split = at.task.split("test")
+    at = evaluation(when="all")
+    split = at.splits.task.split("test")
     outputs = at.module.network(split.x, when="all")
     hits = (outputs.argmax(2) == split.target).float().mean().item()
     assert GeneralizationGap().measure(at)["test/accuracy"] == pytest.approx(hits)
 
 
 def test_sharpness_is_that_of_the_true_loss_on_the_named_subset():
-    at = moment()
+    at = evaluation()
     row = Sharpness(samples=40).measure(at)
-    split = at.task.split("train")
+    split = at.splits.task.split("train")
     net = at.module.network
     direct = sharpness(net, split.x, split.target, regulariser=0.1)
     assert row["sharpness/lambda_max"] == pytest.approx(direct.eigenvalues[0].item(), rel=1e-3)
     without = Sharpness(samples=40, regulariser=False).measure(at)["sharpness/lambda_max"]
     assert row["sharpness/lambda_max"] - without == pytest.approx(0.1, abs=2e-3)
-    under_bptt = Sharpness(samples=40).measure(moment("bptt"))["sharpness/lambda_max"]
+    under_bptt = Sharpness(samples=40).measure(evaluation("bptt"))["sharpness/lambda_max"]
     assert under_bptt == pytest.approx(row["sharpness/lambda_max"], rel=1e-6)  # the rule is never seen
     every = Sharpness(samples=40, block="all").measure(at)["sharpness/lambda_max"]
     assert every > row["sharpness/lambda_max"] * 1.01
@@ -139,20 +168,20 @@ def test_sharpness_is_that_of_the_true_loss_on_the_named_subset():
 
 
 def test_alignment_of_bptt_is_perfect_and_of_a_local_rule_is_not():
-    row = Alignment(samples=16).measure(moment("bptt"))
+    row = Alignment(samples=16).measure(evaluation("bptt"))
     assert row["alignment/rho"] == pytest.approx(1, abs=1e-5)
     assert row["alignment/cosine"] == pytest.approx(1, abs=1e-5)
     assert row["alignment/orthogonal"] == pytest.approx(0, abs=1e-4)
-    local = Alignment(samples=16).measure(moment("rflo"))
+    local = Alignment(samples=16).measure(evaluation("rflo"))
     assert local["alignment/cosine"] < 0.99
     assert local["alignment/cosine/W_out"] == pytest.approx(1, abs=1e-5)  # the readout has its exact gradient
 
 
 def test_alignment_is_that_of_the_gradients_without_regulariser():
-    at = moment("rflo")
+    at = evaluation("rflo")
     measurement = Alignment(samples=40)
     row = measurement.measure(at)
-    split = at.task.split("train")
+    split = at.splits.task.split("train")
     estimate = gradients(at.module.rule, at.module.network, split.x, split.target).grads["W_rec"].double()
     true = gradients("bptt", at.module.network, split.x, split.target).grads["W_rec"].double()
     rho = (estimate * true).sum() / true.square().sum()
@@ -170,14 +199,14 @@ def test_alignment_by_hand():
 @pytest.mark.parametrize("measurement", [GeneralizationGap(), Sharpness(samples=8, released=True), Alignment(8)])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_measurement_leaves_no_trace(measurement, training):
-    at = moment()
+    at = evaluation()
     module = at.module.train(training)
     for p in module.parameters():
         p.grad = torch.full_like(p, 7.0)
     weights = {n: p.detach().clone() for n, p in module.named_parameters()}
     grads = [p.grad for p in module.parameters()]
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    with undisturbed(module):
+    with at.undisturbed():
         measurement.measure(at)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
@@ -188,10 +217,10 @@ def test_a_measurement_leaves_no_trace(measurement, training):
 
 
 def test_undisturbed_repairs_what_a_careless_measurement_does():
-    at = moment()
+    at = evaluation()
     module = at.module.train()
     before = torch.get_rng_state()
-    with undisturbed(module):
+    with at.undisturbed():
         torch.rand(3)
         random.random()
         module.eval()
@@ -206,11 +235,10 @@ class Steps(Measurement):
     name = "steps"
 
     def __init__(self):
-        super().__init__()
         self.seen = []
 
-    def measure(self, moment):
-        self.seen.append((moment.step, moment.epoch))
+    def measure(self, evaluation):
+        self.seen.append((evaluation.step, evaluation.epoch))
         return {}
 
 
@@ -225,11 +253,11 @@ class Steps(Measurement):
     ],
 )
 def test_the_clock(options, trainer, steps):
-    at, counted = moment(), Steps()
+    at, counted = evaluation(), Steps()
     module = RuleTraining(at.module.network, at.module.rule, at.module.loss, Optimizer(lr=0.01))
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     fitted = pl.Trainer(**quiet, **trainer, accelerator="cpu", callbacks=[EvaluationClock(**options), counted])
-    fitted.fit(module, datamodule=TaskData(at.task, at.module.loss, 8, 0))
+    fitted.fit(module, datamodule=TaskData(at.splits.task, at.module.loss, 8, 0))
     assert [step for step, _ in counted.seen] == steps
     epochs = [epoch for _, epoch in counted.seen]
     assert epochs == sorted(epochs)
@@ -259,14 +287,14 @@ def test_zero_samples_switch_a_measurement_off():
 
 
 def test_the_progress_bar_follows_the_run(monkeypatch):
-    at, bar = moment(), ProgressBar()
+    at, bar = evaluation(), ProgressBar()
     seen = []
     monkeypatch.setattr(bar._progress, "update", lambda task, **fields: seen.append(fields))
     module = RuleTraining(at.module.network, at.module.rule, at.module.loss, Optimizer(lr=0.01))
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     callbacks = [EvaluationClock().attach(Sharpness(samples=8)), bar]
     pl.Trainer(**quiet, max_epochs=2, accelerator="cpu", callbacks=callbacks).fit(
-        module, datamodule=TaskData(at.task, at.module.loss, 8, 0)
+        module, datamodule=TaskData(at.splits.task, at.module.loss, 8, 0)
     )
     assert [fields["total"] for fields in seen if "total" in fields] == [10]
     assert seen[-1]["completed"] == 10

@@ -6,24 +6,24 @@ import pytest
 import torch
 
 from bpgen import Network, load_rule
-from bpgen.callbacks import Spectrum
-from bpgen.callbacks.measurement import Moment
+from bpgen.callbacks import Evaluation, Spectrum
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import LIF, Leaky
 from bpgen.training.module import RuleTraining
+from bpgen.training.splits import TaskSplits
 from tests.callbacks.test_measurements import Toy
 
 
-def moment(neuron=None):
+def evaluation(neuron=None):
     network = Network(neuron or Leaky(0.5, "tanh"), 3, 5, 4, seed=1)
     loss = Loss("cross_entropy", "last", None, L2.of(0.1))
-    return Moment(RuleTraining(network, load_rule("rflo"), loss), Toy(), 0.0, 0, 0.05)
+    return Evaluation(RuleTraining(network, load_rule("rflo"), loss), TaskSplits(Toy(), loss), lr=0.05)
 
 
 def dense(at, l2):
     """The Hessian of the loss over the 20 recurrent weights that act, by double backward."""
-    net, split = at.module.network.double(), at.task.split("train")
+    net, split = at.module.network.double(), at.splits.task.split("train")
     fixed = {n: p.detach() for n, p in net.named_parameters()}
     free = ~torch.eye(5, dtype=torch.bool)
 
@@ -36,7 +36,7 @@ def dense(at, l2):
 
 
 def test_it_is_the_spectrum_of_the_true_loss():
-    at = moment()
+    at = evaluation()
     row = Spectrum(samples=40, top=3, tol=1e-6, density_probes=200).measure(at)
     bare = Spectrum(samples=40, top=3, regulariser=False, trace_products=0, density_probes=0).measure(at)
     H = dense(at, 0.1)
@@ -59,7 +59,8 @@ def test_it_is_the_spectrum_of_the_true_loss():
 
 
 def test_without_regulariser_some_of_it_is_negative():
-    row = Spectrum(samples=40, top=1, regulariser=False, trace_products=0, density_probes=100).measure(at := moment())
+    at = evaluation()
+    row = Spectrum(samples=40, top=1, regulariser=False, trace_products=0, density_probes=100).measure(at)
     true = (torch.linalg.eigvalsh(dense(at, 0.0)) < 0).double().mean().item()
     assert true > 0.1
     assert abs(row["spectrum/negative"] - true) < 4 * row["spectrum/negative_error"] + 0.1
@@ -68,12 +69,11 @@ def test_without_regulariser_some_of_it_is_negative():
 
 def test_names_and_switch():
     assert not Spectrum().enabled
-    row = Spectrum(samples=8, density_probes=0).measure(moment(LIF()))
+    row = Spectrum(samples=8, density_probes=0).measure(evaluation(LIF()))
     assert all(name.startswith("spectrum/surrogate/") for name in row)
-    at, measurement = moment(), Spectrum(samples=8)
-    assert "block W_rec, 8 of 40 train samples, regularisers inside" in measurement.describe(at.task)
-    measurement.spiking = True
-    assert "surrogate network" in measurement.describe(at.task)
+    at, measurement = evaluation(), Spectrum(samples=8)
+    assert "block W_rec, 8 of 40 train samples, regularisers inside" in measurement.describe(at)
+    assert "surrogate network" in measurement.describe(evaluation(LIF()))
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,18 @@ import torch
 import yaml
 
 import bpgen
-from bpgen.callbacks.interrupt import Interrupt
 from bpgen.cli import main
 from bpgen.losses import Activity
-from bpgen.training.build import make_loss
-from bpgen.training.run_folder import COLUMNS
+from bpgen.run.record import Interrupt
+from bpgen.training.options import LossOptions
 
+COLUMNS = (  # what every run has, as version 0.1 wrote it
+    *("epoch", "step", "lr", "train/objective", "train/loss", "train/accuracy", "val/loss", "val/accuracy"),
+    *("test/loss", "test/accuracy", "test_noisy/loss", "test_noisy/accuracy"),
+    *("gap/loss", "gap/accuracy", "gap_noisy/loss", "gap_noisy/accuracy"),
+    *("sharpness/lambda_max", "sharpness/residual", "sharpness/products"),
+    *("alignment/rho", "alignment/cosine", "alignment/orthogonal"),
+)
 SMALL = [
     *(
         "--sharpness.samples",
@@ -163,6 +169,43 @@ def test_a_last_step_that_diverges_is_divergence_too(tmp_path):
     assert len(pd.read_csv(run / "metrics.csv")) == 2  # what was measured stays
 
 
+@pytest.mark.parametrize("killed", [False, True])  # killed, it had no time to write a summary
+@pytest.mark.parametrize(
+    ("written", "edited", "says"),
+    [
+        ("n_rec: 16", "n_rec: 17", "network.n_rec: 16, now 17"),
+        ("lr: 0.02", "lr: 0.5", "optimizer.lr: 0.02, now 0.5"),
+        ("samples: 32", "samples: 16", "sharpness.samples: 32, now 16"),
+    ],
+)
+def test_an_edited_config_is_refused_on_resume(run, tmp_path, capsys, killed, written, edited, says):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    summary, config = copy / "summary.json", copy / "config.yaml"
+    summary.write_text(summary.read_text().replace('"finished"', '"interrupted"'))
+    if killed:
+        summary.unlink()
+    before = (copy / "metrics.csv").read_bytes()
+    config.write_text(config.read_text().replace(written, edited, 1))
+    assert main(["fit", "--resume", str(copy)]) == 2
+    message = capsys.readouterr().err
+    assert f"was edited since the run began ({says})" in message
+    assert (copy / "metrics.csv").read_bytes() == before
+    config.write_text(config.read_text().replace(edited, written, 1).replace("\nout: ", "\nout: elsewhere"))
+    assert main(["fit", "--resume", str(copy)]) == 0  # where it is written decides no number
+    config.write_text("rule: rflo")
+    (copy / "summary.json").unlink()
+    assert main(["fit", "--resume", str(copy)]) == 2
+    assert "lacks task" in capsys.readouterr().err
+
+
+def test_a_config_that_does_not_fit_the_weights_is_named(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace("n_rec: 16", "n_rec: 17"))
+    with pytest.raises(bpgen.errors.BpgenError, match="was it edited"):
+        bpgen.load_run(copy)
+
+
 def test_damaged_runs_are_named(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "summary.json").unlink()
@@ -178,17 +221,6 @@ def test_damaged_runs_are_named(run, tmp_path, capsys):
         except bpgen.errors.BpgenError as error:
             message = str(error)
         assert f"{file} is damaged" in message
-    edited = shutil.copytree(run, tmp_path / "edited")
-    config = edited / "config.yaml"
-    config.write_text(config.read_text().replace("n_rec: 16", "n_rec: 17"))
-    (edited / "summary.json").unlink()
-    assert main(["fit", "--resume", str(edited)]) == 2
-    assert "was it edited?" in capsys.readouterr().err
-    with pytest.raises(bpgen.errors.BpgenError, match="was it edited"):
-        bpgen.load_run(edited)
-    config.write_text("rule: rflo")
-    assert main(["fit", "--resume", str(edited)]) == 2
-    assert "lacks task" in capsys.readouterr().err
 
 
 def test_print_config_is_a_config(tmp_path, capsys):
@@ -229,10 +261,10 @@ def test_the_command_line_wins_over_configs_and_later_over_earlier(tmp_path, cap
 def test_a_cost_of_the_activity_is_an_option_of_the_loss(capsys):
     flags = ["--loss.activity", "0.5", "--loss.activity_form", "rate", "--loss.activity_target", "0.1"]
     assert main(["fit", *flags, "--print_config"]) == 0
-    loss = make_loss(**yaml.safe_load(capsys.readouterr().out)["loss"])
+    loss = LossOptions(**yaml.safe_load(capsys.readouterr().out)["loss"]).make()
     assert loss.activity == Activity(0.5, "rate", 0.1)
     assert main(["fit", "--print_config"]) == 0
-    assert make_loss(**yaml.safe_load(capsys.readouterr().out)["loss"]).activity is None
+    assert LossOptions(**yaml.safe_load(capsys.readouterr().out)["loss"]).make().activity is None
 
 
 @pytest.mark.parametrize("name", ["digits", "seqmnist", "liu2022_bptt", "liu2022_three_factor"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bpgen
-import bpgen.rules.conformance.case as conformance_case
+import bpgen.conformance.rules.case as conformance_case
 from bpgen.cli import main
 from bpgen.conformance import checks
 from bpgen.errors import BpgenError

@@ -353,6 +353,12 @@ class LearnsInSilence(Local):
         self.feedback.weight = 0.9 * self.feedback.weight
 
 
+class SilentAboutFeedback(Local):
+    """Random feedback weights, and a limit that does not mention them."""
+
+    traits = replace(Local.traits, exact_when="W_rec = 0")
+
+
 class ForgetsWhatCameIn(EPropOnline):
     """A block that starts from no trace."""
 

@@ -54,6 +54,7 @@ WRONG = {
         "with a cost of the activity",
     ),
     "AlphaOfItsOwn": ("the credit of a current has the right size", "size of the credit is wrong"),
+    "SilentAboutFeedback": ("its limit says that the feedback is symmetric there", "W_rec = 0 with symmetric feedback"),
     "LearnsInSilence": ("what it learns is declared", "`learn` changes feedback.weight"),
     "ForgetsWhatCameIn": ("many steps at once equal step after step", "steps 1 to 3 at once differ"),
     "BiasedPerturbation": ("its mean over draws is the true gradient", "along the true gradient"),
@@ -202,7 +203,7 @@ def test_every_registered_rule_conforms(check):
     check()
 
 
-def _documented():
+def documented():
     """The worked examples in the docstring of `bpgen.rules`."""
     blocks = re.findall(r"^    class (\w+).*?(?=^\S)", bpgen.rules.__doc__, re.MULTILINE | re.DOTALL)
     source = re.findall(r"^    class \w+.*?(?=^\S)", bpgen.rules.__doc__, re.MULTILINE | re.DOTALL)
@@ -211,10 +212,10 @@ def _documented():
     return {name: space[name] for name in blocks}
 
 
-@pytest.mark.parametrize("name", ["SignFeedback", "Trace", "WeightPerturbation"])
+@pytest.mark.parametrize("name", ["SignFeedback", "Trace", "WeightPerturbation", "KolenPollack"])
 def test_the_examples_in_the_documentation_work(name):
     p = problem()
-    rule = _documented()[name]()
+    rule = documented()[name]()
     if name == "WeightPerturbation":  # it leaves a given initial state out, for brevity
         p = replace(p, s_0=None)
     result, exact = p.rule(rule), p.rule("bptt")

@@ -84,6 +84,23 @@ def test_chunks_without_a_mask_add_up_to_the_whole(rule, loss, when):
         assert_differ(total, expected, ["W_rec"])
 
 
+@pytest.mark.parametrize("kappa", [0.0, 0.4])
+@pytest.mark.parametrize("when", ["all", "last"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("rule", ["rtrl", "snap", "eprop_online", "uoro", "kernl", "dni"])
+def test_long_sequences_are_taken_in_blocks_and_give_the_same(rule, loss, when, kappa, monkeypatch):
+    if kappa and rule in ("kernl", "dni"):
+        return  # defined without a readout filter
+    p = problem(Leaky(0.4, "tanh", "rate"), loss=loss, when=when, T=7, kappa=kappa)
+    whole = p.rule(rule)
+    monkeypatch.setattr("bpgen.rules.online.BLOCK", 3)
+    cut = p.rule(rule)
+    torch.testing.assert_close(cut.loss, whole.loss)
+    torch.testing.assert_close(cut.outputs, whole.outputs)
+    assert_equal(cut.grads, whole.grads, WEIGHTS)
+    assert set(cut.aux) == set(whole.aux)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_online_says_what_is_written_forward_in_time(name):
     """Version 0.1 called 20 rules online; eight are."""

@@ -19,9 +19,9 @@ from bpgen.errors import BpgenError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import GRU, Leaky
 from bpgen.tasks import Split
-from bpgen.training.data import SeededLoader
+from bpgen.training.loaders import SeededLoader
 from bpgen.training.module import RuleTraining
-from bpgen.training.optim import Optimizer, Schedule
+from bpgen.training.options import Optimizer, Schedule
 from tests.oracles import RECURRENT, WEIGHTS, asked, assert_differ, assert_equal, autograd, distance, problem, randn
 
 FED = {"output_feedback": 0.8}

@@ -6,9 +6,9 @@ import yaml
 from bpgen.cli import main
 from bpgen.cli.options import resolve
 from bpgen.errors import BpgenError
+from bpgen.run.files import read_config
 from bpgen.shipped import plans
 from bpgen.study.plan import read_plan
-from bpgen.training.config import read_config
 
 PLAN = """
 name: p

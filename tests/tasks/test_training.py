@@ -3,7 +3,7 @@
 import pytest
 
 from bpgen.cli.options import resolve
-from bpgen.experiment import fit
+from bpgen.run.fit import fit
 
 # What must be exceeded: test accuracy with BPTT and with the three-factor rule. Chance is 0.5 where nothing is said.
 ABOVE = {

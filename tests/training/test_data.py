@@ -6,7 +6,7 @@ import torch
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.tasks import Split
-from bpgen.training.data import SeededLoader, fitted
+from bpgen.training.loaders import SeededLoader, with_targets_for
 
 
 def split(n=10):
@@ -53,19 +53,19 @@ def test_a_restored_state_continues_the_same_batches(stop):
 
 def test_targets_are_fitted_to_the_loss():
     x, classes = torch.zeros(5, 2, 1), torch.tensor([2, 0])
-    assert fitted(Split(x, classes), Loss("cross_entropy", "all"), 3).target.tolist() == [[2, 0]] * 5
-    one_hot = fitted(Split(x, classes), Loss("mse", "last"), 3).target
+    assert with_targets_for(Loss("cross_entropy", "all"), Split(x, classes), 3).target.tolist() == [[2, 0]] * 5
+    one_hot = with_targets_for(Loss("mse", "last"), Split(x, classes), 3).target
     assert one_hot.tolist() == [[0, 0, 1], [1, 0, 0]]
-    assert fitted(Split(x, classes), Loss("mse", "all"), 3).target.shape == (5, 2, 3)
+    assert with_targets_for(Loss("mse", "all"), Split(x, classes), 3).target.shape == (5, 2, 3)
     steps = torch.arange(10).reshape(5, 2) % 3
-    assert fitted(Split(x, steps), Loss("cross_entropy", "last"), 3).target.tolist() == steps[-1].tolist()
+    assert with_targets_for(Loss("cross_entropy", "last"), Split(x, steps), 3).target.tolist() == steps[-1].tolist()
 
 
 def test_targets_that_cannot_fit_are_refused():
     values = Split(torch.zeros(5, 2, 1), torch.zeros(2, 3))
     with pytest.raises(BpgenError, match="mse"):
-        fitted(values, Loss("cross_entropy", "last"), 3)
+        with_targets_for(Loss("cross_entropy", "last"), values, 3)
     with pytest.raises(BpgenError, match="last"):
-        fitted(values, Loss("mse", "all"), 3)
+        with_targets_for(Loss("mse", "all"), values, 3)
     with pytest.raises(BpgenError, match="batch_size"):
         SeededLoader(split(), 0, 0)

@@ -1,0 +1,37 @@
+"""What a column of a run's table is: said once, by whoever measures it, for tables, figures, tracking and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of metrics.csv.
+
+    name: e.g. "train/loss"; W&B groups its panels by what stands before the slash.
+    label: what it is, in the words of tables and legends.
+    unit: of its values, in the words of an axis.
+    panel: the figure of the run that it belongs to; empty is none.
+    shown: how the table at the end of a run writes it, e.g. "{:.1%}"; empty leaves it out.
+    unless: leave it out of that table where this other column was measured.
+    optional: only in the file where it was measured; any other column is there in every run, if need be empty.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    panel: str = ""
+    shown: str = ""
+    unless: str = ""
+    optional: bool = False
+
+    def of_surrogate(self) -> Column:
+        """The same number of the surrogate network, which stands for one whose neurons spike."""
+        prefix, _, rest = self.name.partition("/")
+        return replace(self, name=f"{prefix}/surrogate/{rest}", label=f"{self.label}, surrogate network", optional=True)
+
+
+def with_surrogates(*columns: Column) -> tuple[Column, ...]:
+    """Columns of a curvature, followed by those of the surrogate network."""
+    return (*columns, *(column.of_surrogate() for column in columns))

@@ -1,0 +1,82 @@
+"""The task under examination, and fresh copies of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bpgen.conformance.check import Outcome, Suite
+from bpgen.errors import BpgenError
+from bpgen.tasks import Split, Task
+from bpgen.tasks.base import SPLITS, SplitName
+
+SUITE = Suite("splits", "life")
+
+
+@dataclass
+class Case:
+    """The task under examination: its class, one of it, and what the user chose of its options."""
+
+    name: str
+    cls: type[Task]
+    task: Task
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def exceptions(self) -> Mapping[str, str]:
+        """Checks that it declares to fail, with reasons."""
+        declared: Mapping[str, str] = getattr(self.task, "conformance_exceptions", {})
+        return declared
+
+    def remarks(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """What a network that ignores its inputs achieves, and what no suite can know."""
+        return [*_chance(self.task), *_reused(self.task), _UNKNOWN]
+
+    def fresh(self, **options: Any) -> Task:
+        """A new one, its data not loaded yet."""
+        return self.cls(**{**self.options, **options})
+
+    def load(self) -> None:
+        """Load the data.
+
+        Raises:
+            BpgenError: they are not there. What else goes wrong is for the checks to find.
+        """
+        try:
+            self.task.load()
+        except BpgenError:
+            raise
+        except Exception:
+            return
+
+    def splits(self) -> dict[SplitName, Split]:
+        """Every split."""
+        return {name: self.task.split(name) for name in SPLITS}
+
+
+_UNKNOWN = (
+    "Not known to any suite: whether the target follows from the inputs, and how far back one has to look. Solve some "
+    "trials with a few lines of your own; `bpgen tasks NAME --plot` draws them."
+)
+
+
+def _reused(task: Task) -> list[str]:
+    if not task.reuses_training:
+        return []
+    return ["Validation and test may hold sequences of training: the gap on clean inputs says little of new ones."]
+
+
+def _chance(task: Task) -> list[str]:
+    try:
+        train, test = task.split("train"), task.split("test")
+        if train.target.is_floating_point():
+            mean = train.target.mean(dim=tuple(range(train.target.ndim - 1)))
+            error = 0.5 * (test.target - mean).square().sum(-1).mean()
+            return [f"To answer the mean of the training targets costs ½·squared error {float(error):.3g} on test."]
+        seen, asked = (s.target[s.mask > 0] if s.mask is not None else s.target for s in (train, test))
+        commonest = seen.flatten().mode().values
+        share = (asked == commonest).double().mean()
+        return [f"To answer the commonest class always is right for {float(share):.1%} of the test targets."]
+    except Exception:  # a task whose splits do not fit fails its checks
+        return []

@@ -1,0 +1,79 @@
+"""From a config to everything a run is made of: each part is built once, and all bad input is found here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from bpgen.callbacks import Evaluation, EvaluationClock, Measurement
+from bpgen.network import Network
+from bpgen.registry import find
+from bpgen.rules import Rule, check_chunks
+from bpgen.run.config import Config
+from bpgen.tasks import Task
+from bpgen.tracking import wandb as tracking
+from bpgen.training.data import TaskData
+from bpgen.training.module import RuleTraining
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run is made of.
+
+    config: with what it leaves to the task filled in.
+    module: network, rule, loss and optimizer.
+    data: the task in batches.
+    clock: when to measure; the measurements are attached to it.
+    measurements: what to measure, in the order of the table.
+    """
+
+    config: Config
+    module: RuleTraining
+    data: TaskData
+    clock: EvaluationClock
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def start(self) -> Evaluation:
+        """The evaluation before the first step."""
+        return Evaluation(self.module, self.data.splits, lr=self.module.optimizer.lr)
+
+
+def build(config: Config) -> Experiment:
+    """Build a run.
+
+    Raises:
+        BpgenError: bad input; nothing was written yet.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    tracking.check(config.wandb, config.tracking)
+    task: Task = config.task.make()
+    config = config.completed(task)
+    rule: Rule = config.rule.make()
+    module = training(config, make_network(config, task), rule)
+    config.trainer.check(module.finished_steps)
+    data = config.trainer.data(task, module.loss, config.seed)
+    if data.chunk is not None:
+        check_chunks(module.rule, module.network)
+    data.setup("fit")  # data that are missing or do not fit are found now
+    measurements = tuple(find("measurement", name).make(**given) for name, given in config.measurements.items())
+    clock = EvaluationClock(**config.evaluation).attach(*measurements)
+    experiment = Experiment(config, module, data, clock, measurements)
+    clock.check(experiment.start)
+    return experiment
+
+
+def make_network(config: Config, task: Task) -> Network:
+    """The network of a config, sized for the task, with the initial weights of the run's seed."""
+    return Network(config.neuron.make(), task.n_in, n_out=task.n_out, seed=config.seed, **config.network)
+
+
+def training(config: Config, network: Network, rule: Rule) -> RuleTraining:
+    """Network and rule with the loss and the optimizer of a config.
+
+    Raises:
+        BpgenError: they do not fit each other.
+    """
+    return RuleTraining(network, rule, config.loss.make(), config.optimizer, config.schedule, config.seed)

@@ -1,0 +1,197 @@
+"""The config of a run: everything that decides it, as one frozen value.
+
+    rule, task, neuron               parts that are chosen by name, each with its options (`Choice`)
+    network, evaluation              options of a constructor
+    loss, optimizer, schedule,       values of their own
+    trainer, tracking
+    gap, sharpness, ...              the options of each measurement, by its name
+    seed, out, wandb, threads        of the run itself
+As a plain dictionary (`config.yaml`) it has these keys in this order, one level deep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import yaml
+
+from bpgen._version import __version__
+from bpgen.callbacks import EvaluationClock
+from bpgen.errors import choice, require
+from bpgen.network import Network
+from bpgen.registry import KindName, find
+from bpgen.run.files import FORMAT
+from bpgen.signatures import check_options
+from bpgen.tasks import Task
+from bpgen.tracking.wandb import Mode, Tracking
+from bpgen.training.options import LossOptions, Optimizer, Schedule, TrainerOptions
+
+Options = Mapping[str, Any]
+CHOSEN: dict[KindName, str] = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # by name; the defaults
+GROUPS: dict[str, type] = {  # always there, and the class whose constructor takes the options
+    "network": Network,
+    "loss": LossOptions,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "trainer": TrainerOptions,
+    "evaluation": EvaluationClock,
+    "tracking": Tracking,
+}
+GIVEN = {"network": frozenset({"neuron", "n_in", "n_out", "seed", "dtype"})}  # arguments that are no options
+_RUN = ("seed", "out", "wandb", "threads")
+_NOT_DECIDING = ("out", "wandb", "tracking")
+_YOUNGER = {"network.areas": None, "neuron.adaptive": 1.0}  # options since version 0.1, where they change nothing
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A part chosen by name, with its options."""
+
+    kind: KindName
+    name: str
+    options: Options = field(default_factory=dict)
+
+    def make(self) -> Any:
+        """The part itself.
+
+        Raises:
+            BpgenError: no such part or option, or a value that it refuses.
+        """
+        return find(self.kind, self.name).make(**self.options)
+
+    @property
+    def label(self) -> str:
+        """Its name, as a folder may bear it: of FILE.py:Class the class."""
+        return self.name.rpartition(":")[2]
+
+
+@dataclass(frozen=True)
+class Config:
+    """See the module's docstring. Fields in the order of a config file.
+
+    Raises:
+        BpgenError: an option does not exist, or is of the wrong type or out of its range.
+    """
+
+    rule: Choice = Choice("rule", CHOSEN["rule"])
+    task: Choice = Choice("task", CHOSEN["task"])
+    neuron: Choice = Choice("neuron", CHOSEN["neuron"])
+    network: Options = field(default_factory=dict)
+    loss: LossOptions = field(default_factory=LossOptions)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    evaluation: Options = field(default_factory=dict)
+    measurements: Mapping[str, Options] = field(default_factory=dict)
+    tracking: Tracking = field(default_factory=Tracking)
+    seed: int = 0
+    out: str = "runs"
+    wandb: Mode = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("network", "evaluation"):
+            check_options(GROUPS[name], getattr(self, name), name)
+        require(self.threads is None or self.threads >= 1, f"threads must be positive, got {self.threads}.")
+        choice("wandb mode", self.wandb, Mode)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Config:
+        """From a plain dictionary; what it leaves out takes its default.
+
+        A group that is none of the config's own is a measurement's, be it installed or not.
+
+        Raises:
+            BpgenError: a group is no mapping, or see `Config`.
+        """
+        fields: dict[str, Any] = {}
+        measurements: dict[str, Options] = {}
+        for key, value in plain.items():
+            require(key in _RUN or isinstance(value, Mapping), f"{key} in a config must be a mapping of options.")
+            if key in CHOSEN:
+                options = {option: v for option, v in value.items() if option != "name"}
+                fields[key] = Choice(key, value.get("name", CHOSEN[key]), options)
+            elif key in GROUPS and is_dataclass(GROUPS[key]):
+                check_options(GROUPS[key], value, key)
+                fields[key] = GROUPS[key](**value)
+            elif key in GROUPS or key in _RUN:
+                fields[key] = value
+            else:
+                measurements[key] = value
+        return cls(**fields, measurements=measurements)
+
+    def plain(self) -> dict[str, Any]:
+        """As a plain dictionary."""
+        plain: dict[str, Any] = {}
+        for name in [f.name for f in fields(self)]:
+            value = getattr(self, name)
+            if name == "measurements":
+                plain |= {measurement: dict(options) for measurement, options in value.items()}
+            elif isinstance(value, Choice):
+                plain[name] = {"name": value.name, **value.options}
+            elif isinstance(value, Mapping):
+                plain[name] = dict(value)
+            else:
+                plain[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
+        return plain
+
+    def yaml(self) -> str:
+        """As a config file."""
+        head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
+        return head + yaml.safe_dump({"format": FORMAT, **self.plain()}, sort_keys=False, allow_unicode=True)
+
+    @property
+    def hash(self) -> str:
+        """A short name of everything that decides the run's numbers, see `config_hash`."""
+        return config_hash(self.plain())
+
+    @property
+    def label(self) -> str:
+        """What the run's folder is called."""
+        return f"{self.task.label}-{self.rule.label}-seed{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """What its figures are headed."""
+        return f"{self.rule.label} on {self.task.label}, seed {self.seed} (n = 1 run)"
+
+    def completed(self, task: Task) -> Config:
+        """The same config with what it leaves to the task: what a run writes down."""
+        loss = replace(self.loss, kind=self.loss.kind or task.loss, when=self.loss.when or task.when)
+        return replace(self, loss=loss)
+
+
+def config_hash(plain: Mapping[str, Any]) -> str:
+    """A short name of everything in a plain config that decides a run's numbers.
+
+    Where a run is written and tracked does not. An option that came later counts where it changes something, so that
+    the runs of earlier versions keep their names.
+    """
+    deciding: dict[str, Any] = {key: value for key, value in plain.items() if key not in _NOT_DECIDING}
+    for option, as_before in _YOUNGER.items():
+        group, _, name = option.partition(".")
+        given = deciding.get(group, {})
+        if name in given and given[name] == as_before:
+            deciding[group] = {key: value for key, value in given.items() if key != name}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What decides a run's numbers and differs between two plain configs: `optimizer.lr: 0.02, now 0.5`."""
+    old, new = _flat(before), _flat(after)
+    changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key)}, now {new.get(key)}" for key in changed]
+
+
+def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key not in _NOT_DECIDING:
+            flat |= (
+                {f"{key}.{option}": v for option, v in value.items()} if isinstance(value, Mapping) else {key: value}
+            )
+    return flat

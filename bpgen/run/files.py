@@ -1,0 +1,54 @@
+"""Files that runs and studies read, each with a clear error where it is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import yaml
+
+from bpgen._version import __version__
+from bpgen.errors import BpgenError, require
+
+FORMAT = 1
+_EXAMPLES = {"config": "rule: rflo", "plan": "axes: {rule: [bptt, rflo]}"}
+
+
+def read_config(path: Path, kind: str = "config") -> dict[str, Any]:
+    """A config file, or another `kind` of them, as a dictionary without its format number.
+
+    Raises:
+        BpgenError: unreadable, not YAML, not a mapping, or of another format.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BpgenError(f"cannot read {kind} {path}: {getattr(error, 'strerror', None) or error}.") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        raise BpgenError(
+            f"{kind} {path} is not valid YAML{f' at line {where.line + 1}' if where else ''}: "
+            f"{getattr(error, 'problem', error)}."
+        ) from None
+    require(isinstance(config, dict), f"{kind} {path} must be a mapping such as '{_EXAMPLES[kind]}'.")
+    written = config.pop("format", FORMAT)
+    require(
+        written == FORMAT,
+        f"{kind} {path} has format {written}, this bpgen {__version__} reads format {FORMAT}: "
+        f"use the bpgen that wrote it, or carry its options over by hand.",
+    )
+    return config
+
+
+def load_file(file: Path, remedy: str) -> Any:
+    """What torch saved in a file.
+
+    Raises:
+        BpgenError: the file is damaged; `remedy` says what to do.
+    """
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        raise BpgenError(f"{file} is damaged ({type(error).__name__}): {remedy}.") from None

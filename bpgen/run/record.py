@@ -1,0 +1,88 @@
+"""Keeps a run's folder complete: at every evaluation, and when Ctrl-C or SIGTERM stops the run.
+
+A stopped run has finished the step it was in, and its checkpoint continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+
+from bpgen.callbacks import Measurement
+from bpgen.callbacks.evaluation import Row
+from bpgen.run.folder import RunFolder
+
+WHERE = ("epoch", "step", "lr")  # the first columns of every row
+
+
+class Record(pl.Callback):
+    """Keeps a run's folder complete after every evaluation.
+
+    Args:
+        folder: the run's.
+        measurements: whose columns stand in every row, if need be empty.
+    """
+
+    def __init__(self, folder: RunFolder, measurements: Sequence[Measurement] = ()) -> None:
+        self.folder = folder
+        own = (column for measurement in measurements for column in measurement.columns)
+        self.columns = [*WHERE, *(column.name for column in own if not column.optional)]
+
+    def on_evaluation(self, trainer: pl.Trainer, module: Any, row: Row) -> None:
+        """Row first, checkpoint last: what a checkpoint promises is on disk."""
+        self.folder.append(row, self.columns)
+        self.folder.save_weights(trainer.global_step, module.network, module.rule)
+        trainer.save_checkpoint(self.folder.checkpoint)
+
+
+class RunInterrupted(Exception):
+    """Training was asked to stop. signum: the signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class Interrupt(pl.Callback):
+    """Turns SIGINT and SIGTERM into a checkpoint and `RunInterrupted`; a second signal stops at once."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+        self._step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals, after Lightning has."""
+        self._step = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Stop here if asked to, but never between batches that share an update: a checkpoint has no gradients."""
+        updated, self._step = trainer.global_step != self._step, trainer.global_step
+        if self.received is not None and updated:
+            trainer.save_checkpoint(self.folder.checkpoint)
+            raise RunInterrupted(self.received)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise RunInterrupted(signum)
+        self.received = signum
+        print("\nstopping after this step; once more stops at once", file=sys.stderr)

@@ -79,6 +79,14 @@ def test_bad_plans(changes, says):
     assert says in str(error.value)
 
 
+def test_everything_installed_can_be_measured(install):
+    measure = {name: {"samples": 64} for name in ("sharpness", "alignment", "stability", "spectrum")}
+    (condition,) = plan(axes={"rule": ["bptt"]}, tune=None, measure=measure).conditions(resolve)
+    assert [condition.config[name]["samples"] for name in measure] == [64] * 4
+    install("theirs", {"energy": "energy:Energy"}, "bpgen.measurements")
+    assert plan(measure={"energy": {"every": 2}}).overrides["energy.every"] == 2
+
+
 def test_an_axis_cannot_be_set(tmp_path, capsys):
     file = tmp_path / "p.yaml"
     file.write_text(PLAN)
@@ -103,6 +111,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["reproduce", "liu2020"], "Did you mean 'liu2022'?"),
         (["reproduce", "liu2022", "--quick", "--full"], "not allowed with"),
         (["reproduce", "liu2022", "--data-dir", "/nowhere"], "/nowhere"),
+        (["reproduce", "liu2022", "--data-dir", "/nowhere", "--engine", "slurm"], "unknown launcher 'slurm'"),
     ],
 )
 def test_bad_commands(argv, says, capsys, tmp_path, monkeypatch):

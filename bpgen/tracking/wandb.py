@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bpgen.errors import require, unknown
+from bpgen.errors import choice, require
 from bpgen.tracking.own_settings import Mode, has_key, own_settings, resolved
 from bpgen.tracking.safe_logger import SafeLogger
 
@@ -67,9 +67,7 @@ def check(mode: Mode, tracking: Tracking) -> None:
     Raises:
         BpgenError: an unknown mode, or a variable or settings file of W&B's that W&B refuses.
     """
-    if mode not in ("auto", "online", "offline", "off"):
-        raise unknown("wandb mode", mode, ("auto", "online", "offline", "off"))
-    if mode != "off":
+    if choice("wandb mode", mode, Mode) != "off":
         own_settings(tracking.machine)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import wandb
+
 from bpgen.tracking.wandb import FINISH_SECONDS, INIT_SECONDS, Tracking, start
 from tests.tracking.bench import EPOCH, SMALL, Bench, inspect, wandb_command
 from tests.tracking.stub import KEY, Stub

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-
 import wandb
+
 from bpgen.run.folder import RunFolder
 
 SMALL = (

@@ -1,4 +1,4 @@
-"""A stranger's package, as `bpgen new-rule` writes it: `pip install` makes its rule listed, checked and trainable."""
+"""A stranger's package, as `bpgen new rule` writes it: `pip install` makes its rule listed, checked and trainable."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpgen.cli.new_rule import package
+from bpgen.cli.new import package
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "plugins" / "example"
@@ -31,9 +31,9 @@ def bpgen(site, *argv):
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
 
 
-def test_the_example_is_what_new_rule_writes():
+def test_the_example_is_what_bpgen_new_writes():
     files = {f.name: f.read_text(encoding="utf-8") for f in EXAMPLE.iterdir() if f.is_file()}
-    assert files == package("sign-feedback", "credit")
+    assert files == package("rule", "sign-feedback", "credit")
 
 
 def test_it_passes_its_own_tests_untouched(site, tmp_path):

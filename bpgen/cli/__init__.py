@@ -14,8 +14,8 @@ COMMANDS = {
     "sharpness": "measure the curvature of the networks that a run saved",
     "stability": "measure how stable a run's rule was around the networks it saved",
     "rules": "list the installed learning rules, their traits, or all about one",
-    "check": "hold a rule to the contract and to its traits: the conformance suite",
-    "new-rule": "write a package with a learning rule of your own, ready to install",
+    "check": "hold a rule, a neuron or a task to its contract and its claims: the conformance suite",
+    "new": "write a package with a rule, task, neuron or measurement of your own, ready to install",
     "tasks": "list the installed tasks",
     "plugins": "list every installed part: rules, tasks, neurons, measurements, launchers, papers",
     "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
@@ -23,6 +23,7 @@ COMMANDS = {
     "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",
     "bench": "measure the speed of the rules against their peers and their floors",
 }
+_ALIASES = {"new-rule": ["new", "rule"]}
 HELP = f"""\
 bpgen {__version__}: how brain-like learning rules shape the solutions that recurrent networks find.
 
@@ -66,7 +67,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] in ("--version", "-V"):
         print(f"bpgen {__version__}")
         return 0
-    command, *rest = argv
+    command, *rest = [*_ALIASES.get(argv[0], argv[:1]), *argv[1:]]
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "See `bpgen --help`.")
     result: int = import_module(f"bpgen.cli.{command.replace('-', '_')}").run(rest)

@@ -13,7 +13,7 @@ from bpgen.registry import find
 
 _DESCRIPTION = (
     "List the installed learning rules: name, package, what it is. A rule of yours appears after `pip install`; "
-    "`bpgen new-rule` writes its package, `bpgen check NAME` examines it."
+    "`bpgen new rule` writes its package, `bpgen check NAME` examines it."
 )
 
 

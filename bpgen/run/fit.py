@@ -14,7 +14,7 @@ import torch
 
 from bpgen._version import __version__
 from bpgen.errors import DivergedError, RuleError, raised_in, require
-from bpgen.figures import run_figures
+from bpgen.figures.run import run_figures
 from bpgen.rules import chunk_note
 from bpgen.run.build import Experiment, build
 from bpgen.run.config import Config, config_hash, differences

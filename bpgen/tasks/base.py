@@ -53,8 +53,8 @@ class Task:
 
     Class facts: numbers of inputs, outputs and steps; the loss that fits and when it is taken; the range that perturbed
     inputs are clipped to; for continuous targets, the `tolerance` within which an output counts as right (None: the
-    task has no accuracy); and whether validation and test hold no sequence of training (`held_out`), as they should
-    where there are enough.
+    task has no accuracy); and `reuses_training`, whether validation and test may hold sequences of training, because
+    there are too few others or these are what is to be learned.
 
     Args:
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in input units.
@@ -67,7 +67,7 @@ class Task:
     when: ClassVar[Literal["last", "all"]] = "last"
     input_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     tolerance: float | None = None
-    held_out: bool = True
+    reuses_training: bool = False
 
     def __init__(self, noise_sd: float = 0.2) -> None:
         require(noise_sd >= 0, f"task.noise_sd must be >= 0, got {noise_sd}.")

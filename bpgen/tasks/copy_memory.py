@@ -38,7 +38,7 @@ class CopyMemory(TrialTask):
         require(delay >= 0, f"task.delay must be >= 0, got {delay}.")
         require(symbols >= 2, f"task.symbols must be at least 2, got {symbols}.")
         self.length, self.delay = length, delay
-        self.held_out = symbols**length >= 10**9  # fewer sequences come twice
+        self.reuses_training = symbols**length < 10**9  # so few sequences come twice
         self.n_in, self.n_out, self.n_steps = symbols + 1, symbols, 2 * length + delay
 
     def trials(self, n: int, random: torch.Generator) -> Split:

@@ -39,7 +39,7 @@ class PatternGeneration(TrialTask):
     """
 
     n_out = 1
-    held_out = False  # the patterns themselves are to be learned
+    reuses_training = True  # the patterns themselves are to be learned
     loss: ClassVar[Literal["cross_entropy", "mse"]] = "mse"
     when: ClassVar[Literal["last", "all"]] = "all"
 

@@ -117,8 +117,8 @@ def test_own_data_are_held_to_the_contract(file, capsys):
 def test_a_report_says_what_chance_is_and_what_no_suite_knows(capsys):
     assert main(["check", "task:copy-memory"]) == 0
     text = capsys.readouterr().out
-    assert "it says that there are too few sequences (held_out = False)" in text
-    assert "the gap on clean inputs says nothing" in text
+    assert "it says reuses_training = True" in text
+    assert "the gap on clean inputs says little" in text
     assert "To answer the commonest class always is right for 26.5% of the test targets." in text
     assert "whether the target follows from the inputs" in text
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-import wandb
 from bpgen.cli import main
 from bpgen.errors import BpgenError
 from bpgen.run.folder import RunFolder

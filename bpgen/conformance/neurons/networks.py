@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import torch
@@ -48,8 +47,7 @@ def _seeds(case: Case) -> None:
         assert p.initial_state is not None
         return dict(p.params), p.x, p.target, p.initial_state
 
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # deprecations inside torch.func
+    with torch.no_grad():
         alone = [one(*asked(p)) for p in problems]
         stacked = torch.utils._pytree.tree_map(lambda *pair: torch.stack(pair), *map(asked, problems))
         both = vmap(one)(*stacked)

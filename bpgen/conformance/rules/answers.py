@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -151,8 +150,7 @@ def _seeds(case: Case) -> None:
     problems = [replace(p, loss=shared) for p in problems]
     alone[1] = ask(case.bound(problems[1], seed=1), problems[1], draws[1]).grads
     kept = _stack([dict([*rule.named_parameters(), *rule.named_buffers()]) for rule in rules])
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # deprecations inside torch.func
+    with torch.no_grad():
         stacked: dict[str, Any] = {n: torch.stack([getattr(p, n) for p in problems]) for n in ("x", "target")}
         stacked["params"] = _stack([dict(p.params) for p in problems])
         both = vmap(one)(kept, stacked, _stack(draws))

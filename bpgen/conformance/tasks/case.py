@@ -31,7 +31,7 @@ class Case:
 
     def remarks(self, outcomes: Mapping[str, Outcome]) -> list[str]:
         """What a network that ignores its inputs achieves, and what no suite can know."""
-        return [*_chance(self.task), *_not_held_out(self.task), _UNKNOWN]
+        return [*_chance(self.task), *_reused(self.task), _UNKNOWN]
 
     def fresh(self, **options: Any) -> Task:
         """A new one, its data not loaded yet."""
@@ -61,10 +61,10 @@ _UNKNOWN = (
 )
 
 
-def _not_held_out(task: Task) -> list[str]:
-    if task.held_out:
+def _reused(task: Task) -> list[str]:
+    if not task.reuses_training:
         return []
-    return ["Validation and test hold sequences of training (held_out = False): the gap on clean inputs says nothing."]
+    return ["Validation and test may hold sequences of training: the gap on clean inputs says little of new ones."]
 
 
 def _chance(task: Task) -> list[str]:

@@ -127,7 +127,7 @@ def _range(case: Case) -> None:
 @SUITE.prop(
     "no sequence of validation or test is one of training",
     "test performance on sequences that were trained is training performance: the gap is then made of nothing.",
-    lambda case: "" if case.task.held_out else "it says that there are too few sequences (held_out = False)",
+    lambda case: "it says reuses_training = True" if case.task.reuses_training else "",
 )
 def _disjoint(case: Case) -> None:
     splits = case.splits()
@@ -135,7 +135,7 @@ def _disjoint(case: Case) -> None:
     for name in SPLITS[1:]:
         repeated = sum(sequence in trained for sequence in _sequences(splits[name]))
         many = f"{repeated} of {splits[name].size} sequences of {name} are sequences of train, too."
-        assert not repeated, f"{many} Where there are too few to hold any out, say held_out = False."
+        assert not repeated, f"{many} Where that is meant, say reuses_training = True."
 
 
 def _sequences(split: Split) -> list[bytes]:

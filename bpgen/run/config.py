@@ -44,6 +44,7 @@ GROUPS: dict[str, type] = {  # always there, and the class whose constructor tak
 GIVEN = {"network": frozenset({"neuron", "n_in", "n_out", "seed", "dtype"})}  # arguments that are no options
 _RUN = ("seed", "out", "wandb", "threads")
 _NOT_DECIDING = ("out", "wandb", "tracking")
+_YOUNGER = {"network.areas": None, "neuron.adaptive": 1.0}  # options since version 0.1, where they change nothing
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,15 @@ class Config:
 def config_hash(plain: Mapping[str, Any]) -> str:
     """A short name of everything in a plain config that decides a run's numbers.
 
-    Where a run is written and tracked does not.
+    Where a run is written and tracked does not. An option that came later counts where it changes something, so that
+    the runs of earlier versions keep their names.
     """
-    deciding = {key: value for key, value in plain.items() if key not in _NOT_DECIDING}
+    deciding: dict[str, Any] = {key: value for key, value in plain.items() if key not in _NOT_DECIDING}
+    for option, as_before in _YOUNGER.items():
+        group, _, name = option.partition(".")
+        given = deciding.get(group, {})
+        if name in given and given[name] == as_before:
+            deciding[group] = {key: value for key, value in given.items() if key != name}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 

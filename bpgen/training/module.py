@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +19,9 @@ from bpgen.streams import generator
 from bpgen.tasks import Split
 from bpgen.training.loaders import Chunk, as_split
 from bpgen.training.options import Optimizer, Schedule, leave_steps_alone, plain_steps
+
+# Measurements take validation data from the loader by themselves: there is no validation loop
+warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
 
 
 class RuleTraining(pl.LightningModule):

@@ -160,10 +160,12 @@ class LoaderSplits(Splits):
     def of(cls, trainer: pl.Trainer, loss: Loss, n_out: int) -> LoaderSplits:
         """From what a trainer was given to fit with."""
         module: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if module is None:
-            given = trainer.fit_loop.epoch_loop.val_loop._data_source.instance
-            return cls({"train": trainer.train_dataloader, "val": _first(given)}, loss, n_out)
-        loaders = {"train": trainer.train_dataloader, "val": _loader(module, "val"), "test": _loader(module, "test")}
+        validation = trainer.fit_loop.epoch_loop.val_loop._data_source
+        loaders = {
+            "train": trainer.train_dataloader,
+            "val": _first(validation.dataloader()) if validation.is_defined() else None,
+            "test": None if module is None else _test_loader(module),
+        }
         return cls(loaders, loss, n_out, getattr(module, "perturb", None), getattr(module, "tolerance", None))
 
     def size(self, name: SplitName) -> int | None:
@@ -217,12 +219,11 @@ def _joined(loader: Iterable[Any], n: int | None) -> Split:
     )
 
 
-def _loader(module: pl.LightningDataModule, name: str) -> Any:
-    """A data module's loader of validation or test data, if it has one."""
+def _test_loader(module: pl.LightningDataModule) -> Any:
+    """A data module's loader of test data, which Lightning itself asks for after training only."""
     try:
-        if name == "test":
-            module.setup("test")
-        return _first(getattr(module, f"{name}_dataloader")())
+        module.setup("test")
+        return _first(module.test_dataloader())
     except MisconfigurationException:  # Lightning's word for: not written
         return None
 

@@ -22,6 +22,7 @@ from bpgen.callbacks import (
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity, Loss
 from bpgen.neurons import Leaky
+from bpgen.problem import Problem
 from bpgen.run.progress import ProgressBar
 from bpgen.stability.alignment import alignment
 from bpgen.tasks import Split, Task
@@ -71,6 +72,34 @@ def test_samples_count_equally_whatever_the_chunks(monkeypatch):
     monkeypatch.setattr(generalization_gap, "_CHUNK", 7)  # the last chunk is smaller
     parts = GeneralizationGap().measure(evaluation())
     assert parts == pytest.approx(whole, abs=1e-6)
+
+
+def test_memory_bounds_how_many_sequences_run_at_once(monkeypatch):
+    """T·B·N·(d+K) numbers: 5 steps, 8 neurons with one state and one current each."""
+    seen, at = [], evaluation()
+    run = Problem.run
+    monkeypatch.setattr(Problem, "run", lambda self, *args, **options: seen.append(self.batch) or run(self, *args))
+    whole = GeneralizationGap().measure(at)
+    assert max(seen) == 40
+    seen.clear()
+    monkeypatch.setattr(generalization_gap, "_NUMBERS", 5 * 8 * 2 * 6)
+    parts = GeneralizationGap().measure(at)
+    assert max(seen) == 6
+    assert parts == pytest.approx(whole, abs=1e-6)
+    monkeypatch.setattr(generalization_gap, "_NUMBERS", 1)
+    assert GeneralizationGap().measure(at) == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "mse"])
+def test_outputs_that_are_no_numbers_have_no_accuracy(kind):
+    at = evaluation(kind=kind)
+    before = GeneralizationGap().measure(at)
+    with torch.no_grad():
+        at.network.W_out.fill_(float("nan"))
+    row = GeneralizationGap().measure(at)
+    for name, value in row.items():
+        assert not np.isnan(before[name])
+        assert np.isnan(value), name
 
 
 def test_noise_has_its_size_and_is_clipped_and_fixed():

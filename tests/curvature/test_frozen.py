@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
 
 import bpgen
-from bpgen.callbacks import Sharpness, Spectrum, Stability
-from bpgen.callbacks.measurement import Moment
+from bpgen.callbacks import Evaluation, Sharpness, Spectrum, Stability
 from bpgen.curvature import HessianProducts, Search, density, participation, trace, trained
 from bpgen.curvature.block import BlockProblem
 from bpgen.curvature.survey import survey
@@ -16,7 +16,10 @@ from bpgen.errors import BpgenError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import Leaky
 from bpgen.stability import RuleJacobian, analyse, stability
+from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
+from bpgen.training.options import Optimizer
+from bpgen.training.splits import TaskSplits
 from tests.callbacks.test_measurements import Toy
 from tests.curvature.dense import asked, dense_hessian, free_entries, objective
 from tests.oracles import Problem, distance, problem, randn
@@ -106,24 +109,52 @@ def test_names_leave_weights_out_that_no_flag_freezes():
     assert found.lambda_max == pytest.approx(torch.linalg.eigvalsh(H[inside][:, inside])[-1].item(), rel=1e-10)
 
 
-def test_measurements_along_training_are_of_what_is_trained():
+def frozen_by(way: str) -> tuple[RuleTraining, tuple[str, ...]]:
+    """A training in which some weights stay as they are, and those that do not."""
     network = bpgen.Network(Leaky(0.5, "tanh"), 3, 5, 4, seed=1)
-    network.W_in.requires_grad_(False)
-    loss = Loss("mse", "last", None, L2.of(0.1))
-    moment = Moment(RuleTraining(network, bpgen.load_rule("rflo"), loss), Toy(), 0.0, 0, 0.05)
-    names = tuple(name for name in network.params() if name != "W_in")
-    split = Sharpness().subset(moment, "train", 40)
-    by_name = bpgen.sharpness(network, split.x, split.target, "mse", regulariser=0.1, block=names, tol=1e-6)
-    whole = bpgen.sharpness(
-        network, split.x, split.target, "mse", regulariser=0.1, block=tuple(network.params()), tol=1e-6
-    )
+    loss, optimizer, rule = Loss("mse", "last", None, L2.of({"W_out": 0.1})), Optimizer(), "rflo"
+    if way == "readout_only":
+        return RuleTraining(network, way, loss), ("W_out", "b_out")
+    if way == "lr_scale":
+        optimizer = Optimizer(lr_scale={"W_in": 0.0, "W_rec": 1.0})
+    else:
+        network.W_in.requires_grad_(False)
+    return RuleTraining(network, rule, loss, optimizer), ("W_rec", "W_out", "b_out")
+
+
+@pytest.mark.parametrize("way", ["requires_grad", "lr_scale", "readout_only"])
+def test_callbacks_measure_what_training_changes(way):
+    module, names = frozen_by(way)
+    assert set(module.trained) == set(names)
+    network, evaluation = module.network, Evaluation(module, TaskSplits(Toy(), module.loss), lr=0.05)
+    split = evaluation.training(40)
+    options = {"regulariser": {"W_out": 0.1}, "tol": 1e-6}
+    by_name = bpgen.sharpness(network, split.x, split.target, "mse", block=names, **options)
+    whole = bpgen.sharpness(network, split.x, split.target, "mse", block=tuple(network.params()), **options)
     assert abs(whole.eigenvalues.item() / by_name.eigenvalues.item() - 1) > 1e-3
-    for row, column in (
-        (Sharpness(40, "all", tol=1e-6).measure(moment), "sharpness/lambda_max"),
-        (Spectrum(40, "all", tol=1e-6).measure(moment), "spectrum/lambda_1"),
-        (Stability(40, tol=1e-6).measure(moment), "stability/lambda_max"),
+    for measurement, column in (
+        (Sharpness(40, "all", tol=1e-6), "sharpness/lambda_max"),
+        (Spectrum(40, "all", tol=1e-6), "spectrum/lambda_1"),
+        (Stability(40, tol=1e-6), "stability/lambda_max"),
     ):
-        assert row[column] == pytest.approx(by_name.eigenvalues.item(), rel=1e-5)
+        measurement.check(evaluation)
+        assert measurement.measure(evaluation)[column] == pytest.approx(by_name.eigenvalues.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("way", ["requires_grad", "lr_scale", "readout_only"])
+def test_what_is_called_trained_is_what_moves(way):
+    module, names = frozen_by(way)
+    before = {name: w.clone() for name, w in module.network.params().items()}
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    pl.Trainer(**quiet, max_steps=3, accelerator="cpu").fit(module, datamodule=TaskData(Toy(), module.loss, 8))
+    moved = {name for name, w in module.network.params().items() if not torch.equal(w, before[name])}
+    assert moved == set(names)
+
+
+def test_a_regulariser_trains_what_the_rule_leaves_alone():
+    network = bpgen.Network(Leaky(0.5, "tanh"), 3, 5, 4, seed=1)
+    module = RuleTraining(network, "readout_only", Loss(regulariser=L2.of({"W_rec": 0.1})))
+    assert module.trained == ("W_rec", "W_out", "b_out")
 
 
 def test_frozen_weights_may_be_asked_for_by_name_and_nothing_trained_is_said():

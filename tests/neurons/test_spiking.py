@@ -13,7 +13,7 @@ import torch
 from torch.func import grad, jvp, vmap
 
 from bpgen import Network, load_rule
-from bpgen.callbacks import Moment, Sharpness
+from bpgen.callbacks import Evaluation, Sharpness
 from bpgen.cli import main
 from bpgen.curvature.products import HessianProducts
 from bpgen.errors import BpgenError
@@ -326,12 +326,13 @@ def test_curvature_is_that_of_the_smooth_network_around_the_present_point(name, 
 
 @every_neuron
 def test_sharpness_of_spiking_networks_has_its_own_name(name):
+    from bpgen.training.splits import TaskSplits
     from tests.callbacks.test_measurements import Toy
 
     def measured(neuron):
         network = Network(neuron, 3, 8, 4, seed=1)
         module = RuleTraining(network, load_rule("rflo"), Loss("cross_entropy", "last"), seed=0)
-        return Sharpness(samples=20, released=True).measure(Moment(module, Toy(), 0.0, 0, 0.1))
+        return Sharpness(samples=20, released=True).measure(Evaluation(module, TaskSplits(Toy(), module.loss)))
 
     columns = {"lambda_max", "residual", "products", "released"}
     row = measured(MAKE[name](threshold=0.2))

@@ -42,7 +42,7 @@ def fit(training, loader, **options):
     return training
 
 
-def expected(training, batches, clip=None, lr=0.1, accumulate=1):
+def expected(training, batches, clip=None, lr=0.1, accumulate=1, divided_by=None):
     """The weights after plain SGD steps on the rule's own gradients, by hand."""
     params = training.network.params()
     params = {n: p.clone() for n, p in params.items()}
@@ -51,7 +51,7 @@ def expected(training, batches, clip=None, lr=0.1, accumulate=1):
             training.rule.gradients(*asked(training.network, params, b.x, b.target, training.loss, {})).grads
             for b in group
         ]
-        mean = {n: sum(g[n] for g in grads) / accumulate for n in params}
+        mean = {n: sum(g[n] for g in grads) / (divided_by or len(group)) for n in params}
         norm = torch.stack([g.norm() for g in mean.values()]).norm()
         assert norm > 0
         factor = 1.0 if clip is None else min(1.0, clip / (float(norm) + 1e-6))
@@ -71,6 +71,32 @@ def test_lightning_applies_the_rules_own_gradient(rule, clip, accumulate):
         torch.testing.assert_close(value, wanted[name], rtol=1e-12, atol=1e-12)
     differs = not torch.allclose(wanted["W_rec"], unclipped["W_rec"], rtol=1e-6)
     assert differs == (clip is not None)
+
+
+@pytest.mark.parametrize(("n", "accumulate"), [(24, 4), (24, 5), (8, 3), (20, 7)])  # 6, 6, 2 and 5 batches of 4
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_last_update_of_an_epoch_is_the_mean_of_its_own_batches(n, accumulate, epochs):
+    training, loader = module("bptt", optimizer=Optimizer(lr=0.1)), SeededLoader(data(n), 4, seed=0)
+    again = SeededLoader(data(n), 4, seed=0)
+    params = training
+    for _ in range(epochs):
+        epoch = list(again)
+        weights = expected(params, epoch, accumulate=accumulate)
+        short = expected(params, epoch, accumulate=accumulate, divided_by=accumulate)
+        params = module("bptt")
+        params.network.load_state_dict(weights, strict=False)
+    fit(training, loader, max_epochs=epochs, accumulate_grad_batches=accumulate)
+    for name, value in training.network.params().items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(short["W_rec"], weights["W_rec"], rtol=1e-6)  # control: Lightning's own division
+
+
+def test_accumulated_batches_are_one_large_batch():
+    small, large = module("bptt", optimizer=Optimizer(lr=0.1)), module("bptt", optimizer=Optimizer(lr=0.1))
+    fit(small, SeededLoader(data(20), 4, seed=0), max_epochs=1, accumulate_grad_batches=9)
+    fit(large, SeededLoader(data(20), 20, seed=0), max_epochs=1)
+    for name, value in small.network.params().items():
+        torch.testing.assert_close(value, large.network.params()[name], rtol=1e-10, atol=1e-10)
 
 
 def test_straight_through_keeps_the_losss_last_digits():

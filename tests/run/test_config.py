@@ -1,0 +1,84 @@
+"""The typed config: the same files and names as version 0.1, and every mistake where it is made."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bpgen.cli.options import resolve
+from bpgen.errors import BpgenError
+from bpgen.network import Network
+from bpgen.run.config import Choice, Config, config_hash, differences
+from bpgen.run.parts import groups
+from bpgen.training.options import Optimizer
+
+HASHES = json.loads(Path(__file__).with_name("hashes_of_0.1.json").read_text())
+
+
+@pytest.mark.parametrize("options", HASHES)
+def test_runs_keep_the_names_that_version_0_1_gave_them(options):
+    config = resolve(options.split())
+    assert config.completed(config.task.make()).hash == HASHES[options]
+
+
+def test_plain_and_back():
+    config = resolve(["--rule", "tbptt", "--rule.window", "3", "--optimizer.lr_scale", '{"W_out": 0.1}'])
+    written = yaml.safe_load(config.yaml())
+    assert written.pop("format") == 1
+    again = Config.of({**written, "seed": 4})
+    assert again != config
+    assert Config.of({**again.plain(), "seed": 0}) == config
+    assert again.plain() == {**config.plain(), "seed": 4}
+    assert list(config.plain()) == [
+        *("rule", "task", "neuron", "network", "loss", "optimizer", "schedule", "trainer", "evaluation"),
+        *("gap", "sharpness", "alignment", "stability", "spectrum", "tracking", "seed", "out", "wandb", "threads"),
+    ]
+    assert config.rule == Choice("rule", "tbptt", {"window": 3, "style": "blocks"})
+    assert config.optimizer == Optimizer(lr_scale={"W_out": 0.1})
+
+
+def test_the_table_of_parts_has_every_group_of_a_config():
+    config = resolve([])
+    named = [group.name for group in groups({"rule": "rflo", "task": "digits", "neuron": "leaky"})]
+    assert named == [key for key, value in config.plain().items() if isinstance(value, dict)]
+
+
+def test_what_is_left_out_takes_its_default():
+    config = Config.of({"rule": {"name": "bptt"}, "network": {"n_rec": 8}})
+    assert (config.rule, config.neuron.name, config.seed) == (Choice("rule", "bptt"), "leaky", 0)
+    assert config.label == "digits-bptt-seed0"
+    assert Config.of({"rule": {"scale": 0.5}}).rule == Choice("rule", "rflo", {"scale": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("plain", "says"),
+    [
+        ({"optimizer": {"lrr": 1.0}}, "unknown option of optimizer 'lrr'.*Did you mean 'lr'"),
+        ({"optimizer": {"lr": "fast"}}, "optimizer: lr must be a number, got 'fast'"),
+        ({"optimizer": 0.1}, "optimizer in a config must be a mapping"),
+        ({"network": {"n_recs": 3}}, "unknown option of network 'n_recs'.*Did you mean 'n_rec'"),
+        ({"evaluation": {"points": None}}, "evaluation: points must be a whole number"),
+        ({"threads": 0}, "threads must be positive, got 0"),
+        ({"wandb": "onlin"}, "unknown wandb mode 'onlin'.*Did you mean 'online'"),
+    ],
+)
+def test_mistakes_are_found_where_the_config_is_made(plain, says):
+    with pytest.raises(BpgenError, match=says):
+        Config.of(plain)
+
+
+def test_the_hash_is_of_what_decides_the_numbers():
+    plain = resolve([]).plain()
+    for changed in ({"out": "b"}, {"wandb": "online"}, {"tracking": {"group": "g"}}):
+        assert config_hash({**plain, **changed}) == config_hash(plain)
+    for changed in ({"seed": 1}, {"threads": 2}, {"network": {**plain["network"], "areas": {"a": {}}}}):
+        assert config_hash({**plain, **changed}) != config_hash(plain)
+    assert differences(plain, {**plain, "out": "b", "seed": 1}) == ["seed: 0, now 1"]
+    fewer = {**plain, "network": {"n_rec": 3}}
+    assert "network.n_rec: 128, now 3" in differences(plain, fewer)
+
+
+def test_networks_options_are_those_of_its_constructor():
+    options = resolve([]).plain()["network"]
+    assert Network(resolve([]).neuron.make(), 3, n_out=2, seed=0, **options).n_rec == 128

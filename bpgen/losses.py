@@ -1,12 +1,10 @@
-"""The true loss of a batch, its derivative by the outputs, and its regularisers: of the weights, of the activity.
+"""The true loss of a batch, its derivative by the outputs, and where in time it is taken.
 
     last step:  L = (1/B) Σ_b ℓ(y_{T,b})                  all steps:  L = (1/B) Σ_{t,b} m_{tb} ℓ(y_{t,b})
     ℓ = -log softmax(y)[y*]  (cross_entropy)              ℓ = ½ Σ_o (y_o - y*_o)²  (mse)
 The weights m of the steps are fixed beforehand, because an online learner cannot know a future mask; without a
 mask m = 1/T for cross-entropy and 1 for squared error. Losses of split batches therefore add up.
-A regulariser is part of the loss, never weight decay of the optimizer: the Hessian has to contain it, and every
-number has to be reportable without it. A regulariser of the activity is a mean over the samples too, so that split
-batches add up with it as well.
+Its regularisers (`bpgen.regularisers`) are part of it.
 """
 
 from __future__ import annotations
@@ -18,96 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, choice, require, unknown
+from bpgen.errors import BpgenError, choice, require
+from bpgen.regularisers import L2, Activity, ActivityForm
+
+__all__ = ["L2", "Activity", "ActivityForm", "Loss", "LossName", "When"]
 
 LossName = Literal["cross_entropy", "mse"]
 When = Literal["last", "all"]
-PENALISED = ("W_in", "W_rec", "W_out")
-WEIGHTS = (*PENALISED, "b_rec", "b_out", "initial_state")
-ActivityForm = Literal["rate", "square"]
-
-
-@dataclass(frozen=True)
-class L2:
-    """½ Σ_w c_w ‖w‖² over the stored weights, a masked diagonal included (as the released code of Liu 2022).
-
-    coefficients: weight name -> c_w.
-    """
-
-    coefficients: Mapping[str, float]
-
-    @classmethod
-    def of(cls, value: L2 | float | Mapping[str, float] | None) -> L2 | None:
-        """Accept a number (for W_in, W_rec and W_out; never a bias), a mapping by weight, or nothing."""
-        if value is None or isinstance(value, L2):
-            return value
-        coefficients = dict(value) if isinstance(value, Mapping) else dict.fromkeys(PENALISED, float(value))
-        for name, c in coefficients.items():
-            if name not in WEIGHTS:
-                raise unknown("weight in loss.l2", name, WEIGHTS)
-            require(c >= 0, f"loss.l2 of {name} must be >= 0, got {c}.")
-        coefficients = {name: c for name, c in coefficients.items() if c}
-        return cls(coefficients) if coefficients else None
-
-    def value(self, params: Mapping[str, Tensor]) -> Tensor:
-        """The penalty, a 0-d tensor."""
-        terms = [0.5 * c * params[n].square().sum() for n, c in self.coefficients.items() if n in params]
-        return torch.stack(terms).sum() if terms else next(iter(params.values())).new_zeros(())
-
-    def gradient(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Its exact gradient c_w w, by weight name."""
-        return {n: c * params[n] for n, c in self.coefficients.items() if n in params}
-
-
-@dataclass(frozen=True)
-class Activity:
-    """A cost of the activities h_t themselves, t = 1..T, for every neuron j and sample b.
-
-    rate     E = (c/2B) Σ_b Σ_j (f_bj - f*)²,  f_bj = (1/T) Σ_t h_tbj      Bellec et al. 2020, methods
-    square   E = (c/2BTN) Σ_tbj h_tbj²                                     Liu, Yang and Cueva 2025, for rate networks
-    Deviation: Bellec et al. average f over the sequences of a batch before squaring. Here each sequence has its own f,
-    which also penalises how much rates vary between sequences; with one sequence a batch, as in their pattern
-    generation, it is the same. Split batches then add up, and a neuron needs to know no other trial than the present.
-
-    coefficient: c. target: f*, activity per step (spikes per step for spiking neurons); only for "rate".
-    """
-
-    coefficient: float
-    form: ActivityForm = "rate"
-    target: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(self.coefficient >= 0, f"loss.activity must be >= 0, got {self.coefficient}.")
-        choice("loss.activity_form", self.form, ActivityForm)
-        require(
-            self.form == "rate" or self.target == 0,
-            f"loss.activity_target is the target of activity_form 'rate'; 'square' has none, got {self.target}.",
-        )
-
-    @classmethod
-    def of(cls, value: Activity | float | None) -> Activity | None:
-        """Accept a coefficient (of the rate form, target 0), an `Activity`, or nothing; a zero coefficient is none."""
-        activity = value if value is None or isinstance(value, Activity) else cls(float(value))
-        return activity if activity is not None and activity.coefficient else None
-
-    def value(self, h: Tensor) -> Tensor:
-        """E, a 0-d tensor, of the activities h [T+1,B,N] of a trajectory; h_0 does not count."""
-        if self.form == "square":
-            return 0.5 * self.coefficient * h[1:].square().mean()
-        return 0.5 * self.coefficient / h.shape[1] * (h[1:].mean(0) - self.target).square().sum()
-
-    def per_sample(self, h: Tensor) -> Tensor:
-        """E of each sequence [B], whose mean is `value`."""
-        if self.form == "square":
-            return 0.5 * self.coefficient * h[1:].square().mean((0, 2))
-        return 0.5 * self.coefficient * (h[1:].mean(0) - self.target).square().sum(-1)
-
-    def gradient(self, h: Tensor) -> Tensor:
-        """∂E/∂h_t [T,B,N] at fixed other activities, t = 1..T: what each neuron is told, by itself alone."""
-        T, B, N = h[1:].shape
-        if self.form == "square":
-            return self.coefficient / (T * B * N) * h[1:]
-        return (self.coefficient / (T * B) * (h[1:].mean(0) - self.target)).expand(T, B, N)
 
 
 @dataclass(frozen=True)

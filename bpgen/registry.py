@@ -40,7 +40,7 @@ KINDS: dict[KindName, Kind] = {
     "task": Kind("bpgen.tasks", "bpgen.tasks:Task"),
     "neuron": Kind("bpgen.neurons", "bpgen.neurons:Neuron"),
     "measurement": Kind("bpgen.measurements", "bpgen.callbacks:Measurement"),
-    "launcher": Kind("bpgen.launchers", "bpgen.study.launch:Launcher"),
+    "launcher": Kind("bpgen.launchers", "bpgen.study.launchers:Launcher"),
     "paper": Kind("bpgen.papers", "bpgen.papers:Paper"),
 }
 

@@ -11,7 +11,7 @@ from bpgen.curvature.products import HessianProducts
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky
-from bpgen.rules.online import check_chunks
+from bpgen.rules.chunks import check_chunks
 from tests.curvature.dense import asked
 from tests.oracles import (
     RECURRENT,

@@ -6,7 +6,7 @@ from bpgen.cli.listing import Parser
 from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code
 from bpgen.errors import require
 
-_SAYS = """\
+DESCRIPTION = """\
 Train the same networks on the same batches with several rules and seeds, and compare generalization gap and sharpness
 at matched training loss, with intervals over seeds and figures. Embedded digits, shortened: 20 epochs, sharpness on 256
 samples, an evaluation every second epoch; `bpgen study` takes any plan."""
@@ -22,28 +22,26 @@ SHORT = {
 
 def run(argv: list[str]) -> int:
     """Run the command."""
-    parser = Parser(prog="bpgen compare", description=_SAYS, codes=RUNS_CODES)
+    parser = Parser(prog="bpgen compare", description=DESCRIPTION, codes=RUNS_CODES)
     parser.add_argument("--rules", default="bptt,three_factor,rflo", help="rules, the reference first, with commas")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... of every rule (default: 5)")
-    add_options(parser)
+    add_options(parser, argv)
     options = parser.parse_args(argv)
     rules = [rule.strip().replace("-", "_") for rule in options.rules.split(",") if rule.strip()]
     require(bool(rules), "--rules needs names of rules, e.g. --rules bptt,rflo.")
     require(len(set(rules)) == len(rules), f"--rules names a rule twice: {options.rules}.")
-    require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
     from bpgen.study.plan import Plan
 
     plan = Plan(
         name=f"compare-{'-'.join(rules)}",
         base=["digits"],
         axes={"rule": list(rules)},
-        seeds=list(range(options.seeds)),
+        seeds=list(range(5)),
         overrides=dict(SHORT),
     )
-    done = carry_out(plan, options)
-    if done is None:
+    results = carry_out(plan, options, options.out)
+    if results is None:
         return 0
     from bpgen.study.report import report_study
 
-    print(report_study(done, command("compare", argv)))
-    return exit_code(done)
+    print(report_study(results, command("compare", argv)))
+    return exit_code(results)

@@ -40,11 +40,12 @@ def run(argv: list[str]) -> int:
     argv = [joined_by_underscores(token) for token in argv]
     if any(token == "--resume" or token.startswith("--resume=") for token in argv):
         return _resume(argv)
-    from bpgen.cli.options import chosen_parts, make_parser, resolve, shipped_configs
+    from bpgen.cli.options import chosen_parts, make_parser, resolve
+    from bpgen.shipped import configs
 
     if "-h" in argv or "--help" in argv:
         parser = make_parser(chosen_parts(argv))
-        print(MANUAL.format(configs=", ".join(shipped_configs()), neurons=", ".join(plugins("neuron"))))
+        print(MANUAL.format(configs=", ".join(configs()), neurons=", ".join(plugins("neuron"))))
         print(parser.format_help().split("\n\n", 2)[-1], end="")
         return 0
     show = "--print_config" in argv

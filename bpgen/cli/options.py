@@ -12,7 +12,6 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping
 from datetime import date
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,10 @@ from bpgen.registry import KindName, find
 from bpgen.run.config import CHOSEN, Config
 from bpgen.run.files import read_config
 from bpgen.run.parts import groups, is_written, measurements
+from bpgen.shipped import configs
 from bpgen.tracking.wandb import Mode
 
 Flat = dict[str, Any]  # "group.option" or "option" -> value
-_CONFIGS = files("bpgen") / "configs"
-
-
-def shipped_configs() -> list[str]:
-    """Names of the configs that come with bpgen."""
-    return sorted(Path(file.name).stem for file in _CONFIGS.iterdir() if file.name.endswith(".yaml"))
 
 
 def resolve(argv: list[str]) -> Config:
@@ -80,7 +74,8 @@ def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
         "--wandb",
         type=Mode,
         default="auto",
-        help="Weights & Biases: auto is online only when a key is configured, else offline into the run's folder.",
+        help="Weights & Biases: auto is what W&B's own variables and settings file say; where they say nothing, online "
+        "when a key is configured, else offline into the run's folder.",
     )
     run.add_argument("--threads", type=int | None, default=None, help="CPU threads; null leaves the choice to torch.")
     for action in parser._actions:  # a whole group as a file of its own would be a second kind of config
@@ -157,9 +152,9 @@ def _find_config(name: str) -> Path:
     if path.is_file():
         return path
     require(not path.is_dir(), f"{name} is a folder: name the config in it, e.g. {path / 'config.yaml'}.")
-    shipped = shipped_configs()
+    shipped = configs()
     if name in shipped:
-        return Path(str(_CONFIGS / f"{name}.yaml"))
+        return shipped[name]
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise BpgenError(f"there is no config file {name}. Shipped configs go by name: {', '.join(shipped)}.")
     raise unknown("config", name, shipped, "Or give the path of a YAML file.")

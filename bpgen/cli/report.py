@@ -28,7 +28,9 @@ def report(ending: Ending) -> int:
     console.print(f"figures   {path / 'figures' / 'overview.png'}")
     if config.wandb != "off" and (path / "wandb").is_dir():
         place = shlex.quote(str(path / "wandb"))
-        console.print(f"W&B       `wandb leet {place}` shows it here without an account; `wandb sync` uploads it")
+        unsent = any((path / "wandb").glob("offline-run-*"))
+        sends = f"; `wandb sync {place}` uploads it" if unsent else ""
+        console.print(f"W&B       `wandb leet {place}` shows it here without an account{sends}")
     if ending.message:
         print(ending.message, file=sys.stderr)
     elif ending.status == "finished":

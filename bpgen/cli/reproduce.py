@@ -2,73 +2,59 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
-from bpgen.cli.listing import Parser
-from bpgen.cli.study import RUNS_CODES, add_options, add_seeds, carry_out, exit_code, shipped_plans, with_seeds
-from bpgen.errors import unknown
+from bpgen.cli.listing import Parser, table
+from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code
+from bpgen.registry import find, plugins
 
-_SAYS = """\
-Run the experiment of a paper and judge its claims from the data: supported, not supported, or undecided at this number
-of seeds, each with effect size, interval over seeds and n. The verdict rule is in `bpgen.study.verdicts`. The same
-command continues where it was stopped, and with more --seeds keeps the runs it has."""
-
-PAPERS = {
-    "liu2022": {
-        "quick": ["liu2022_quick"],
-        "default": ["liu2022"],
-        "full": [
-            "liu2022_pattern_generation",
-            "liu2022_delayed_match_to_sample",
-            "liu2022",
-            "liu2022_leaky",
-        ],  # short first
-    }
-}
+DESCRIPTION = """\
+Run the experiments of a paper and judge its claims from the data: supported, not supported, or undecided at this number
+of seeds, each with effect size, interval over seeds and n. The verdict rule is in `bpgen.analysis.verdicts`. The same
+command continues where it was stopped, and with more --seeds keeps the runs it has. Without a paper it lists them."""
 
 
 def run(argv: list[str]) -> int:
     """Run the command."""
-    parser = Parser(prog="bpgen reproduce", description=_SAYS, codes=RUNS_CODES)
-    parser.add_argument("paper", help=f"which paper: {', '.join(PAPERS)}")
+    parser = Parser(prog="bpgen reproduce", description=DESCRIPTION, codes=RUNS_CODES, epilog=_sizes(argv))
+    parser.add_argument("paper", nargs="?", help=f"which paper: {', '.join(plugins('paper'))}")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument(
-        "--quick", action="store_true", help="embedded digits, alpha 1 and 0.5: about 5 minutes on 2 cores"
-    )
-    size.add_argument(
-        "--full", action="store_true", help="also leaky neurons, pattern generation, delayed match to sample"
-    )
-    parser.add_argument("--data-dir", help="folder with the MNIST files; without it MNIST is downloaded once")
-    add_seeds(parser)
-    add_options(parser)
-    options = with_seeds(parser.parse_args(argv))
-    if options.paper not in PAPERS:
-        raise unknown("paper", options.paper, PAPERS)
-    mode = "quick" if options.quick else "full" if options.full else "default"
-    return _reproduce(PAPERS[options.paper][mode], options, shlex.join(["bpgen", "reproduce", *argv]))
+    for name, text in (("quick", "only what takes minutes and needs no download"), ("full", "all of its settings")):
+        size.add_argument(f"--{name}", dest="size", action="store_const", const=name, default="default", help=text)
+    parser.add_argument("--data-dir", help="folder with the data that would else be downloaded")
+    add_options(parser, argv)
+    options = parser.parse_args(argv)
+    if options.paper is None:
+        print(f"{table('paper')}\n\nnext: bpgen reproduce NAME --help")
+        return 0
+    return _reproduce(find("paper", options.paper).load()(), options, command("reproduce", argv))
 
 
-def _reproduce(names: list[str], options: Any, command: str) -> int:
-    from bpgen.run.files import read_config
-    from bpgen.study.claims import overview
-    from bpgen.study.plan import read_plan
-    from bpgen.study.report import report_study
+def _reproduce(paper: Any, options: Any, typed: str) -> int:
+    from bpgen.papers.claims import overview
+    from bpgen.papers.reproduce import plan_of, report_paper, size_of
 
-    shipped = shipped_plans()
-    plans = [read_plan(read_config(shipped[name], "plan"), name) for name in names]
-    out, settings, code, reported = options.out, list(options.set), 3, []
+    plans = [plan_of(experiment, options.data_dir) for experiment in size_of(paper, options.size).experiments]
+    code, reported = 3, []
     for plan in plans:
-        options.set = list(settings)
-        if options.data_dir is not None and "liu2022_bptt" in plan.base:
-            options.set.append(f"task.data_dir={Path(options.data_dir).expanduser().resolve()}")
-        options.out = out if out is None or len(plans) == 1 else str(Path(out) / plan.name)
-        done = carry_out(plan, options)
-        if done is not None:
-            print(report_study(done, command, claims=True), flush=True)
-            reported.append(done)
-        code = 0 if done is None else min(code, exit_code(done))
+        out = options.out if options.out is None or len(plans) == 1 else str(Path(options.out) / plan.name)
+        results = carry_out(plan, options, out)
+        if results is not None:
+            print(report_paper(paper, results, typed), flush=True)
+            reported.append(results)
+        code = 0 if results is None else min(code, exit_code(results))
     if len(reported) > 1:
-        print("\n" + overview(reported, reported[0].folder.parent / "overview.md"))
+        print("\n" + overview(paper, reported, reported[0].folder.parent / "overview.md"))
     return code
+
+
+def _sizes(argv: list[str]) -> str:
+    """For the help on one paper: what it is, and what its sizes run and take."""
+    known = plugins("paper")
+    name = next((token for token in argv if token in known), None)
+    if name is None or not {"-h", "--help"} & set(argv):
+        return ""
+    paper = known[name].load()
+    sizes = {"default" if size == "default" else f"--{size}": value.time for size, value in paper.sizes.items()}
+    return "\n".join([f"{name}: {paper.title}", f"  {paper.citation}", *(f"  {k:<8} {v}" for k, v in sizes.items())])

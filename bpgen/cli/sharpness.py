@@ -154,7 +154,8 @@ def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]], last: 
     """Eigenvalues along training if there are several evaluations, and the landscape of the last one."""
     import pandas as pd
 
-    from bpgen import curvature_figures as figures
+    from bpgen.figures import curvature as figures
+    from bpgen.figures.style import sheet
 
     title = f"{head['rule']} on {head['task']}, seed {head['seed']} (n = 1 run)"
     if len(results) > 1:
@@ -163,13 +164,13 @@ def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]], last: 
             | {f"residual_{i}": v for i, v in enumerate(r["residuals"])}
             for r in results
         )
-        figure, (ax,) = figures.sheet(1, title)
+        figure, (ax,) = sheet(1, title)
         figures.eigenvalues(ax, table, block=head["block"], n=head["samples"], surrogate=head["surrogate"])
         figure.savefig(out / "sharpness.png")
     sharp, n = last.sharp, last.samples
     shown = min(2, len(sharp.eigenvalues))
     panels = 1 + shown + (last.density is not None)
-    figure, axes = figures.sheet(panels, f"{title}, step {results[-1]['step']}")
+    figure, axes = sheet(panels, f"{title}, step {results[-1]['step']}")
     a, b = [last.distances(i, 41) for i in range(shown)], [last.line(i) for i in range(shown)]
     figures.lines(axes[0], a, b, sharp.eigenvalues[:shown], last.slopes[:shown], n=n)
     figures.participation(axes[1], last.neurons.incoming, last.neurons.outgoing, block=head["block"], n=n)

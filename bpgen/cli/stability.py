@@ -151,7 +151,9 @@ def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]]) -> Non
     """The edge of stability along training, and the eigenvalues μ of the last network in the complex plane."""
     import pandas as pd
 
-    from bpgen import curvature_figures, figures
+    from bpgen.figures import curvature
+    from bpgen.figures import run as run_panels
+    from bpgen.figures.style import sheet
 
     title, last = f"{head['rule']} on {head['task']}, seed {head['seed']} (n = 1 run)", results[-1]
     if len(results) > 1:
@@ -160,9 +162,9 @@ def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]]) -> Non
         table = pd.DataFrame(
             {"step": r["step"], **{f"stability/{new}": r[k] for k, new in keys.items()}} for r in results
         )
-        figure, (ax,) = curvature_figures.sheet(1, title)
-        figures.stability(ax, table)
+        figure, (ax,) = sheet(1, title)
+        run_panels.stability(ax, table)
         figure.savefig(out / "stability.png")
-    figure, (ax,) = curvature_figures.sheet(1, f"{title}, step {last['step']}")
-    curvature_figures.multipliers(ax, last["mu"], last["lr"], n=last["samples"])
+    figure, (ax,) = sheet(1, f"{title}, step {last['step']}")
+    curvature.multipliers(ax, last["mu"], last["lr"], n=last["samples"])
     figure.savefig(out / f"multipliers-step{last['step']:08d}.png")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from bpgen.cli.listing import Parser
-from bpgen.errors import require, unknown
+from bpgen.errors import require
+from bpgen.registry import find, plugins
+from bpgen.shipped import find_plan, plans
+from bpgen.signatures import check_options, options_of
 
-_SAYS = """\
+DESCRIPTION = """\
 Run a plan: every condition of its scientific axes with every seed, each run an ordinary `bpgen fit` with its own
 folder, nuisance parameters re-tuned per condition on validation data. The same command continues a stopped study: what
 has finished is not run again. Ends with one tidy table, figures and a report."""
@@ -23,109 +27,91 @@ RUNS_CODES = (
 
 def run(argv: list[str]) -> int:
     """Run the command."""
-    parser = Parser(prog="bpgen study", description=_SAYS, codes=RUNS_CODES)
-    shipped = ", ".join(shipped_plans())
-    parser.add_argument("plan", help=f"the path of a YAML file, or a shipped plan by name: {shipped}")
-    add_options(parser)
-    add_seeds(parser)
-    options = with_seeds(parser.parse_args(argv))
+    parser = Parser(prog="bpgen study", description=DESCRIPTION, codes=RUNS_CODES)
+    parser.add_argument("plan", help=f"the path of a YAML file, or a shipped plan by name: {', '.join(plans())}")
+    add_options(parser, argv)
+    options = parser.parse_args(argv)
     from bpgen.run.files import read_config
     from bpgen.study.plan import read_plan
 
     path = find_plan(options.plan)
-    plan = read_plan(read_config(path, "plan"), path.stem)
-    done = carry_out(plan, options)
-    if done is None:
+    results = carry_out(read_plan(read_config(path, "plan"), path.stem), options, options.out)
+    if results is None:
         return 0
     from bpgen.study.report import report_study
 
-    print(report_study(done, command("study", argv)))
-    return exit_code(done)
+    print(report_study(results, command("study", argv)))
+    return exit_code(results)
 
 
-def add_options(parser: Any) -> None:
-    """Options that every command with many runs has."""
-    parser.add_argument("--out", help="folder of the study (default: studies/NAME)")
-    parser.add_argument("--jobs", type=int, help="runs at once, one thread each (default: the number of CPUs)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would run and for how long, and stop")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of `bpgen fit` for all runs, or seeds=N; may be given several times",
-    )
+def add_options(parser: Any, argv: list[str]) -> None:
+    """Options that every command with many runs has, those of the engine that the command line names included."""
+    add = parser.add_argument
+    add("--out", help="folder of the study (default: studies/NAME)")
+    add("--seeds", type=int, help="seeds 0, 1, ... of every condition, instead of the plan's")
+    add("--jobs", type=int, help="runs at once, one thread each (default: the number of CPUs)")
+    add("--dry-run", action="store_true", help="say what would run and for how long, and stop")
+    text = "an option of `bpgen fit` for all runs, or seeds=N; may be given several times"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    text = f"where the runs are done: {', '.join(plugins('launcher'))} (default: local)"
+    add("--engine", default="local", metavar="NAME", help=text)
+    for option in options_of(find("launcher", _engine_named(argv)).load()):
+        default = "required" if option.required else f"default: {'none' if option.default is None else option.default}"
+        add(f"--engine.{option.name}", metavar="VALUE", help=f"{option.text} ({default})".replace("%", "%%"))
 
 
-def add_seeds(parser: Any) -> None:
-    """The number of seeds, where a plan has its own."""
-    parser.add_argument("--seeds", type=int, help="seeds 0, 1, ... of every condition, instead of the plan's")
-
-
-def with_seeds(options: Any) -> Any:
-    """The same options, the number of seeds among what is set."""
-    if options.seeds is not None:
-        require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
-        options.set.append(f"seeds={options.seeds}")
-    return options
-
-
-def shipped_plans() -> dict[str, Path]:
-    """The plans that come with bpgen, by name."""
-    from importlib.resources import files
-
-    folder = Path(str(files("bpgen") / "configs" / "studies"))
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
-
-
-def find_plan(name: str) -> Path:
-    """A plan by path, or by the name of a shipped one."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    shipped = shipped_plans()
-    if name in shipped:
-        return shipped[name]
-    require(path.suffix not in (".yaml", ".yml"), f"there is no plan file {name}. Shipped: {', '.join(shipped)}.")
-    require(not path.is_dir(), f"{name} is a folder: name the plan in it, e.g. {path / 'plan.yaml'}.")
-    raise unknown("plan", name, shipped, "Or give the path of a YAML file.")
-
-
-def carry_out(plan: Any, options: Any) -> Any:
+def carry_out(plan: Any, options: Any, out: str | None) -> Any:
     """Run a plan with the options of the command line; nothing is returned from a dry run."""
     from bpgen.cli.options import resolve
-    from bpgen.study.launch import Local
+    from bpgen.study.plan import read_seeds
     from bpgen.study.progress import progress
     from bpgen.study.study import Study
 
-    processes = options.jobs if options.jobs is not None else cpus()
-    require(processes >= 1, f"--jobs must be positive, got {processes}.")
-    plan = plan.with_options(*_settings(options.set))
-    study = Study(
-        plan, Path(options.out or Path("studies") / plan.name).expanduser(), lambda argv: resolve(argv).plain()
-    )
-    launcher = Local(processes)
+    launcher = _launcher(options)
+    overrides, seeds = _settings(options.set)
+    if options.seeds is not None:
+        require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
+        seeds = read_seeds(options.seeds, "--seeds")
+    plan = plan.with_options(overrides, seeds)
+    study = Study(plan, Path(out or Path("studies") / plan.name).expanduser(), lambda argv: resolve(argv).plain())
     if options.dry_run:
-        _dry_run(study, launcher, processes)
+        _dry_run(study, launcher)
         return None
-    return study.run(launcher, progress(), processes)
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return study.run(launcher, progress())
 
 
 def command(name: str, argv: list[str]) -> str:
     """The command as the user typed it."""
-    import shlex
-
     return shlex.join(["bpgen", name, *argv])
 
 
-def exit_code(done: Any) -> int:
+def exit_code(results: Any) -> int:
     """0 if any run has finished, 3 if none has."""
-    return 0 if any(run.status == "finished" for run in done.runs) else 3
+    return 0 if any(run.status == "finished" for run in results.runs) else 3
+
+
+def _engine_named(argv: list[str]) -> str:
+    """The engine that a command line chooses; its options are known only then."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--engine", default="local")
+    return str(parser.parse_known_args(argv)[0].engine)
+
+
+def _launcher(options: Any) -> Any:
+    """The engine with its options; `--jobs` is short for the option `processes`."""
+    import yaml
+
+    cls = find("launcher", options.engine).load()
+    what, known = f"engine {options.engine!r}", [option.name for option in options_of(cls)]
+    given = {name: getattr(options, f"engine.{name}") for name in known}
+    given = {name: yaml.safe_load(value) for name, value in given.items() if value is not None}
+    if options.jobs is not None:
+        require("processes" in known, f"the {what} does not take --jobs: it has no option `processes`.")
+        given["processes"] = options.jobs
+    for option in options_of(cls):
+        require(not option.required or option.name in given, f"the {what} needs --engine.{option.name}.")
+    check_options(cls, given, what)
+    return cls(**given)
 
 
 def _settings(pairs: list[str]) -> tuple[dict[str, Any], list[int] | None]:
@@ -153,7 +139,7 @@ def _seeds(text: str) -> list[int]:
     return read_seeds(value, "seeds")
 
 
-def _dry_run(study: Any, launcher: Any, processes: int) -> None:
+def _dry_run(study: Any, launcher: Any) -> None:
     """Print what would run."""
     from rich.console import Console
     from rich.table import Table
@@ -180,4 +166,5 @@ def _dry_run(study: Any, launcher: Any, processes: int) -> None:
             shown = (f"{known.seconds:.1f}", known.source) if known else ("", "")
             table.add_row(label, stage, str(len(own)), str(count["done"]), str(count["to do"]), *shown)
     Console(highlight=False).print(table)
+    processes = launcher.processes
     print(f"about {duration(work / processes)} with {processes} runs at once, in {study.folder}")

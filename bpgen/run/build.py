@@ -12,6 +12,7 @@ from bpgen.registry import find
 from bpgen.rules import Rule, check_chunks
 from bpgen.run.config import Config
 from bpgen.tasks import Task
+from bpgen.tracking import wandb as tracking
 from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
 
@@ -47,6 +48,7 @@ def build(config: Config) -> Experiment:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    tracking.check(config.wandb, config.tracking)
     task: Task = config.task.make()
     config = config.completed(task)
     rule: Rule = config.rule.make()

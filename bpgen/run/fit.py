@@ -14,7 +14,7 @@ import torch
 
 from bpgen._version import __version__
 from bpgen.errors import DivergedError, RuleError, raised_in, require
-from bpgen.figures import run_figures
+from bpgen.figures.run import run_figures
 from bpgen.rules import chunk_note
 from bpgen.run.build import Experiment, build
 from bpgen.run.config import Config, config_hash, differences
@@ -71,6 +71,7 @@ def fit(config: Config, say: Say = print, terminal: bool = False, draw: bool = T
     Raises:
         BpgenError: bad input; found before anything is written.
     """
+    tracking.check(config.wandb, config.tracking)
     experiment = build(config)
     folder = RunFolder.create(experiment.config)
     return _carry_out(experiment, folder, Before(experiment.config.hash), Audience(say, terminal, draw))
@@ -145,8 +146,7 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
     if logger is not None:
         for picture in sorted((folder.path / "figures").glob("*.png")):
             logger.log_image(f"figures/{picture.stem}", [str(picture)])
-        logger.experiment.summary["status"] = ending.status
-        logger.experiment.finish(exit_code=0 if ending.status == "finished" else 1)
+        logger.finish(ending.status)
     return ending
 
 

@@ -13,7 +13,7 @@ from bpgen.study.runs import Run
 KEYS = ("condition", "rule", "alpha", "task", "seed")  # what figures and statistics group by
 
 
-def table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
+def evaluation_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
     """One row per run and evaluation: what the run was (KEYS, axes, tuned values, status, folder), then its metrics.
 
     A diverged run is there with its rows up to the divergence and status "diverged".
@@ -23,7 +23,7 @@ def table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
         if run.folder is None or not run.folder.metrics_file.is_file():
             continue
         rows = pd.read_csv(run.folder.metrics_file)
-        facts = {**_facts(run), "status": run.status, "run": _place(run, study)}
+        facts = {**_facts(run), "status": run.status, "run": _relative_path(run, study)}
         parts.append(pd.concat([pd.DataFrame([facts] * len(rows)), rows], axis=1))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "status", "run"])
 
@@ -38,7 +38,7 @@ def run_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
                 "reason": run.message,
                 "seconds": run.seconds,
                 "config_hash": run.hash,
-                "run": _place(run, study),
+                "run": _relative_path(run, study),
             }
             for run in runs
         ]
@@ -58,5 +58,5 @@ def _facts(run: Run) -> dict[str, Any]:
     return {**known, **others, **run.tuned}
 
 
-def _place(run: Run, study: Path) -> str:
+def _relative_path(run: Run, study: Path) -> str:
     return "" if run.folder is None else str(run.folder.path.relative_to(study))

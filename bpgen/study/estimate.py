@@ -10,7 +10,7 @@ from statistics import mean
 from bpgen.errors import BpgenError
 from bpgen.run.config import Config
 from bpgen.run.folder import RunFolder
-from bpgen.study.launch import Job, Launcher
+from bpgen.study.launchers import Job, Launcher
 from bpgen.study.runs import ENDED, Run
 
 _SHORT, _LONG = 10, 60  # steps of the two timings of a condition: what both need, such as the start, cancels

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bpgen.errors import BpgenError, require, unknown
+from bpgen.registry import plugins
 
 Overrides = dict[str, Any]  # dotted option -> value
 Resolver = Callable[[list[str]], dict[str, Any]]  # the arguments of `bpgen fit` -> its resolved config
-MEASURING = ("evaluation", "gap", "sharpness", "alignment")
 _KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "measure")
 _GIVEN = {
     "seed": "seeds are given by `seeds`",
@@ -102,8 +102,8 @@ class Plan:
             "metric": self.tune.metric,
             "set": self.tune.overrides,
         }
-        whole = {"name": self.name, "question": self.question, "base": self.base, "set": self.overrides}
-        return {**whole, "axes": self.axes, **({"tune": tune} if tune else {}), "seeds": self.seeds}
+        head = {"name": self.name, "question": self.question, "base": self.base, "set": self.overrides}
+        return {**head, "axes": self.axes, **({"tune": tune} if tune else {}), "seeds": self.seeds}
 
     def conditions(self, resolve: Resolver) -> list[Condition]:
         """All combinations of the scientific axes, resolved.
@@ -111,7 +111,7 @@ class Plan:
         Raises:
             BpgenError: an option no run has, or two conditions of the same name.
         """
-        several = {axis for axis, values in self.axes.items() if len(values) > 1}
+        varied = {axis for axis, values in self.axes.items() if len(values) > 1}
         conditions: list[Condition] = []
         for values in itertools.product(*self.axes.values()):
             factors, parts, overrides = {}, [], dict(self.overrides)
@@ -119,7 +119,7 @@ class Plan:
                 shown, changes = _axis_value(axis, value)
                 overrides.update(changes)
                 factors[axis] = shown
-                if axis == "rule" or axis in several:
+                if axis == "rule" or axis in varied:
                     parts.append(str(shown) if axis == "rule" else f"{axis.split('.')[-1]}={shown}")
             label = ", ".join(parts) or self.name
             require(
@@ -149,8 +149,9 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
             raise unknown("key in a plan", str(key), _KEYS)
     axes = _axes(content.get("axes"), "axes")
     measure = flatten(content.get("measure") or {}, "measure")
+    measuring = ["evaluation", *plugins("measurement")]
     for key in measure:
-        require(key.split(".")[0] in MEASURING, f"measure.{key} is not a measurement: expected {', '.join(MEASURING)}.")
+        require(key.split(".")[0] in measuring, f"measure.{key} is not a measurement: expected {', '.join(measuring)}.")
     seeds = read_seeds(content.get("seeds", 5), "seeds")
     tune = content.get("tune")
     base = content.get("base", "digits")

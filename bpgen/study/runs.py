@@ -12,7 +12,8 @@ from typing import Any
 
 from bpgen.run.config import config_hash
 from bpgen.run.folder import RunFolder
-from bpgen.study.launch import Job
+from bpgen.study.launchers import Job
+from bpgen.study.locks import RUNS_LOCK
 from bpgen.study.plan import Condition
 
 ENDED = ("finished", "diverged")  # both are data: neither is run again
@@ -78,14 +79,14 @@ class Run:
         logs = study / "logs"
         logs.mkdir(exist_ok=True)
         log = logs / f"{slug(self.name)}-{self.hash}.log"
-        return Job(self.hash, self.config, resume, str(log), str(study / ".runs.lock"), os.getpid())
+        return Job(self.hash, self.config, resume, str(log), str(study / RUNS_LOCK), os.getpid())
 
 
-def look(runs: Iterable[Run], study: Path) -> None:
-    """Find out where every run stands."""
-    there = _folders(study)
+def update_status(runs: Iterable[Run], study: Path) -> None:
+    """Set the folder and the status of every run from what is on disk."""
+    folders = _folders(study)
     for run in runs:
-        run.folder = there.get(run.hash)
+        run.folder = folders.get(run.hash)
         summary = {} if run.folder is None else run.folder.summary()
         run.status = summary.get("status", "waiting" if run.folder is None else "interrupted")
         run.message = summary.get("message", "")
@@ -94,14 +95,14 @@ def look(runs: Iterable[Run], study: Path) -> None:
 
 def _folders(study: Path) -> dict[str, RunFolder]:
     """All run folders of a study by the hash of their config."""
-    there: dict[str, RunFolder] = {}
+    folders: dict[str, RunFolder] = {}
     for file in sorted((study / "runs").glob("**/config.yaml")):
         folder = RunFolder(file.parent)
         summary = folder.summary()
         name = summary.get("config_hash") or config_hash(folder.plain_config())
-        if name not in there or summary.get("status") in ENDED:
-            there[name] = folder
-    return there
+        if name not in folders or summary.get("status") in ENDED:
+            folders[name] = folder
+    return folders
 
 
 def slug(text: str) -> str:

@@ -21,9 +21,10 @@ from bpgen.errors import BpgenError, require
 from bpgen.run.config import Config, config_hash
 from bpgen.run.folder import RunFolder
 from bpgen.study import collect
-from bpgen.study.launch import Launcher, alone
+from bpgen.study.launchers import Launcher
+from bpgen.study.locks import study_lock
 from bpgen.study.plan import Condition, Plan, Resolver
-from bpgen.study.runs import ENDED, Run, look, slug
+from bpgen.study.runs import ENDED, Run, slug, update_status
 from bpgen.study.tuning import choose
 
 
@@ -41,7 +42,7 @@ class Progress(Protocol):
 
 
 @dataclass
-class Done:
+class StudyResults:
     """What a study has after its runs: all runs with their fate, and the tidy table."""
 
     plan: Plan
@@ -75,7 +76,7 @@ class Study:
                 f"conditions {label!r} and {condition.label!r} are the same run: drop one, or make them differ.",
             )
 
-    def run(self, launcher: Launcher, progress: Progress, processes: int) -> Done:
+    def run(self, launcher: Launcher, progress: Progress) -> StudyResults:
         """Do everything that has not been done, and write the tables.
 
         Raises:
@@ -87,19 +88,19 @@ class Study:
             raise BpgenError(
                 f"cannot write the study to {self.folder}: {error.strerror}. Choose another --out."
             ) from None
-        with alone(self.folder):
+        with study_lock(self.folder):
             self._load_data()
             (self.folder / "plan.yaml").write_text(
                 yaml.safe_dump(self.plan.content(), sort_keys=False), encoding="utf-8"
             )
             tuning = self.tuning_runs()
-            self._do("tuning", tuning, launcher, progress, processes)
+            self._do("tuning", tuning, launcher, progress)
             runs = self.main_runs(tuning)
-            self._do("runs", [run for run in runs if run.status != "failed"], launcher, progress, processes)
-            table = collect.table(runs, self.folder)
+            self._do("runs", [run for run in runs if run.status != "failed"], launcher, progress)
+            table = collect.evaluation_table(runs, self.folder)
             table.to_csv(self.folder / "table.csv", index=False)
             collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)
-            return Done(self.plan, self.folder, runs, tuning, table)
+            return StudyResults(self.plan, self.folder, runs, tuning, table)
 
     def _load_data(self) -> None:
         """Load the data of every task once: what is missing is said before any run, and fetched only once."""
@@ -122,7 +123,7 @@ class Study:
             overrides = {**condition.overrides, **tune.overrides, **own}
             config = self.plan.resolved(self.resolve, overrides)
             runs += [self._run(condition, seed, config, own, "tuning") for seed in tune.seeds]
-        look(runs, self.folder)
+        update_status(runs, self.folder)
         return runs
 
     def main_runs(self, tuning: Sequence[Run]) -> list[Run]:
@@ -138,25 +139,25 @@ class Study:
             overrides = {**condition.overrides, **(values or {})}
             config = self.plan.resolved(self.resolve, overrides) if values else condition.config
             runs += [self._run(condition, seed, config, values or {}, "") for seed in self.plan.seeds]
-        look(runs, self.folder)
+        update_status(runs, self.folder)
         for run in runs:
             if tune is not None and run.condition.label not in chosen:
                 run.status, run.message = "failed", "no candidate of the tuning stage finished (see tuning.csv)"
         return runs
 
     def _run(self, condition: Condition, seed: int, config: dict[str, Any], tuned: dict[str, Any], stage: str) -> Run:
-        place = self.folder / "runs" / stage / slug(condition.label)
+        parent = self.folder / "runs" / stage / slug(condition.label)
         if stage:
-            place = place / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
-        whole = Config.of({**config, "seed": seed, "out": str(place)})
+            parent = parent / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
+        whole = Config.of({**config, "seed": seed, "out": str(parent)})
         return Run(condition, seed, whole.completed(whole.task.make()).plain(), tuned, stage)
 
-    def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress, processes: int) -> None:
+    def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress) -> None:
         if not runs:
             return
         by_seed = sorted(runs, key=lambda run: run.seed)  # so that a study stopped early has complete pairs
         by_hash = {run.hash: run for run in by_seed if run.status not in ENDED}
-        progress.stage(stage, runs, processes)
+        progress.stage(stage, runs, launcher.processes)
         try:
             for result in launcher.launch([run.job(self.folder) for run in by_hash.values()]):
                 run = by_hash[result.name]

@@ -24,11 +24,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from bpgen.errors import unknown
+from bpgen.errors import choice
 from bpgen.streams import generator
 from bpgen.tasks.base import SPLITS, Split, SplitName, Task
 
 _SIZES = [1197, 300, 300]  # of SPLITS
+
+
+HeldOut = Literal["images", "writers"]
 
 
 class Digits(Task):
@@ -45,11 +48,9 @@ class Digits(Task):
     n_out = 10
     n_steps = 8
 
-    def __init__(self, held_out: Literal["images", "writers"] = "images", noise_sd: float = 0.2) -> None:
+    def __init__(self, held_out: HeldOut = "images", noise_sd: float = 0.2) -> None:
         super().__init__(noise_sd)
-        if held_out not in ("images", "writers"):
-            raise unknown("task.held_out", held_out, ("images", "writers"))
-        self.held_out = held_out
+        self.held_out = choice("task.held_out", held_out, HeldOut)
 
     def load(self) -> dict[SplitName, Split]:
         """Images of the package as x float32 [8, n, 8] in [0, 1] and target int64 [n]."""

@@ -1,5 +1,13 @@
 """Weights & Biases through Lightning's logger: online with a key, offline without an account, never in the way.
 
+W&B's own word counts wherever bpgen's options say nothing: its environment variables (WANDB_MODE, WANDB_DISABLED,
+WANDB_PROJECT, WANDB_ENTITY, WANDB_NAME, WANDB_DIR, WANDB_RUN_GROUP, WANDB_TAGS, ...) and the settings files that
+`wandb offline`, `wandb disabled` and `wandb init` write. An option given to bpgen wins over them.
+
+Waiting is bounded: a server that does not answer costs `INIT_SECONDS` at the start, and one that does not take what is
+left `FINISH_SECONDS` at the end (WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT set other bounds). Nothing is lost: W&B
+keeps the whole run on disk, and `wandb sync` sends it later.
+
 Privacy: W&B can record host, hardware, packages, git state, command line and console output, and sends its makers
 diagnostics of its own. All of that is off unless `tracking.machine` asks for it; kept are the metrics, figures and
 config of the run without the folders in it, and the versions of W&B and Python.
@@ -7,20 +15,22 @@ config of the run without the folders in it, and the versions of W&B and Python.
 
 from __future__ import annotations
 
-import netrc
+import io
 import os
+import secrets
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlparse
+from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from bpgen.errors import choice, require
+from bpgen.tracking.own_settings import Mode, has_key, own_settings, resolved
+from bpgen.tracking.safe_logger import SafeLogger
 
-from bpgen.errors import require, unknown
-
-Mode = Literal["auto", "online", "offline", "off"]
-_SECOND_NAMES = {"api.forge.coreweave.com": "api.wandb.ai"}  # W&B looks for keys of its cloud under both
+INIT_SECONDS, FINISH_SECONDS = 5.0, 10.0
+_PROJECT = "bpgen"
 
 
 @dataclass(frozen=True)
@@ -28,26 +38,37 @@ class Tracking:
     """Where a run appears on Weights & Biases.
 
     Args:
-        project: W&B project.
-        entity: W&B user or team; by default your own.
-        group: runs to show together, e.g. the seeds of one experiment.
-        tags: labels of the run, e.g. [pilot, alpha1].
+        project: W&B project; by default W&B's own (WANDB_PROJECT or its settings file), or bpgen.
+        entity: W&B user or team; by default W&B's own (WANDB_ENTITY), or yours.
+        group: runs to show together, e.g. the seeds of one experiment; by default WANDB_RUN_GROUP.
+        tags: labels of the run, e.g. [pilot, alpha1]; by default WANDB_TAGS.
         machine: let W&B also record host, hardware, packages, git state, command line and console output.
     """
 
-    project: str = "bpgen"
+    project: str | None = None
     entity: str | None = None
     group: str | None = None
     tags: list[str] | None = None
     machine: bool = False
 
     def __post_init__(self) -> None:
+        project = _PROJECT if self.project is None else self.project
         require(
-            len(self.project) <= 128 and not set(self.project) & set("/\\#?%:"),
-            f"tracking.project must have at most 128 characters, and none of / \\ # ? % :, got {self.project!r}.",
+            1 <= len(project) <= 128 and not set(project) & set("/\\#?%:"),
+            f"tracking.project must have 1 to 128 characters, and none of / \\ # ? % :, got {self.project!r}.",
         )
         for tag in self.tags or ():
             require(1 <= len(tag) <= 64, f"tracking.tags must have 1 to 64 characters each, got {tag!r}.")
+
+
+def check(mode: Mode, tracking: Tracking) -> None:
+    """See that W&B can read its own settings, before anything is written.
+
+    Raises:
+        BpgenError: an unknown mode, or a variable or settings file of W&B's that W&B refuses.
+    """
+    if choice("wandb mode", mode, Mode) != "off":
+        own_settings(tracking.machine)
 
 
 def start(
@@ -57,57 +78,34 @@ def start(
     config: dict[str, Any],
     say: Callable[[str], None],
     run_id: str | None = None,
-) -> WandbLogger | None:
+) -> SafeLogger | None:
     """Open the W&B run of a folder, or nothing.
 
     Args:
-        mode: auto is online only when a key is configured, else offline.
+        mode: auto is what W&B's own settings say; where they say nothing, online with a configured key, else offline.
         tracking: project and labels.
-        folder: the run's folder; W&B writes to its `wandb/`.
+        folder: the run's folder; W&B writes to its `wandb/`, or below WANDB_DIR.
         config: the resolved config, logged with the run.
-        say: told in one line when the server cannot be reached and the run goes on offline.
+        say: told in one line when the server cannot be reached, and when something is left to be sent at the end.
         run_id: W&B id of an earlier part of the same run.
+
+    Raises:
+        BpgenError: see `check`.
     """
-    if mode not in ("auto", "online", "offline", "off"):
-        raise unknown("wandb mode", mode, ("auto", "online", "offline", "off"))
+    check(mode, tracking)
     if mode == "off":
         return None
+    own = own_settings(tracking.machine)
+    chosen = resolved(mode, own)
+    if chosen == "off":
+        return None
     if not tracking.machine:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # before W&B starts its process
         config = _without_folders({key: value for key, value in config.items() if key != "out"})
-    if mode == "auto":
-        mode = "online" if has_key() else "offline"
-    import wandb
-
-    try:
-        run = _open(mode, tracking, folder, run_id)
-    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-        reason = str(error).strip().splitlines()[0]
-        say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {folder / 'wandb'}` uploads it later")
-        run = _open("offline", tracking, folder, run_id)
+    run = _open(chosen, tracking, folder, own, run_id, say)
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
     run.config.update(config, allow_val_change=True)
-    return WandbLogger(experiment=run)
-
-
-def has_key() -> bool:
-    """Whether W&B has a key for its server: WANDB_API_KEY, or the netrc entry that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import wandb
-
-    host = urlparse(wandb.setup().settings.base_url).netloc  # from WANDB_BASE_URL, `wandb login --host` or W&B's own
-    hosts = (host, _SECOND_NAMES.get(host, host))
-    places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for place in places:
-        try:
-            keys = netrc.netrc(os.path.expanduser(place))
-            if any(keys.authenticators(host) for host in hosts):
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
+    return SafeLogger(run, say)
 
 
 def _without_folders(value: Any) -> Any:
@@ -119,29 +117,61 @@ def _without_folders(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _open(mode: str, tracking: Tracking, folder: Path, run_id: str | None) -> Any:
+def _open(mode: str, tracking: Tracking, folder: Path, own: Any, run_id: str | None, say: Callable[[str], None]) -> Any:
+    """An open W&B run; offline where the server does not answer in time or refuses."""
     import wandb
 
-    private: dict[str, Any] = {
-        "x_disable_stats": True,
-        "x_disable_meta": True,
-        "x_disable_machine_info": True,
-        "x_save_requirements": False,
-        "host": "",
-        "program": "bpgen",
-        "disable_git": True,
-        "disable_code": True,
-        "console": "off",
+    options = _options(tracking, folder, own, run_id)
+    traces = set(_traces(own, options))
+    silent = "silent" not in own.model_fields_set and (mode == "offline" or has_key())  # it may ask for a key
+    try:
+        with redirect_stderr(io.StringIO()) if silent else nullcontext():
+            return wandb.init(mode=mode, **options)  # type: ignore[arg-type]
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        reason = str(error).strip().splitlines()[0]
+    for trace in set(_traces(own, options)) - traces:  # of the try that failed; one run is one folder
+        shutil.rmtree(trace, ignore_errors=True)
+    if run_id or own.run_id:
+        wandb.teardown()  # or W&B says that the id is in use
+    run = wandb.init(mode="offline", **_options(tracking, folder, own, run_id))
+    kept = folder / "wandb" if options["dir"] else run.settings.sync_dir
+    say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {kept}` sends it later")
+    return run
+
+
+def _options(tracking: Tracking, folder: Path, own: Any, run_id: str | None) -> dict[str, Any]:
+    """Arguments of `wandb.init`; what is None there is left to W&B's own settings."""
+    import wandb
+
+    settings: dict[str, Any] = {"init_timeout": INIT_SECONDS, "finish_timeout": FINISH_SECONDS, "silent": True}
+    settings = {name: value for name, value in settings.items() if name not in own.model_fields_set}
+    settings["finish_timeout_raises"] = True
+    if not tracking.machine:
+        settings |= {
+            "x_disable_stats": True,
+            "x_disable_meta": True,
+            "x_disable_machine_info": True,
+            "x_save_requirements": False,
+            "host": "",
+            "program": "bpgen",
+            "disable_git": True,
+            "disable_code": True,
+            "console": "off",
+        }
+    return {
+        "name": None if own.run_name else folder.name,
+        "dir": None if "root_dir" in own.model_fields_set else folder,
+        "project": tracking.project or (None if own.project or own.sweep_id else _PROJECT),
+        "id": run_id or (None if own.run_id or own.sweep_id else secrets.token_hex(4)),
+        "entity": tracking.entity,
+        "group": tracking.group,
+        "tags": tracking.tags,
+        "resume": "allow",
+        "settings": wandb.Settings(**settings),
     }
-    return wandb.init(
-        name=folder.name,
-        dir=folder,
-        project=tracking.project,
-        id=run_id,
-        mode=mode,  # type: ignore[arg-type]
-        entity=tracking.entity,
-        group=tracking.group,
-        tags=tracking.tags,
-        resume="allow",
-        settings=wandb.Settings(silent=True, init_timeout=20, **({} if tracking.machine else private)),
-    )
+
+
+def _traces(own: Any, options: dict[str, Any]) -> list[Path]:
+    """The folders of online parts of a run; W&B names them `run-TIME-ID`."""
+    run_id = options["id"] or own.run_id
+    return list(Path(options["dir"] or own.root_dir).glob(f"*wandb/run-*-{run_id}")) if run_id else []

@@ -13,7 +13,7 @@ from bpgen.losses import Activity, Loss
 from bpgen.neurons import ALIF, Leaky
 from bpgen.registry import plugins
 from bpgen.rules import learning_signal, weight_gradients
-from bpgen.rules.online import gradients_of_chunk
+from bpgen.rules.chunks import gradients_of_chunk
 from tests.oracles import (
     RECURRENT,
     WEIGHTS,

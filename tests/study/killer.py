@@ -4,11 +4,11 @@ import os
 import signal
 from pathlib import Path
 
-from bpgen.study.launch import Job, Result
+from bpgen.study.launchers import Job, JobResult
 
 
-def do(job: Job) -> Result:
+def do(job: Job) -> JobResult:
     Path(job.log).touch()
     if job.config["kill"]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return Result(job.name, "finished")
+    return JobResult(job.name, "finished")

@@ -5,9 +5,9 @@ import yaml
 
 from bpgen.cli import main
 from bpgen.cli.options import resolve
-from bpgen.cli.study import shipped_plans
 from bpgen.errors import BpgenError
 from bpgen.run.files import read_config
+from bpgen.shipped import plans
 from bpgen.study.plan import read_plan
 
 PLAN = """
@@ -49,7 +49,7 @@ def test_a_written_plan_reads_back_as_itself():
 
 @pytest.mark.parametrize("name", ["liu2022", "liu2022_quick", "liu2022_leaky"])
 def test_shipped_plans_are_plans(name):
-    content = read_plan(read_config(shipped_plans()[name]), name)
+    content = read_plan(read_config(plans()[name]), name)
     assert content.name == name
     assert content.axes["rule"][0] == "bptt"
 
@@ -93,7 +93,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["study", "liu2002"], "Did you mean 'liu2022'?"),
         (["study", "list.yaml"], "plan list.yaml must be a mapping"),
         (["study", "none.yaml"], "there is no plan file none.yaml"),
-        (["study", "liu2022", "--jobs", "0"], "--jobs must be positive"),
+        (["study", "liu2022", "--jobs", "0"], "(--jobs) must be positive"),
         (["study", "liu2022", "--seeds", "0"], "--seeds must be positive"),
         (["study", "liu2022", "--set", "seeds"], "--set needs key=value"),
         (["study", "liu2022", "--set", "seeds=x"], "seeds must be a positive number of seeds"),

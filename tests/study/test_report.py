@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from bpgen.study.figures import study_figures
-from bpgen.study.markdown import markdown
-from bpgen.study.report import _edges
-from tests.study import planted
+from bpgen.analysis.markdown import markdown_table
+from bpgen.figures.study import study_figures
+from bpgen.study.sections import over_bounds
+from tests.analysis import planted
 
 RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "rflo": (0.03, 3.0, 1, 0, 0.05)}
 
@@ -18,21 +18,21 @@ def table():
 
 def test_curvature_over_its_bounds(table):
     """Early evaluations do not count, and every ratio is over its own bound."""
-    assert _edges(table) == []
+    assert over_bounds(table) == []
     late, rflo = table["step"] >= 600, table["rule"] == "rflo"
     wave = table["step"].map(dict(zip(range(600, 1200, 100), (0.9, 0.95, 1, 1, 1.05, 1.1), strict=True)))  # median 1
     table["stability/edge"] = np.where(late, np.where(rflo, 3.0, 1.0) * wave, 50.0)
     table["stability/rho"] = np.where(rflo, 0.5, 1.0)
     table["stability/edge_rho"] = np.where(late, wave, 50.0)
     table["stability/mu_abs"] = np.where(late, np.where(rflo, 0.8, 1.0) * wave, 50.0) * 2 / table["lr"]
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _edges(table)[2].splitlines()[2:]]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in over_bounds(table)[2].splitlines()[2:]]
     assert [row[:2] for row in rows] == [["bptt", "5"], ["rflo", "5"]]
     assert [float(cell.split()[0]) for cell in rows[0][2:]] == [1, 1, 1, 1]
     assert [float(cell.split()[0]) for cell in rows[1][2:]] == [3, 1.5, 1, 0.8]
 
 
 def test_a_bar_breaks_no_table():
-    lines = markdown(("size |μ|", "n"), [("a|b", "1")]).splitlines()
+    lines = markdown_table(("size |μ|", "n"), [("a|b", "1")]).splitlines()
     assert [line.count("|") for line in lines] == [3, 3, 3]
 
 
@@ -40,7 +40,7 @@ def test_ratios_without_a_logarithm_are_counted(table):
     for column in ("edge", "edge_rho", "mu_abs"):
         table[f"stability/{column}"] = 1.0
     table["stability/rho"] = np.where(table["seed"] == 3, -0.1, 1.0)
-    assert "1 (1 to 1, 4 seeds)" in _edges(table)[2]
+    assert "1 (1 to 1, 4 seeds)" in over_bounds(table)[2]
 
 
 def test_figures_of_what_was_not_measured_are_left_out(table):

@@ -14,7 +14,9 @@ import yaml
 from bpgen.cli import main
 from bpgen.cli.options import resolve
 from bpgen.errors import BpgenError
-from bpgen.study.launch import Local, alone, execute
+from bpgen.study.launchers import Job, Launcher, execute
+from bpgen.study.launchers.local import LocalPool
+from bpgen.study.locks import study_lock
 from bpgen.study.plan import read_plan
 from bpgen.study.progress import Lines
 from bpgen.study.study import Study
@@ -27,7 +29,7 @@ BASE = {
 }
 
 
-class Here:
+class Here(Launcher):
     """A launcher of another kind: everything in this process, in order."""
 
     def __init__(self):
@@ -54,7 +56,7 @@ def study(folder, name="s", **content):
 def test_runs_are_ordinary_runs_and_are_not_repeated(tmp_path):
     content = {"axes": {"rule": ["bptt", "rflo"]}, "seeds": 2}
     launcher = Here()
-    done = study(tmp_path, **content).run(launcher, Silent(), 1)
+    done = study(tmp_path, **content).run(launcher, Silent())
     assert [job.config["seed"] for job in launcher.launched] == [0, 0, 1, 1]  # stopped early, it has complete pairs
     assert [(r.condition.label, r.seed, r.status) for r in done.runs] == [
         (rule, seed, "finished") for rule in ("bptt", "rflo") for seed in (0, 1)
@@ -72,24 +74,24 @@ def test_runs_are_ordinary_runs_and_are_not_repeated(tmp_path):
     assert (other / "metrics.csv").read_bytes() == (done.runs[3].folder.path / "metrics.csv").read_bytes()
 
     again = Here()
-    study(tmp_path, **content).run(again, Silent(), 1)
+    study(tmp_path, **content).run(again, Silent())
     assert again.launched == []
     more = Here()
-    study(tmp_path, **{**content, "seeds": 3}).run(more, Silent(), 1)
+    study(tmp_path, **{**content, "seeds": 3}).run(more, Silent())
     assert sorted((j.config["rule"]["name"], j.config["seed"]) for j in more.launched) == [("bptt", 2), ("rflo", 2)]
     assert len(pd.read_csv(tmp_path / "table.csv")) == 6 * 3
 
 
 def test_an_interrupted_run_is_continued_and_a_barely_begun_one_starts_again(tmp_path):
     content = {"axes": {"rule": ["bptt"]}, "seeds": 2}
-    whole = study(tmp_path / "whole", **content).run(Here(), Silent(), 1)
-    done = study(tmp_path / "cut", **content).run(Here(), Silent(), 1)
+    whole = study(tmp_path / "whole", **content).run(Here(), Silent())
+    done = study(tmp_path / "cut", **content).run(Here(), Silent())
     begun, barely = (run.folder.path for run in done.runs)
     (begun / "summary.json").unlink()
     (barely / "summary.json").unlink()
     (barely / "checkpoints" / "last.ckpt").unlink()
     launcher = Here()
-    again = study(tmp_path / "cut", **content).run(launcher, Silent(), 1)
+    again = study(tmp_path / "cut", **content).run(launcher, Silent())
     assert [bool(job.resume) for job in launcher.launched] == [True, False]
     assert again.table.drop(columns="run").equals(whole.table.drop(columns="run"))
 
@@ -104,14 +106,14 @@ def test_diverged_and_failed_runs_are_listed_with_their_reason_and_stop_nobody(t
     launcher = Here()
     launcher.launch = broken
     axes = {"rule": ["bptt"], "optimizer.lr": [0.02, 1e8]}
-    done = study(tmp_path, axes=axes, seeds=2).run(launcher, Silent(), 1)
+    done = study(tmp_path, axes=axes, seeds=2).run(launcher, Silent())
     assert [run.status for run in done.runs] == ["finished", "failed", "diverged", "failed"]
     assert "n_rec must be a positive number" in done.runs[1].message
     assert "learning rate 1e+08" in done.runs[2].message
     listed = pd.read_csv(tmp_path / "runs.csv").set_index(["condition", "seed"])["reason"]
     assert listed.notna().sum() == 3
     again = Here()
-    done = study(tmp_path, axes=axes, seeds=2).run(again, Silent(), 1)
+    done = study(tmp_path, axes=axes, seeds=2).run(again, Silent())
     assert len(again.launched) == 2  # what failed is tried again; what diverged is an answer
     assert {job.config["seed"] for job in again.launched} == {1}
     from bpgen.study.report import report_study
@@ -124,7 +126,7 @@ def test_diverged_and_failed_runs_are_listed_with_their_reason_and_stop_nobody(t
 def test_nuisance_parameters_are_tuned_on_validation_data_for_every_rule(tmp_path):
     tune = {"axes": {"optimizer.lr": [1e-6, 0.05, 1e8], "rule.scale": [0.5, 1.0]}, "seeds": [90, 91]}
     launcher = Here()
-    done = study(tmp_path, axes={"rule": ["bptt", "rflo"]}, seeds=1, tune=tune).run(launcher, Silent(), 1)
+    done = study(tmp_path, axes={"rule": ["bptt", "rflo"]}, seeds=1, tune=tune).run(launcher, Silent())
     assert len(done.tuning) == (3 + 6) * 2  # bptt has no scale: its candidates are the learning rates
     table = pd.read_csv(tmp_path / "tuning.csv")
     assert len(table) == 9
@@ -142,7 +144,8 @@ def test_nuisance_parameters_are_tuned_on_validation_data_for_every_rule(tmp_pat
 
 
 def test_two_studies_cannot_share_a_folder(tmp_path):
-    with alone(tmp_path), pytest.raises(BpgenError, match="in use by another bpgen study"), alone(tmp_path, 0.1):
+    busy = pytest.raises(BpgenError, match="in use by another bpgen study")
+    with study_lock(tmp_path), busy, study_lock(tmp_path, patience=0.1):
         pass
 
 
@@ -164,14 +167,14 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL  # it was in the middle: fifteen runs were still to come
-    with alone(folder, patience=60):  # its workers see that it is gone, and end
+    with study_lock(folder, patience=60):  # its workers see that it is gone, and end
         pass
     before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.glob("runs/*/*/summary.json")}
     assert 1 <= len(before) < 16
     assert not (folder / "table.csv").exists()
 
     launcher = Here()
-    done = Study(read_plan(content, "k"), folder, resolve).run(launcher, Silent(), 1)
+    done = Study(read_plan(content, "k"), folder, resolve).run(launcher, Silent())
     killed_late = [f for f in before if f.stat().st_mtime_ns != before[f][0]]
     assert killed_late == []
     again = {(job.config["rule"]["name"], job.config["seed"]) for job in launcher.launched}
@@ -182,16 +185,14 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
     assert done.table.groupby(["condition", "seed"])["step"].apply(list).map(tuple).unique().tolist() == [
         (0, 10, 20, 30, 40)
     ]
-    fresh = Study(read_plan({**content, "seeds": 1}, "k"), tmp_path / "fresh", resolve).run(Here(), Silent(), 1)
+    fresh = Study(read_plan({**content, "seeds": 1}, "k"), tmp_path / "fresh", resolve).run(Here(), Silent())
     first = done.table[done.table["seed"] == 0].drop(columns="run").reset_index(drop=True)
     assert first.equals(fresh.table.drop(columns="run"))
 
 
 def test_a_worker_killed_twice_is_given_up_and_the_others_go_on(tmp_path):
-    from bpgen.study import launch
-
-    jobs = [launch.Job(n, {"kill": n == "b"}, None, str(tmp_path / n), str(tmp_path / "l"), os.getpid()) for n in "abc"]
-    results = {r.name: r for r in Local(2).launch(jobs, killer.do)}
+    jobs = [Job(n, {"kill": n == "b"}, None, str(tmp_path / n), str(tmp_path / "l"), os.getpid()) for n in "abc"]
+    results = {r.name: r for r in LocalPool(2).launch(jobs, killer.do)}
     assert results["b"].status == "failed"
     assert "killed twice" in results["b"].message
     assert results["a"].status == results["c"].status == "finished"
@@ -208,7 +209,7 @@ def test_a_dry_run_says_what_and_how_long_and_runs_nothing(tmp_path):
     assert set(guess) == {"bptt", "rflo"}
     assert all("steps, timed" in e.source and e.seconds > 0 for e in guess.values())
     assert not (tmp_path / "s").exists()
-    done = study(tmp_path / "t", axes={"rule": ["bptt"]}, seeds=1).run(Here(), Silent(), 1)
+    done = study(tmp_path / "t", axes={"rule": ["bptt"]}, seeds=1).run(Here(), Silent())
     longer = study(tmp_path / "t", axes={"rule": ["bptt"]}, seeds=2)
     (known,) = estimates(longer.main_runs([]), Here()).values()
     assert known.source == "mean of 1 ended runs"

@@ -27,6 +27,7 @@ class Stub:
         run: last value of every field of the run that was ever set: name, project, entity, groupName, tags, ...
         history, summary, exit_code: what was streamed.
         files: what was uploaded, by name.
+        fault: set it to let the server fail from now on: an HTTP status, or "hang" for no answer at all.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,8 @@ class Stub:
         self.summary: dict[str, Any] = {}
         self.exit_code: int | None = None
         self.files: dict[str, bytes] = {}
+        self.fault: int | str | None = None
+        self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -46,8 +49,14 @@ class Stub:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.close()
+
+    def close(self) -> None:
+        """Refuse every connection from now on."""
+        if not self.closing.is_set():
+            self.closing.set()
+            self._server.shutdown()
+            self._server.server_close()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -122,8 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
         scheme, _, secret = self.headers.get("Authorization", "").partition(" ")
         if scheme == "Basic":
             self.stub.keys.add(base64.b64decode(secret).decode().removeprefix("api:"))
-        answer = json.dumps(self.stub.answer(self.path, body)).encode()
-        self.send_response(200)
+        fault = self.stub.fault
+        if fault == "hang":
+            self.stub.closing.wait()
+        answer = b"" if fault else json.dumps(self.stub.answer(self.path, body)).encode()
+        self.send_response(fault if isinstance(fault, int) else 200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import wandb
@@ -22,102 +17,12 @@ from lightning.pytorch.loggers import WandbLogger
 from bpgen.cli import main
 from bpgen.errors import BpgenError
 from bpgen.run.folder import RunFolder
-from bpgen.tracking.wandb import Tracking, has_key, start
+from bpgen.tracking.own_settings import has_key
+from bpgen.tracking.wandb import Tracking, start
+from tests.tracking.bench import EPOCH, REMOTE, SMALL, USER, Bench, Run, inspect, refusing, wandb_command
 from tests.tracking.stub import KEY, Stub
 
-SMALL = (
-    *("--alignment.samples", "32", "--sharpness.samples", "32"),
-    *("--gap.train_samples", "64", "--gap.test_samples", "64", "--threads", "1"),
-)
-EPOCH = ("--trainer.max_epochs", "1")
 FIGURES = {"alignment", "gap", "loss", "overview", "performance", "sharpness"}
-USER, REMOTE = "dulcinea", "https://example.invalid/rocinante.git"
-
-
-class Run(NamedTuple):
-    """A finished process and the run folder it made."""
-
-    code: int
-    out: str
-    err: str
-    folder: RunFolder
-
-    @property
-    def wandb(self) -> Path:
-        """The W&B run's own folder."""
-        (folder,) = (self.folder.path / "wandb").glob("*run-*")
-        return folder
-
-    def records(self) -> list[dict[str, Any]]:
-        """Everything W&B wrote down, record by record."""
-        return [json.loads(line) for line in inspect(self.wandb, "--json").splitlines()]
-
-
-class Bench:
-    """A user's home with a git checkout to work in; nothing of the real user's W&B reaches it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.home = folder / USER
-        self.work = self.home / "work"
-        self.work.mkdir(parents=True)
-        git = ("git", "-c", "user.name=x", "-c", "user.email=x")
-        for command in ("init -q", f"remote add origin {REMOTE}", "commit -q --allow-empty -m x"):
-            subprocess.run([*git, *command.split()], cwd=self.work, check=True)
-
-    def environment(self, **extra: str) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "XDG_"))}
-        here = {"HOME": str(self.home), "NETRC": str(self.home / "netrc"), "USER": USER, "LOGNAME": USER}
-        return {**kept, **here, **extra}
-
-    def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [Path(sysconfig.get_path("scripts")) / "bpgen", "fit", *options],
-            cwd=self.work,
-            env=self.environment(**environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def fit(self, out: str, *options: str, **environment: str) -> Run:
-        runs = self.home / out
-        process = self.start(*SMALL, "--out", str(runs), *options, **environment)
-        stdout, stderr = process.communicate(timeout=300)
-        assert runs.is_dir(), stderr
-        (folder,) = runs.iterdir()
-        return Run(process.returncode, stdout, stderr, RunFolder(folder))
-
-
-def wandb_command(at: Path, *arguments: str, **environment: str) -> str:
-    """What `wandb ...` prints; it leaves a log in the folder it is called from."""
-    command = [sys.executable, "-m", "wandb", *arguments]
-    environment = {**os.environ, **environment}
-    return subprocess.run(
-        command, cwd=at, env=environment, capture_output=True, text=True, check=True, timeout=120
-    ).stdout
-
-
-def inspect(run: Path, *options: str) -> str:
-    return wandb_command(run.parents[3], "leet", "inspect", *options, str(run))
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    """A server that must never hear from an offline run."""
-    with Stub() as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
-def offline(bench: Bench, server: Stub) -> Run:
-    """What a user without an account gets; every way out of the machine leads to the server."""
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), server.url)
-    return bench.fit("offline", *EPOCH, WANDB_BASE_URL=server.url, **proxies)
 
 
 @pytest.fixture(scope="module")
@@ -344,17 +249,6 @@ def test_a_diverged_run_says_so(machine: Run) -> None:
 # keys, and a server that refuses, without training
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """This process as a user without any W&B configuration; W&B reads its environment only once."""
-    for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_")) or name == "NETRC"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    wandb.teardown()
-    yield tmp_path
-    wandb.teardown()
-
-
 def test_no_key(here: Path) -> None:
     assert not has_key()
 
@@ -381,34 +275,6 @@ def test_key_in_netrc(here: Path, machine: str, known: bool) -> None:
     assert has_key() is known
 
 
-class FakeRun:
-    """A W&B run that remembers how it was opened."""
-
-    id = "fake"
-
-    def __init__(self, **options: Any) -> None:
-        self.options = options
-        self.logged: dict[str, Any] = {}
-        self.config = SimpleNamespace(update=lambda config, allow_val_change: self.logged.update(config))
-
-    def define_metric(self, name: str, **options: Any) -> None:
-        pass
-
-
-def _refusing(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[str]:
-    """Let W&B open offline runs only; the modes it was asked for."""
-    modes: list[str] = []
-
-    def init(**options: Any) -> FakeRun:
-        modes.append(options["mode"])
-        if error is not None and options["mode"] == "online":
-            raise error
-        return FakeRun(**options)
-
-    monkeypatch.setattr(wandb, "init", init)
-    return modes
-
-
 @pytest.mark.parametrize("mode", ["auto", "online"])
 @pytest.mark.parametrize(
     "error",
@@ -421,7 +287,7 @@ def _refusing(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[
 )
 def test_a_refusal_costs_one_line(here: Path, monkeypatch: pytest.MonkeyPatch, mode: Any, error: Exception) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    modes = _refusing(monkeypatch, error)
+    modes = refusing(monkeypatch, error)
     said: list[str] = []
     logger = start(mode, Tracking(), here / "run", {}, said.append)
     assert isinstance(logger, WandbLogger)
@@ -434,21 +300,21 @@ def test_a_refusal_costs_one_line(here: Path, monkeypatch: pytest.MonkeyPatch, m
 
 
 def test_other_errors_are_not_hidden(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _refusing(monkeypatch, RuntimeError("a bug"))
+    refusing(monkeypatch, RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         start("online", Tracking(), here, {}, pytest.fail)
 
 
 @pytest.mark.parametrize(("mode", "opened"), [("auto", ["offline"]), ("offline", ["offline"]), ("off", [])])
 def test_modes_without_a_key(here: Path, monkeypatch: pytest.MonkeyPatch, mode: Any, opened: list[str]) -> None:
-    modes = _refusing(monkeypatch, None)
+    modes = refusing(monkeypatch, None)
     logger = start(mode, Tracking(), here, {}, pytest.fail)
     assert modes == opened
     assert (logger is None) == (mode == "off")
 
 
 def test_the_logged_config_names_no_folders(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _refusing(monkeypatch, None)
+    refusing(monkeypatch, None)
     folder = str(here / "mnist")
     config = {"out": str(here), "task": {"data_dir": folder, "files": [folder, "a/b"]}, "seed": 1}
     private = start("offline", Tracking(), here, config, pytest.fail)

@@ -17,7 +17,8 @@ from bpgen.conformance.problem import RECURRENT, neurons, randn
 from bpgen.conformance.rules.case import Case, ask, draws_of, prop, steps_are_no_gradients
 from bpgen.problem import Problem
 from bpgen.rules.base import as_rules_see_it
-from bpgen.rules.online import OnlineRule, gradients_of_chunk
+from bpgen.rules.chunks import gradients_of_chunk
+from bpgen.rules.online import OnlineRule
 from bpgen.rules.traits import Traits
 
 

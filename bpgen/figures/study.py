@@ -1,0 +1,239 @@
+"""Figures of a study as functions of its tidy table.
+
+Every panel is one setting (task and alpha), says its n, and has the same colour and marker for a condition everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bpgen.analysis.correlation import correlation
+from bpgen.analysis.matching import LOSS, at_loss, finished, start_loss
+from bpgen.analysis.settings import CLEAN_GAP, LOG_SHARPNESS, NOISY_GAP, SHARPNESS, Setting, by_rule, settings
+from bpgen.analysis.statistics import paired
+from bpgen.figures.style import (
+    Styles,
+    band,
+    by_step,
+    dots,
+    legend_columns,
+    log_axis,
+    median,
+    on_lines,
+    seeds_per_condition,
+    sheet,
+    styles,
+)
+
+Panel = Callable[[Axes, Setting, Styles], Axes]
+_STEPS = "training step (updates)"
+_SHARPNESS = r"sharpness $\lambda_{\max}$ (loss per weight²)"
+
+
+def study_figures(
+    table: pd.DataFrame, fixed: Styles | None = None, panels: Mapping[str, Panel] | None = None
+) -> dict[str, Figure]:
+    """All figures of a study by name; one with nothing to show is left out.
+
+    Args:
+        table: a row per run and evaluation.
+        fixed: styles of conditions; the others get theirs in the order of the table.
+        panels: figures beside those of `PANELS`, or instead of those of the same name.
+    """
+    table = by_rule(finished(table))
+    if table.empty:
+        return {}
+    measured = SHARPNESS in table and table[SHARPNESS].notna().any()
+    drawn = {name: p for name, p in {**PANELS, **(panels or {})}.items() if measured or p in (gap_by_rule, alignment)}
+    style_of = styles(table["condition"], fixed)
+    return {name: setting_sheet(table, panel, style_of) for name, panel in drawn.items()}
+
+
+def setting_sheet(table: pd.DataFrame, panel: Panel, style_of: Styles) -> Figure:
+    """One panel per setting, side by side, with one legend of the conditions."""
+    parts = settings(table)
+    width, labels = 4.6, [style.label for style in style_of.values()]
+    columns = legend_columns(labels, width * len(parts))
+    figure, axes = sheet(len(parts), "", len(parts), (width, 4.1 + 0.2 * -(-len(labels) // columns)))
+    for ax, setting in zip(axes, parts, strict=True):
+        panel(ax, setting, style_of)
+        name = setting.name.replace("alpha=", r"$\alpha$ = ")
+        ax.set_title(f"{name}\n({seeds_per_condition(setting.table)})", fontsize="medium")
+    handles = [Line2D([], [], color=s.colour, marker=s.marker, ls="", label=s.label) for s in style_of.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+    return figure
+
+
+def gap_by_rule(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
+    """Gap on noisy and clean test inputs at the lowest training loss all rules reach: runs, mean, 95 % interval."""
+    values, scale = setting.matched(), _scale(setting)
+    for place, condition in enumerate(setting.conditions):
+        own = values[values["condition"] == condition]
+        for shift, gap in ((-0.17, NOISY_GAP), (0.17, CLEAN_GAP)):
+            x = own[setting.gap(gap)].dropna().to_numpy(float) * scale
+            dots(ax, place + shift, x, style_of[condition], hollow=gap == CLEAN_GAP)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    ticks = [on_lines(style_of[condition].label) for condition in setting.conditions]
+    ax.set_xticks(range(len(ticks)), ticks, fontsize="small")
+    ax.set_xlabel(f"learning rule ({_at(values)})")
+    accurate = setting.gap_unit == "accuracy"
+    ax.set_ylabel("train - test accuracy (points)" if accurate else "test - train loss (½·error²)")
+    shapes = [
+        Line2D([], [], color="0.3", marker="o", ls="", label="noisy test inputs"),
+        Line2D([], [], color="0.3", marker="o", ls="", mfc="none", label="clean test inputs"),
+    ]
+    ax.margins(y=0.2)
+    ax.legend(handles=shapes, frameon=False, fontsize="small", loc="upper left", ncols=2, columnspacing=1)
+    return ax
+
+
+def gap_against_sharpness(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
+    """Gap under noisy test inputs against sharpness at matched training loss, a dot per run, with both correlations."""
+    values, gap = setting.matched(), setting.gap()
+    for condition, own in values.groupby("condition", sort=False):
+        style, y = style_of[str(condition)], own[gap] * _scale(setting)
+        ax.plot(own[SHARPNESS], y, ls="", color=style.colour, marker=style.marker, ms=5, alpha=0.8)
+    log_axis(ax, "x")
+    texts = []
+    for within, name in ((False, "pooled"), (True, "within rule")):
+        effect = correlation(values, LOG_SHARPNESS, gap, within)
+        if math.isfinite(effect.estimate):
+            low, high = (math.tanh(v) for v in effect.interval())
+            texts.append(f"r {name} {math.tanh(effect.estimate):.2f} [{low:.2f}, {high:.2f}]")
+    ax.margins(y=0.2)
+    ax.text(0.02, 0.99, "\n".join(texts), transform=ax.transAxes, va="top", fontsize="small")
+    ax.set_xlabel(f"{_SHARPNESS}\n{_at(values)}")
+    accurate = setting.gap_unit == "accuracy"
+    ax.set_ylabel("train - noisy test accuracy (points)" if accurate else "noisy test - train loss (½·error²)")
+    return ax
+
+
+def sharpness_against_loss(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
+    """Sharpness at matched training losses: median over seeds, and the range of the middle half."""
+    table, start = setting.finished, start_loss(setting.finished)
+    least = table.groupby(["condition", "seed"])[LOSS].min()
+    for condition, own in table.groupby("condition", sort=False):
+        lowest = float(least[condition].median())
+        if not lowest < start:
+            continue
+        levels = np.geomspace(start, lowest, 25)[1:]
+        at = np.array([at_loss(own, float(v), [SHARPNESS])[SHARPNESS].to_numpy(float) for v in levels])
+        band(ax, levels, at, style_of[str(condition)])
+    log_axis(ax, "x")
+    log_axis(ax, "y")
+    ax.invert_xaxis()
+    ax.set_xlabel("training loss (nats or ½·error²), falling →")
+    ax.set_ylabel(_SHARPNESS)
+    return ax
+
+
+def sharpness_against_steps(ax: Axes, setting: Setting, style_of: Styles, reference: str = "", local: str = "") -> Axes:
+    """Sharpness along training, with the bound 2/η of one rule and 2/(ηρ) of another: medians over seeds.
+
+    Args:
+        ax: where to draw.
+        setting: its table.
+        style_of: styles by condition.
+        reference: whose 2/η; the first condition by default. Where learning rates are tuned, each rule has its own.
+        local: whose 2/(ηρ); the second condition by default.
+    """
+    table, conditions = setting.finished, setting.conditions
+    reference = reference if reference in conditions else conditions[0]
+    local = local if local in conditions else next((c for c in conditions if c != reference), "")
+    lines = [Line2D([], [], color="0.3", ls="--", label=rf"bound $2/\eta$, {style_of[reference].label}")]
+    for condition, own in table.groupby("condition", sort=False):
+        band(ax, *by_step(own, own[SHARPNESS]), style_of[str(condition)])
+        if condition == local:
+            rho = own["alignment/rho"].where(own["alignment/rho"] > 0)
+            steps, bound = by_step(own, 2 / (own["lr"] * rho))
+            dotted: dict[str, Any] = {"color": style_of[local].colour, "ls": ":"}
+            ax.plot(steps, median(bound), lw=1.4, **dotted)
+            lines.append(Line2D([], [], label=rf"bound $2/(\eta\rho)$, {style_of[local].label}", **dotted))
+    exact = table[table["condition"] == reference]
+    steps, bound = by_step(exact, 2 / exact["lr"])
+    ax.plot(steps, np.nanmax(bound, axis=1), color="0.3", ls="--", lw=1.2)
+    log_axis(ax, "y")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.2)  # room for the legend
+    ax.legend(handles=lines, frameon=False, fontsize="small", loc="upper right")
+    ax.set_xlabel(_STEPS)
+    ax.locator_params(axis="x", nbins=5)
+    ax.set_ylabel(_SHARPNESS)
+    return ax
+
+
+def alignment(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
+    """Cosine (lines) and ρ (dashed) of the rule's gradient with the true one along training: medians over seeds."""
+    for condition, own in setting.finished.groupby("condition", sort=False):
+        style = style_of[str(condition)]
+        band(ax, *by_step(own, own["alignment/cosine"]), style)
+        steps, rho = by_step(own, own["alignment/rho"])
+        ax.plot(steps, median(rho), color=style.colour, ls="--", lw=1)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    lines = [Line2D([], [], color="0.3", ls=ls, label=label) for ls, label in (("-", "cosine"), ("--", r"$\rho$"))]
+    ax.legend(handles=lines, frameon=False, fontsize="small")
+    ax.set_ylim(min(-0.05, ax.get_ylim()[0]), max(1.05, min(1.5, ax.get_ylim()[1])))
+    ax.set_xlabel(_STEPS)
+    ax.locator_params(axis="x", nbins=5)
+    ax.set_ylabel("alignment with BPTT (dimensionless)")
+    return ax
+
+
+def changes(ax: Axes, setting: Setting, style_of: Styles, base: str = "") -> Axes:
+    """Change of gap and sharpness from one condition, within seeds, at matched loss.
+
+    Args:
+        ax: where to draw.
+        setting: its table.
+        style_of: styles by condition.
+        base: the condition that the others are compared with; the first by default.
+    """
+    values, scale = setting.matched(), _scale(setting)
+    base = base if base in setting.conditions else setting.conditions[0]
+    for condition in (c for c in setting.conditions if c != base):
+        colour, marker, _ = style_of[condition]
+        gap = paired(values, setting.gap(), condition, base)
+        curve = paired(values, SHARPNESS, condition, base, log=True)
+        seeds = sorted(set(gap.values) & set(curve.values))
+        if not seeds:
+            continue
+        x, y = [math.exp(curve.values[s]) for s in seeds], [scale * gap.values[s] for s in seeds]
+        ax.plot(x, y, ls="", color=colour, marker=marker, ms=4, alpha=0.45)
+        (bottom, top), (left, right) = gap.interval(), curve.interval()
+        middle, height = math.exp(curve.estimate), scale * gap.estimate
+        bars: dict[str, Any] = {}
+        if math.isfinite(bottom) and math.isfinite(left) and math.exp(right) < 50 * middle:
+            bars["xerr"] = [[middle - math.exp(left)], [math.exp(right) - middle]]
+            bars["yerr"] = [[height - scale * bottom], [scale * top - height]]
+        ax.errorbar(middle, height, **bars, color=colour, marker=marker, ms=8, capsize=3)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    ax.axvline(1, color="0.8", lw=0.8, zorder=0)
+    log_axis(ax, "x")
+    name = style_of[base].label
+    ax.set_xlabel(rf"$\lambda_{{\max}}$ relative to {name} (ratio)" f"\n{_at(values)}")
+    ax.set_ylabel(f"gap - gap of {name} ({'points' if setting.gap_unit == 'accuracy' else '½·error²'})")
+    return ax
+
+
+PANELS: dict[str, Panel] = {
+    f.__name__: f
+    for f in (gap_by_rule, gap_against_sharpness, sharpness_against_loss, sharpness_against_steps, alignment)
+}
+
+
+def _scale(setting: Setting) -> int:
+    """From the gap's column to what is shown: points of accuracy, or the loss as it is."""
+    return 100 if setting.gap_unit == "accuracy" else 1
+
+
+def _at(values: pd.DataFrame) -> str:
+    """The training loss at which values are matched."""
+    return f"at training loss {values['level'].iloc[0]:.3g}"

@@ -1,0 +1,78 @@
+"""The contract of a paper: what it claims, which studies put that to the test, and what they must show.
+
+A paper is a class in one file, announced by one line in the `pyproject.toml` of any package:
+
+    [project.entry-points."bpgen.papers"]
+    smith2030 = "my_package.smith2030:Smith2030"
+
+`bpgen reproduce smith2030` then runs its studies and judges its claims; no file of bpgen has to know it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import pandas as pd
+
+from bpgen.analysis.matching import LOWEST_COMMON, Level
+from bpgen.analysis.verdicts import Check
+from bpgen.figures.study import Panel
+from bpgen.figures.style import Styles
+
+SizeName = Literal["quick", "default", "full"]
+
+
+class Claim(NamedTuple):
+    """What a paper says, in a sentence, and what it reports for it."""
+
+    text: str
+    reported: str = ""
+
+
+class Experiment(NamedTuple):
+    """One study.
+
+    plan: the content of a plan as its YAML file would hold it, the path of such a file, or the name of a shipped one.
+    data_option: the option of a run that takes the folder given by `--data-dir`; empty if the data need none.
+    """
+
+    plan: str | Path | Mapping[str, Any]
+    data_option: str = ""
+
+
+class Size(NamedTuple):
+    """How much of a paper is run: its studies, the shortest first, and how long they take in words."""
+
+    experiments: Sequence[Experiment]
+    time: str
+
+
+class Paper(ABC):
+    """A paper and the checks of its claims. Its constructor takes no arguments; its name is that of its entry point.
+
+    Attributes:
+        title, citation: of the paper.
+        claims: by letter; every check names the letter of its claim.
+        sizes: what `--quick`, no option and `--full` run; at least "default".
+        remark: what a reader of the verdicts has to know; stands below them.
+        styles: colour, marker and label of conditions; those without one get theirs in the order of the study.
+        figures: panels beside the ones of every study (`bpgen.figures.study.PANELS`), or instead of them.
+    """
+
+    title: ClassVar[str]
+    citation: ClassVar[str]
+    claims: ClassVar[Mapping[str, Claim]]
+    sizes: ClassVar[Mapping[SizeName, Size]]
+    remark: ClassVar[str] = ""
+    styles: ClassVar[Styles] = {}
+    figures: ClassVar[Mapping[str, Panel]] = {}
+
+    @abstractmethod
+    def checks(self, table: pd.DataFrame, level: Level = LOWEST_COMMON) -> list[Check]:
+        """All checks that a study's table allows, with training losses matched at a level.
+
+        The same checks in the same order at every level.
+        """

@@ -1,0 +1,156 @@
+"""A paper's claims in words and numbers: the verdicts of one study, and those of several side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from bpgen.analysis.markdown import markdown_table
+from bpgen.analysis.matching import Level, finished
+from bpgen.analysis.verdicts import Check, Verdict, judge
+from bpgen.papers.base import Paper
+from bpgen.study.study import StudyResults
+
+OTHER_LEVELS = {"half way there": Level(way=0.5), "where all get": Level(share=1.0)}
+_VERDICTS = """\
+Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the smallest \
+effect of interest; undecided: neither. One-sided tests over seeds at 2.5 %, after Holm over the checks of a claim in \
+a setting (`bpgen.analysis.verdicts`). Ratios are of curvatures or spreads. More seeds: how many would decide with \
+80 % probability if the present estimate were the truth; a rough guide."""
+_LEVELS = """\
+Above, losses are matched at the lowest that 80 % of the runs of each rule reach. Half way there: in log loss, from \
+the start of training. Where all get: the lowest that every run of each rule reaches."""
+
+
+def claims_section(paper: Paper, results: StudyResults) -> list[str]:
+    """Judge the claims of a paper: lines of the report; verdicts.csv is written into the study's folder."""
+    verdicts = judge(paper.checks(results.table))
+    pd.DataFrame([_csv_row(v) for v in verdicts]).to_csv(results.folder / "verdicts.csv", index=False)
+    judged = {v.check.claim for v in verdicts}
+    claims = [
+        f"- ({letter}) {claim.text}" + (f"; reported: {claim.reported}" if claim.reported else "")
+        for letter, claim in paper.claims.items()
+        if letter in judged
+    ]
+    of = f"Of {paper.citation}:"
+    notes = f"{_curvature_measured(results)} {paper.remark}".strip()
+    return [
+        *("## Claims", "", of, "", *claims, "", _verdict_table(verdicts), "", _VERDICTS, "", notes, ""),
+        *_other_levels_section(paper, verdicts, results.table),
+    ]
+
+
+def overview(paper: Paper, studies: Sequence[StudyResults], file: Path) -> str:
+    """Every claim in every setting of several studies, side by side: written to a file, and returned."""
+    verdicts = [v for s in studies if not finished(s.table).empty for v in judge(paper.checks(s.table))]
+    settings = list(dict.fromkeys(v.check.setting for v in verdicts))
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for v in sorted(verdicts, key=lambda v: v.check.claim):
+        row = cells.setdefault((f"({v.check.claim})", _statement(v.check)), {})
+        row[v.check.setting] = _in_short(v)
+    rows = [(*statement, *(row.get(s, "") for s in settings)) for statement, row in cells.items()]
+    table = markdown_table(("claim", "statement", *settings), rows)
+    text = "\n".join(["# All claims, all settings", "", table, ""])
+    file.write_text(text, encoding="utf-8")
+    return f"{text}\noverview  {file}"
+
+
+def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> list[tuple[Verdict, ...]]:
+    """The verdicts that come from matched losses, each with those on the same check at `OTHER_LEVELS`.
+
+    A verdict that hangs on the level is a weak one.
+
+    Args:
+        paper: whose checks.
+        verdicts: on all of `paper.checks(table)`, in their order.
+        table: of the study.
+    """
+    others = [judge(paper.checks(table, level)) for level in OTHER_LEVELS.values()]
+    return [row for row in zip(verdicts, *others, strict=True) if len({_effect(v) for v in row}) > 1]
+
+
+def _effect(verdict: Verdict) -> tuple[int, str]:
+    effect = verdict.check.effect
+    return effect.n, repr(effect.estimate)  # nan is equal to nan
+
+
+def _other_levels_section(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> list[str]:
+    rows = []
+    for here, *others in at_other_levels(paper, verdicts, table):
+        c = here.check
+        rows.append((f"({c.claim})", c.setting, _statement(c), here.decision, *map(_in_short, others)))
+    if not rows:
+        return []
+    title = "## Would the verdicts be others, had the rules been matched at another loss?"
+    header = ("claim", "setting", "statement", "verdict", *OTHER_LEVELS)
+    return [title, "", markdown_table(header, rows), "", _LEVELS, ""]
+
+
+def _verdict_table(verdicts: Sequence[Verdict]) -> str:
+    header = ("claim", "setting", "statement", "verdict", "effect", "95 % interval", "n", "of interest")
+    rows = []
+    for v in verdicts:
+        c, e = v.check, v.check.effect
+        decision = v.decision + (f" (about {v.more_seeds} more seeds)" if v.more_seeds else "")
+        low, high = e.interval()
+        interval = f"{_number(c, low, False)} to {_number(c, high, False)}"
+        statement = c.text + (f" [{e.note}]" if e.note else "")
+        p = f"{v.p_support:.2g}, {v.p_refute:.2g}"
+        effect = _number(c, e.estimate)
+        rows.append((f"({c.claim})", c.setting, statement, decision, effect, interval, _n(v), _interest(c), p))
+    return markdown_table((*header, "p for, against"), rows)
+
+
+def _curvature_measured(results: StudyResults) -> str:
+    """Of which weights, on how many samples."""
+    measured = {(str(r.config["sharpness"]["block"]), str(r.config["sharpness"]["samples"])) for r in results.runs}
+    of = " or ".join(f"{block.replace('all', 'all weights')} on {n} training samples" for block, n in sorted(measured))
+    return f"λ_max is the largest eigenvalue of the Hessian of the true loss for {of}."
+
+
+def _statement(check: Check) -> str:
+    """Without the loss at which it was looked at."""
+    return check.text.split(", at training loss")[0]
+
+
+def _in_short(v: Verdict) -> str:
+    return f"{v.decision}: {_number(v.check, v.check.effect.estimate)}, n = {_n(v)}"
+
+
+def _n(v: Verdict) -> str:
+    effect = v.check.effect
+    return f"{effect.n}" if effect.n == effect.planned else f"{effect.n} of {effect.planned}"
+
+
+def _number(check: Check, value: float, unit: bool = True) -> str:
+    if not math.isfinite(value):
+        return "?"
+    shown = check.shown(value)
+    text = f"{shown:+.2f}" if check.unit in ("points", "r") else f"{shown:.3g}"
+    if not unit:
+        return text
+    words = {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}
+    return words.get(check.unit, f"{text} {check.unit}")
+
+
+def _interest(check: Check) -> str:
+    sign = {"larger": "≥", "at most": "<", "same": "within"}[check.kind]
+    return f"{sign} {_number(check, check.smallest)}"
+
+
+def _csv_row(v: Verdict) -> dict[str, object]:
+    c, e = v.check, v.check.effect
+    low, high = e.interval()
+    bca = e.bca or (math.nan, math.nan)
+    return {
+        **{"claim": c.claim, "setting": c.setting, "statement": c.text, "verdict": v.decision, "unit": c.unit},
+        **{"effect": c.shown(e.estimate), "low": c.shown(low), "high": c.shown(high)},
+        **{"bca_low": c.shown(bca[0]), "bca_high": c.shown(bca[1]), "n": e.n, "planned": e.planned},
+        **{"kind": c.kind, "smallest_of_interest": c.shown(c.smallest)},
+        **{"p_support_holm": v.p_support, "p_refute_holm": v.p_refute},
+        **{"p_permutation": e.p_permutation, "p_wilcoxon": e.p_wilcoxon},
+        **{"more_seeds": v.more_seeds, "note": e.note, "figure": c.figure},
+    }

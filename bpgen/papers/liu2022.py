@@ -1,0 +1,223 @@
+"""Liu et al. 2022: local rules find sharper minima and generalize worse than BPTT.
+
+    (a) local rules end with a larger generalization gap than BPTT     (b) and with a more variable one
+    (c) the gap grows with sharpness                                   (d) local rules approach higher curvature
+    (e) theorem: λ_max stays at 2/(ηρ) or below; BPTT scaled by ρ reaches the rule's curvature; a part orthogonal to
+        the gradient changes nothing                                   (f) remedies lower gap and sharpness
+
+Every check compares at matched training loss unless it says otherwise, by task and alpha separately: alpha = 1 is the
+released setting, in which the three-factor rule is the outer product of the last step. What counts as the smallest
+effect of interest is stated here, once, and printed with every verdict.
+
+The bounds are those of plain gradient descent and of all weights; sharpness of W_rec is a lower bound of theirs, so a
+sharpness above its bound is a violation, and one below is only compatible with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from bpgen.analysis.correlation import correlation
+from bpgen.analysis.matching import LOWEST_COMMON, Level, along_loss
+from bpgen.analysis.settings import (
+    CLEAN_GAP,
+    LOG_LOSS,
+    LOG_SHARPNESS,
+    NOISY_GAP,
+    SHARPNESS,
+    Setting,
+    by_rule,
+    settings,
+)
+from bpgen.analysis.statistics import Effect, mean_effect, paired
+from bpgen.analysis.variability import spread
+from bpgen.analysis.verdicts import Check
+from bpgen.figures.study import changes, sharpness_against_steps
+from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, Style
+from bpgen.papers.base import Claim, Experiment, Paper, Size
+
+REFERENCE, THREE_FACTOR = "bptt", "three_factor"
+LOCAL = (THREE_FACTOR, "rflo")
+REMEDIES = ("three_factor, early lr", "mdgl", "modprop")
+
+GAP_POINTS = 0.01  # smallest gap difference of interest: one point of accuracy
+GAP_LOSS = 0.05  # where a task has no accuracy: of the matched training loss
+SPREAD = math.log(1.5)  # half as variable again
+CURVATURE = math.log(1.1)  # a tenth sharper
+SAME_CURVATURE = math.log(1.25)  # two curvatures are the same within a factor of 1.25
+CORRELATION = math.atanh(0.3)
+
+_MNIST = Experiment("liu2022", "task.data_dir")
+_LEAKY = Experiment("liu2022_leaky", "task.data_dir")
+_OTHERS = (Experiment("liu2022_pattern_generation"), Experiment("liu2022_delayed_match_to_sample"))
+
+
+class Liu2022(Paper):
+    """Liu, Ghosh, Richards, Shea-Brown and Lajoie: the solutions that local rules find in recurrent networks."""
+
+    title = "Beyond accuracy: generalization properties of bio-plausible temporal credit assignment rules"
+    citation = "Liu, Ghosh, Richards, Shea-Brown and Lajoie, NeurIPS 2022, arXiv 2206.00823"
+    sizes: ClassVar = {
+        "quick": Size([Experiment("liu2022_quick")], "embedded digits, alpha 1 and 0.5: about 5 minutes on 2 cores"),
+        "default": Size([_MNIST], "MNIST, alpha 1: about an hour on 2 cores"),
+        "full": Size(
+            [*_OTHERS, _MNIST, _LEAKY],
+            "also leaky neurons, pattern generation, delayed match to sample: about two hours on 2 cores",
+        ),
+    }
+    claims: ClassVar = {
+        "a": Claim("larger generalization gap for local rules", "worse generalization"),
+        "b": Claim("more variable gap for local rules", "more variable generalization"),
+        "c": Claim("the gap grows with sharpness", "a significant correlation with curvature"),
+        "d": Claim("local rules approach higher curvature along training", "a tendency to high-curvature regions"),
+        "e": Claim("theorem: λ_max against 2/η and 2/(ηρ), scaled BPTT, orthogonal noise", "a theorem"),
+        "f": Claim("remedies: larger early learning rate, richer rules", "potential remedies"),
+    }
+    remark = (
+        "The bounds 2/η and 2/(ηρ) are those of plain gradient descent and of all weights; the curvature of a block "
+        "such as W_rec is at most that of all weights: above its bound it is a violation, below it is only compatible "
+        "with the theorem."
+    )
+    styles: ClassVar = {
+        "bptt": Style(BLACK, "o"),
+        "three_factor": Style(VERMILION, "s"),
+        "eprop": Style(VERMILION, "s"),
+        "rflo": Style(ORANGE, "^"),
+        "scaled_bptt": Style(BLUE, "D"),
+        "noisy_bptt": Style(SKY, "v"),
+        "mdgl": Style(GREEN, "P"),
+        "modprop": Style(PURPLE, "X"),
+        "three_factor, early lr": Style("#8B4513", "*"),
+        "norm_matched": Style("#7F7F7F", "<"),
+    }
+    figures: ClassVar = {
+        "sharpness_against_steps": partial(sharpness_against_steps, reference=REFERENCE, local=THREE_FACTOR),
+        "remedies": partial(changes, base=THREE_FACTOR),
+    }
+
+    def checks(self, table: pd.DataFrame, level: Level = LOWEST_COMMON) -> list[Check]:
+        """All checks that the study's conditions allow, setting by setting, in the order of the claims."""
+        return [
+            check
+            for setting in settings(by_rule(table), level)
+            if REFERENCE in setting.conditions and not setting.finished.empty
+            for claim in (_gaps, _spreads, _correlations, _curvature, _theorem, _remedies)
+            for check in claim(setting)
+        ]
+
+
+def _local(setting: Setting) -> list[str]:
+    return [rule for rule in LOCAL if rule in setting.conditions]
+
+
+def _larger_gap(setting: Setting, claim: str, text: str, more: str, less: str, gap: str, figure: str) -> Check:
+    values = setting.matched(more, less)
+    at = _loss(values)
+    smallest, unit = (GAP_POINTS, "points") if setting.gap_unit == "accuracy" else (GAP_LOSS * at, "loss")
+    effect = paired(values, setting.gap(gap), more, less)
+    return Check(claim, setting.name, f"{text}, at training loss {at:.3g}", effect, "larger", smallest, unit, figure)
+
+
+def _sharper(setting: Setting, claim: str, text: str, more: str, less: str, figure: str) -> Check:
+    values = setting.matched(more, less)
+    effect = paired(values, SHARPNESS, more, less, log=True)
+    text = f"{text}, at training loss {_loss(values):.3g}"
+    return Check(claim, setting.name, text, effect, "larger", CURVATURE, "ratio", figure)
+
+
+def _loss(values: pd.DataFrame) -> float:
+    """The training loss at which values are matched."""
+    return float(values["level"].iloc[0]) if len(values) else math.nan
+
+
+def _gaps(setting: Setting) -> Iterator[Check]:
+    """(a), with and without noise on the test inputs."""
+    for rule in _local(setting):
+        for gap, inputs in ((NOISY_GAP, "noisy"), (CLEAN_GAP, "clean")):
+            text = f"{rule} has a larger gap than bptt ({inputs} test inputs)"
+            yield _larger_gap(setting, "a", text, rule, REFERENCE, gap, "gap_by_rule")
+
+
+def _spreads(setting: Setting) -> Iterator[Check]:
+    """(b)"""
+    for rule in _local(setting):
+        text = f"the gap of {rule} varies more over seeds than that of bptt (noisy test inputs)"
+        effect = spread(setting.matched(rule, REFERENCE), setting.gap(), rule, REFERENCE)
+        yield Check("b", setting.name, text, effect, "larger", SPREAD, "ratio", "gap_by_rule")
+
+
+def _correlations(setting: Setting) -> Iterator[Check]:
+    """(c): pooled over rules, within rules, and at the end of training given the loss."""
+    rules = [REFERENCE, *_local(setting)]
+    at_loss, last = setting.matched(*rules), setting.last(*rules)
+    for how, values, within, given in (
+        ("pooled over rules, at matched training loss", at_loss, False, None),
+        ("within rules, at matched training loss", at_loss, True, None),
+        ("within rules, at the end of training, given the training loss", last, True, LOG_LOSS),
+    ):
+        text = f"gap and log sharpness correlate {how}"
+        effect = correlation(values, LOG_SHARPNESS, setting.gap(), within, given)
+        yield Check("c", setting.name, text, effect, "larger", CORRELATION, "r", "gap_against_sharpness")
+
+
+def _curvature(setting: Setting) -> Iterator[Check]:
+    """(d): on the way, and where both rules have the lowest common loss."""
+    figure = "sharpness_against_loss"
+    for rule in _local(setting):
+        part = setting.of(rule, REFERENCE)
+        along = along_loss(part, setting.level.of(part), SHARPNESS)
+        effect = paired(along, SHARPNESS, rule, REFERENCE)
+        text = f"{rule} is sharper than bptt on average over the training losses that both pass"
+        yield Check("d", setting.name, text, effect, "larger", CURVATURE, "ratio", figure)
+        yield _sharper(setting, "d", f"{rule} is sharper than bptt", rule, REFERENCE, figure)
+
+
+def _theorem(setting: Setting) -> Iterator[Check]:
+    """(e)"""
+    for rule in [REFERENCE, *_local(setting)]:
+        bound = "2/η" if rule == REFERENCE else "2/(ηρ)"
+        text = f"{rule} settles no sharper than {bound} (λ_max as measured; median of the second half of training)"
+        effect = _excess(setting, rule)
+        yield Check("e", setting.name, text, effect, "at most", CURVATURE, "ratio", "sharpness_against_steps")
+    if "scaled_bptt" in setting.conditions:
+        text = "scaled_bptt is sharper than bptt"
+        yield _sharper(setting, "e", text, "scaled_bptt", REFERENCE, "sharpness_against_loss")
+        if THREE_FACTOR in setting.conditions:
+            yield _as_sharp(setting, "scaled_bptt", THREE_FACTOR)
+    if "noisy_bptt" in setting.conditions:
+        yield _as_sharp(setting, "noisy_bptt", REFERENCE)
+
+
+def _as_sharp(setting: Setting, rule: str, other: str) -> Check:
+    effect = paired(setting.matched(rule, other), SHARPNESS, rule, other, log=True)
+    text = f"{rule} is as sharp as {other} at matched training loss"
+    return Check("e", setting.name, text, effect, "same", SAME_CURVATURE, "ratio", "sharpness_against_loss")
+
+
+def _excess(setting: Setting, rule: str) -> Effect:
+    """log(λ_max / bound), median over the evaluations of the second half of training, mean over seeds."""
+    by_seed: dict[int, float] = {}
+    for seed, run in setting.of(rule).groupby("seed"):
+        late = run[run["step"] >= run["step"].max() / 2]
+        rho = np.ones(len(late)) if rule == REFERENCE else late["alignment/rho"].to_numpy(float)
+        index = late[SHARPNESS].to_numpy(float) * late["lr"].to_numpy(float) * rho / 2
+        index = index[np.isfinite(index) & (index > 0)]
+        if len(index):
+            by_seed[int(str(seed))] = float(np.log(np.median(index)))
+    return mean_effect(by_seed, setting.planned[rule])
+
+
+def _remedies(setting: Setting) -> Iterator[Check]:
+    """(f)"""
+    if THREE_FACTOR not in setting.conditions:
+        return
+    for remedy in (rule for rule in REMEDIES if rule in setting.conditions):
+        text = f"{remedy} has a smaller gap than three_factor (noisy test inputs)"
+        yield _larger_gap(setting, "f", text, THREE_FACTOR, remedy, NOISY_GAP, "remedies")
+        yield _sharper(setting, "f", f"{remedy} is less sharp than three_factor", THREE_FACTOR, remedy, "remedies")

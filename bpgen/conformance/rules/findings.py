@@ -55,6 +55,14 @@ class Comparison:
         return self.difference < 1e-9
 
 
+class Examined(Case):
+    """A rule under examination, with what is found out about it."""
+
+    def remarks(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """See the module."""
+        return remarks(self, outcomes)
+
+
 def remarks(case: Case, outcomes: Mapping[str, Outcome]) -> list[str]:
     """What was found, as sentences, and, last and loudly, what was not checked."""
     moved = learned(case) if case.traits.learns else {}

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from bpgen.errors import require
 from bpgen.neurons.gain import Dense, Local
 
 
@@ -80,6 +81,25 @@ class Neuron(nn.Module):
             BpgenError: parameters for another number of neurons.
         """
         return self
+
+    def check(self, N: int, dtype: torch.dtype) -> None:
+        """See that a network of N can be made of this population.
+
+        Raises:
+            BpgenError: it holds parameters, or f or g do not fit the numbers of states and currents.
+        """
+        name, d, K = type(self).__name__, self.n_states, self.n_currents
+        own = [own_name for own_name, _ in self.named_parameters()]
+        require(
+            not own, f"{name} holds the parameters {', '.join(own)}: a neuron is fixed; keep them as buffers or numbers."
+        )
+        s, I = torch.zeros(2, d, N, dtype=dtype), torch.zeros(2, K, N, dtype=dtype)
+        for what, got, expected in (("f", self.f(s, I), [2, d, N]), ("g", self.g(s), [2, N])):
+            require(
+                list(got.shape) == expected,
+                f"{name}.{what} gives {list(got.shape)} of states [2,d,N] = {list(s.shape)} and currents [2,K,N] = "
+                f"{list(I.shape)}; expected {expected}. Its n_states is d and its n_currents is K.",
+            )
 
     def local(self, path: Path) -> Local:
         """Gains A, C, D along a trajectory, by forward mode: d + K elementwise passes."""

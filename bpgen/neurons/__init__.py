@@ -6,4 +6,4 @@ from bpgen.neurons.heterogeneous import Heterogeneous
 from bpgen.neurons.leaky import Leaky
 from bpgen.neurons.lif import ALIF, LIF
 
-__all__ = ["ALIF", "GRU", "Heterogeneous", "LIF", "LSTM", "Leaky", "Neuron"]
+__all__ = ["ALIF", "GRU", "LIF", "LSTM", "Heterogeneous", "Leaky", "Neuron"]

@@ -140,7 +140,8 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
         summary["wandb_id"] = logger.experiment.id
     folder.write_summary(summary)
     if audience.draw and folder.metrics_file.exists():
-        for name, figure in run_figures(pd.read_csv(folder.metrics_file), config.title).items():
+        columns = [column for measurement in experiment.measurements for column in measurement.columns]
+        for name, figure in run_figures(pd.read_csv(folder.metrics_file), config.title, columns).items():
             figure.savefig(folder.path / "figures" / f"{name}.png")
     if logger is not None:
         for picture in sorted((folder.path / "figures").glob("*.png")):

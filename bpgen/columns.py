@@ -18,6 +18,7 @@ class Column:
     panel: the figure of the run that it belongs to, and that picture's name, such as "weight_norms"; empty is none.
     shown: how the table at the end of a run writes it, e.g. "{:.1%}"; empty leaves it out.
     unless: leave it out of that table where this other column was measured.
+    brief: what a line of progress calls it, e.g. "val accuracy"; empty leaves it out.
     optional: only in the file where it was measured; any other column is there in every run, if need be empty.
     """
 
@@ -27,6 +28,7 @@ class Column:
     panel: str = ""
     shown: str = ""
     unless: str = ""
+    brief: str = ""
     optional: bool = False
 
     def __post_init__(self) -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bpgen.callbacks.evaluation import Row
+from bpgen.callbacks.evaluation import Metrics
+from bpgen.columns import Column
 
 _REFRESH = 50  # batches between two looks at the bar: drawing costs more than a small step
 
 
 class ProgressBar(pl.Callback):
-    """One bar for the whole run, with the loss of the last batch and the last sharpness; gone when the run is over."""
+    """One bar for the whole run, with the loss of the last batch and what was last measured; gone when it is over.
 
-    def __init__(self) -> None:
-        self._sharpness = ""
+    Args:
+        columns: what can be measured.
+    """
+
+    def __init__(self, columns: Iterable[Column] = ()) -> None:
+        self._columns, self._measured = [c for c in columns if c.brief != "loss"], ""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -42,11 +48,9 @@ class ProgressBar(pl.Callback):
         if rest[-1] % _REFRESH == 0:
             self._show(trainer, pl_module)
 
-    def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row) -> None:
-        """Keep the last sharpness."""
-        for name in ("sharpness/lambda_max", "sharpness/surrogate/lambda_max"):
-            if name in row:
-                self._sharpness = f", sharpness {row[name]:.3g}"
+    def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics) -> None:
+        """Keep what was measured."""
+        self._measured = "".join(f", {text}" for text in _briefly(self._columns, row, "{:.3g}"))
         self._show(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -59,20 +63,27 @@ class ProgressBar(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, module: Any) -> None:
         loss = "" if math.isnan(module.last_loss) else f", loss {module.last_loss:.3f}"
-        now = f"{loss}{self._sharpness}"
+        now = f"{loss}{self._measured}"
         self._progress.update(self._task, completed=trainer.global_step, now=now)
 
 
 class ProgressLines(pl.Callback):
-    """The same for output that is not a terminal."""
+    """The same for output that is not a terminal.
 
-    def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row) -> None:
+    Args:
+        columns: what can be measured.
+    """
+
+    def __init__(self, columns: Iterable[Column] = ()) -> None:
+        self._columns = list(columns)
+
+    def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics) -> None:
         """Print a line."""
-        shown = {
-            "loss": "train/loss",
-            "val accuracy": "val/accuracy",
-            "sharpness": "sharpness/lambda_max",
-            "surrogate sharpness": "sharpness/surrogate/lambda_max",
-        }
-        numbers = ", ".join(f"{label} {row[key]:.4g}" for label, key in shown.items() if key in row)
-        print(f"epoch {row['epoch']:.4g}, step {row['step']}: {numbers}", flush=True)
+        where = f"epoch {row['epoch']:.4g}, step {row['step']}"
+        print(": ".join([where, *filter(None, [", ".join(_briefly(self._columns, row, "{:.4g}"))])]), flush=True)
+
+
+def _briefly(columns: Iterable[Column], row: Metrics, form: str) -> list[str]:
+    """What was measured of these columns, in a few words."""
+    there = [c for c in columns if c.brief and not math.isnan(row.get(c.name, math.nan))]
+    return [f"{column.brief} {form.format(row[column.name])}" for column in there]

@@ -113,6 +113,7 @@ def test_a_measurement_from_the_command_line(norm, tmp_path, capsys):
     W_rec = bpgen.load_run(run).network.W_rec
     assert table["weight_norm/W_rec"].iloc[-1] == pytest.approx(W_rec.norm().item())
     assert list(table).index("weight_norm/W_rec") < list(table).index("alignment/rho/W_rec")
+    assert (run / "figures" / "weights.png").is_file()  # drawn from what its columns say
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["weight_norm"] == {"order": 2}
     assert "weight_norm" in json.loads((run / "summary.json").read_text())["seconds"]["measuring"]

@@ -71,7 +71,6 @@ def fit(config: Config, say: Say = print, terminal: bool = False, draw: bool = T
     Raises:
         BpgenError: bad input; found before anything is written.
     """
-    tracking.check(config.wandb, config.tracking)
     experiment = build(config)
     folder = RunFolder.create(experiment.config)
     return _carry_out(experiment, folder, Before(experiment.config.hash), Audience(say, terminal, draw))

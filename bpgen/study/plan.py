@@ -132,7 +132,8 @@ class Plan:
             require(key not in _GIVEN, f"{key} cannot be set or varied in a study: {_GIVEN.get(key)}.")
         argv = [part for config in self.base for part in ("--config", config)]
         fixed = {"threads": 1, "wandb": "off"}
-        return resolve([*argv, *(f"--{key}={as_text(value)}" for key, value in {**fixed, **overrides}.items())])
+        options = (f"--{key}={as_text(value)}" for key, value in {**fixed, **overrides}.items())
+        return resolve([*argv, *options]).plain()
 
 
 def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:

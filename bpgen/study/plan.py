@@ -133,7 +133,7 @@ class Plan:
         argv = [part for config in self.base for part in ("--config", config)]
         fixed = {"threads": 1, "wandb": "off"}
         options = (f"--{key}={as_text(value)}" for key, value in {**fixed, **overrides}.items())
-        return resolve([*argv, *options]).plain()
+        return resolve([*argv, *options])
 
 
 def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:

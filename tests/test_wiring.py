@@ -8,7 +8,7 @@ import signal
 import lightning.pytorch as pl
 import pytest
 import torch
-from bpgen.callbacks.interrupt import Interrupt
+from bpgen.run.record import Interrupt
 
 import bpgen
 from bpgen.cli import main

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ _LINES: dict[str, dict[str, Any]] = {
     "test": {"color": BLUE, "ls": "-."},
     "test_noisy": {"color": VERMILION, "ls": ":"},
 }
+Panel = Callable[[Axes, pd.DataFrame], Axes]
 _SERIES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"))
 _NAMES = {"train": "training", "val": "validation", "test": "test", "test_noisy": "test, noisy inputs"}
 
@@ -123,17 +125,14 @@ def alignment(ax: Axes, table: pd.DataFrame) -> Axes:
     return ax
 
 
-PANELS: dict[str, Callable[[Axes, pd.DataFrame], Axes]] = {
-    f.__name__: f for f in (performance, loss, gap, sharpness, alignment, stability)
-}
+PANELS: dict[str, Panel] = {f.__name__: f for f in (performance, loss, gap, sharpness, alignment, stability)}
 
 
 def lines(ax: Axes, table: pd.DataFrame, columns: Sequence[Column]) -> Axes:
     """Columns of one panel against steps, as whoever measures them calls them: the drawing of any other panel."""
-    shown = [column for column in columns if _has(table, column.name)]
-    for column, (color, dashes) in zip(shown, itertools.cycle(_SERIES), strict=False):
+    for column, (color, dashes) in zip(columns, itertools.cycle(_SERIES), strict=False):
         _line(ax, table, column.name, label=column.label, color=color, ls=dashes)
-    units = " or ".join(dict.fromkeys(column.unit for column in shown if column.unit))
+    units = " or ".join(dict.fromkeys(column.unit for column in columns if column.unit))
     ax.set(xlabel="training step", ylabel=units, title=columns[0].panel.replace("_", " ").capitalize())
     ax.legend(frameon=False)
     return ax
@@ -158,26 +157,24 @@ def run_figures(table: pd.DataFrame, title: str, columns: Sequence[Column] = ())
         "alignment": _has(table, "alignment/cosine"),
         "stability": stable,
     }
-    shown = [name for name in PANELS if measured.get(name, True)]
-    overview = [name for name in (first, "gap", curvature, "alignment") if name in shown]
-    figures = {"overview": _sheet(table, title, overview, (5, 3.5 if len(overview) > 2 else 3.8))}
-    figures |= {name: _sheet(table, title, (name,), (5.5, 4)) for name in shown}
+    shown = {name: draw for name, draw in PANELS.items() if measured.get(name, True)}
     for panel in dict.fromkeys(column.panel for column in columns if column.panel not in ("", *PANELS)):
-        own = [column for column in columns if column.panel == panel]
-        if any(_has(table, column.name) for column in own):
-            figures[panel], (ax,) = sheet(1, title, size=(5.5, 4))
-            lines(ax, table, own)
-    return figures
+        own = [column for column in columns if column.panel == panel and _has(table, column.name)]
+        if own:
+            shown[panel] = partial(lines, columns=own)
+    overview = [shown[name] for name in (first, "gap", curvature, "alignment") if name in shown]
+    figures = {"overview": _sheet(table, title, overview, (5, 3.5 if len(overview) > 2 else 3.8))}
+    return figures | {name: _sheet(table, title, [draw], (5.5, 4)) for name, draw in shown.items()}
 
 
 def _has_accuracy(table: pd.DataFrame) -> bool:
     return bool(table.get("train/accuracy", pd.Series(dtype=float)).notna().any())
 
 
-def _sheet(table: pd.DataFrame, title: str, names: Sequence[str], size: tuple[float, float]) -> Figure:
-    figure, axes = sheet(len(names), title, size=size)
-    for ax, name in zip(axes, names, strict=True):
-        PANELS[name](ax, table)
+def _sheet(table: pd.DataFrame, title: str, panels: Sequence[Panel], size: tuple[float, float]) -> Figure:
+    figure, axes = sheet(len(panels), title, size=size)
+    for ax, draw in zip(axes, panels, strict=True):
+        draw(ax, table)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
     return figure
 

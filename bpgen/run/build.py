@@ -12,7 +12,7 @@ from bpgen.registry import find
 from bpgen.rules import Rule, check_chunks
 from bpgen.run.config import Config
 from bpgen.tasks import Task
-from bpgen.tracking import wandb as tracking
+from bpgen.tracking.wandb import Tracker
 from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
 
@@ -26,6 +26,7 @@ class Experiment:
     data: the task in batches.
     clock: when to measure; the measurements are attached to it.
     measurements: what to measure, in the order of the table.
+    tracker: where it is tracked, if it is.
     """
 
     config: Config
@@ -33,6 +34,7 @@ class Experiment:
     data: TaskData
     clock: EvaluationClock
     measurements: tuple[Measurement, ...]
+    tracker: Tracker | None
 
     @property
     def columns(self) -> list[Column]:
@@ -53,7 +55,7 @@ def build(config: Config) -> Experiment:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    tracking.check(config.wandb, config.tracking)
+    tracker = Tracker.of(config.wandb, config.tracking)
     task: Task = config.task.make()
     config = config.completed(task)
     rule: Rule = config.rule.make()
@@ -65,7 +67,7 @@ def build(config: Config) -> Experiment:
     data.setup("fit")  # data that are missing or do not fit are found now
     measurements = tuple(find("measurement", name).make(**given) for name, given in config.measurements.items())
     clock = EvaluationClock(**config.evaluation).attach(*measurements)
-    experiment = Experiment(config, module, data, clock, measurements)
+    experiment = Experiment(config, module, data, clock, measurements, tracker)
     clock.check(experiment.start)
     return experiment
 

@@ -22,7 +22,6 @@ from bpgen.run.files import load_file
 from bpgen.run.folder import RunFolder
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Interrupt, Record, RunInterrupted
-from bpgen.tracking import wandb as tracking
 from bpgen.training.module import RuleTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
@@ -132,7 +131,8 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
         say(line)
     plain = config.plain()
     experiment.module.save_hyperparameters(plain, logger=False)  # into every checkpoint
-    logger = tracking.start(config.wandb, config.tracking, folder.path, plain, say, before.wandb_id)
+    tracker = experiment.tracker
+    logger = None if tracker is None else tracker.open(folder.path, plain, say, before.wandb_id)
     started = time.perf_counter()
     ending = _train(experiment, folder, audience, logger, before.checkpoint)
     summary = _summary(experiment, ending, before, time.perf_counter() - started)

@@ -61,14 +61,52 @@ class Tracking:
             require(1 <= len(tag) <= 64, f"tracking.tags must have 1 to 64 characters each, got {tag!r}.")
 
 
-def check(mode: Mode, tracking: Tracking) -> None:
-    """See that W&B can read its own settings, before anything is written.
+@dataclass(frozen=True)
+class Tracker:
+    """Where a run will be tracked: made before anything is written, opened once the run has its folder.
 
-    Raises:
-        BpgenError: an unknown mode, or a variable or settings file of W&B's that W&B refuses.
+    mode: online, offline or shared. tracking: project and labels. own: what W&B's own settings say.
     """
-    if choice("wandb mode", mode, Mode) != "off":
-        own_settings(tracking.machine)
+
+    mode: str
+    tracking: Tracking
+    own: Any
+
+    @classmethod
+    def of(cls, mode: Mode, tracking: Tracking) -> Tracker | None:
+        """From bpgen's options and W&B's own settings; nothing where the run is not tracked.
+
+        Args:
+            mode: auto is what W&B's settings say; where they say nothing, online with a configured key, else offline.
+            tracking: project and labels.
+
+        Raises:
+            BpgenError: an unknown mode, or a variable or settings file of W&B's that W&B refuses.
+        """
+        if choice("wandb mode", mode, Mode) == "off":
+            return None
+        own = own_settings(tracking.machine)
+        chosen = resolved(mode, own)
+        return None if chosen == "off" else cls(chosen, tracking, own)
+
+    def open(
+        self, folder: Path, config: dict[str, Any], say: Callable[[str], None], run_id: str | None = None
+    ) -> SafeLogger:
+        """Open the W&B run of a folder.
+
+        Args:
+            folder: the run's folder; W&B writes to its `wandb/`, or below WANDB_DIR.
+            config: the resolved config, logged with the run.
+            say: told in one line when the server cannot be reached, and when something is left to be sent at the end.
+            run_id: W&B id of an earlier part of the same run.
+        """
+        if not self.tracking.machine:
+            config = _without_folders({key: value for key, value in config.items() if key != "out"})
+        run = _open(self, folder, run_id, say)
+        run.define_metric("step", hidden=True)
+        run.define_metric("*", step_metric="step")
+        run.config.update(config, allow_val_change=True)
+        return SafeLogger(run, say)
 
 
 def start(
@@ -79,33 +117,9 @@ def start(
     say: Callable[[str], None],
     run_id: str | None = None,
 ) -> SafeLogger | None:
-    """Open the W&B run of a folder, or nothing.
-
-    Args:
-        mode: auto is what W&B's own settings say; where they say nothing, online with a configured key, else offline.
-        tracking: project and labels.
-        folder: the run's folder; W&B writes to its `wandb/`, or below WANDB_DIR.
-        config: the resolved config, logged with the run.
-        say: told in one line when the server cannot be reached, and when something is left to be sent at the end.
-        run_id: W&B id of an earlier part of the same run.
-
-    Raises:
-        BpgenError: see `check`.
-    """
-    check(mode, tracking)
-    if mode == "off":
-        return None
-    own = own_settings(tracking.machine)
-    chosen = resolved(mode, own)
-    if chosen == "off":
-        return None
-    if not tracking.machine:
-        config = _without_folders({key: value for key, value in config.items() if key != "out"})
-    run = _open(chosen, tracking, folder, own, run_id, say)
-    run.define_metric("step", hidden=True)
-    run.define_metric("*", step_metric="step")
-    run.config.update(config, allow_val_change=True)
-    return SafeLogger(run, say)
+    """`Tracker.of` and `Tracker.open` at once."""
+    tracker = Tracker.of(mode, tracking)
+    return None if tracker is None else tracker.open(folder, config, say, run_id)
 
 
 def _without_folders(value: Any) -> Any:
@@ -117,10 +131,11 @@ def _without_folders(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _open(mode: str, tracking: Tracking, folder: Path, own: Any, run_id: str | None, say: Callable[[str], None]) -> Any:
+def _open(tracker: Tracker, folder: Path, run_id: str | None, say: Callable[[str], None]) -> Any:
     """An open W&B run; offline where the server does not answer in time or refuses."""
     import wandb
 
+    mode, tracking, own = tracker.mode, tracker.tracking, tracker.own
     options = _options(tracking, folder, own, run_id)
     traces = set(_traces(own, options))
     silent = "silent" not in own.model_fields_set and (mode == "offline" or has_key())  # it may ask for a key

@@ -11,7 +11,7 @@ import wandb
 from bpgen.cli import main
 from bpgen.errors import BpgenError
 from bpgen.tracking.own_settings import Mode
-from bpgen.tracking.wandb import Tracking, check, start
+from bpgen.tracking.wandb import Tracker, Tracking, start
 from tests.tracking.bench import EPOCH, Bench, refusing, wandb_command
 from tests.tracking.stub import KEY, Stub
 
@@ -158,8 +158,8 @@ def test_variables_that_wandb_refuses_are_bad_input(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(BpgenError, match=r"W&B refuses its own settings .*--wandb off"):
-        check("auto", Tracking())
-    check("off", Tracking())
+        Tracker.of("auto", Tracking())
+    assert Tracker.of("off", Tracking()) is None
     wandb.teardown()
     assert main(["fit", "--out", str(here / "runs")]) == 2
     assert "\n" not in capsys.readouterr().err.strip()
@@ -169,7 +169,7 @@ def test_variables_that_wandb_refuses_are_bad_input(
 def test_a_bad_key_is_not_repeated(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "tooshort ")
     with pytest.raises(BpgenError) as caught:
-        check("auto", Tracking())
+        Tracker.of("auto", Tracking())
     assert "tooshort" not in str(caught.value)
 
 

@@ -12,6 +12,7 @@ from bpgen.analysis.matching import LEAST, LOSS, LOWEST_COMMON, Level, at_loss, 
 
 SHARPNESS = "sharpness/lambda_max"
 LOG_SHARPNESS, LOG_LOSS = "log sharpness", "log loss"
+REUSES = "reuses_training"
 CLEAN_GAP, NOISY_GAP = "gap", "gap_noisy"  # on test inputs as they are, and with noise
 
 
@@ -53,6 +54,11 @@ class Setting:
     def gap(self, kind: str = NOISY_GAP) -> str:
         """The column of a gap."""
         return f"{kind}/{self.gap_unit}"
+
+    @property
+    def reuses_training(self) -> bool:
+        """Whether test inputs are training inputs, so that a gap on clean ones is zero by construction."""
+        return REUSES in self.table and bool(self.table[REUSES].astype(bool).any())
 
     def of(self, *conditions: str) -> pd.DataFrame:
         """Rows of the runs of these conditions that finished; of all where none is named."""

@@ -113,6 +113,37 @@ def test_nothing_measured_is_undecided():
         assert verdict.more_seeds is None
 
 
+@pytest.mark.parametrize("kind", ["larger", "at most", "same"])
+@pytest.mark.parametrize("values", [[0.0, 0.0], [5.0, 5.0], [0.9 - 0.8, 0.95 - 0.85, 0.5 - 0.4]])
+def test_seeds_that_are_all_equal_decide_nothing(kind, values):
+    effect = st.mean_effect(dict(enumerate(values)), len(values))
+    (verdict,) = judge([check(effect, kind)])
+    assert (verdict.decision, verdict.more_seeds) == ("undecided", None)
+    assert effect.note == "the same in all seeds"
+    assert effect.interval() == (effect.estimate, effect.estimate)
+
+
+def test_what_is_described_gets_no_verdict_and_no_place_in_the_family():
+    rng = np.random.default_rng(7)
+    effects = [st.mean_effect(dict(enumerate(0.8 + rng.normal(size=9))), 9) for _ in range(2)]
+    alone = judge([check(effects[0])])[0]
+    together = judge([check(effects[0]), check(effects[1], "description"), check(st.not_measured(9), "description")])
+    assert [v.decision for v in together[1:]] == ["described", "n/a"]
+    assert together[0] == alone
+
+
+def test_a_clean_gap_that_is_zero_by_construction_is_not_judged():
+    table = study(np.random.default_rng(0), 12, YES).assign(**{"gap/accuracy": 0.0, "reuses_training": True})
+    clean, noisy = (
+        {v.check.text: v for v in judge(Liu2022().checks(t)) if v.check.claim == "a"}
+        for t in (table, table.assign(reuses_training=False))
+    )
+    (decision,) = (v.decision for text, v in clean.items() if "clean" in text)
+    assert decision == "n/a"
+    text = next(text for text in clean if "noisy" in text)
+    assert clean[text].p_support == noisy[text].p_support / 2  # one check in the family, not two
+
+
 def test_the_seeds_it_asks_for_decide_it():
     rng = np.random.default_rng(4)
     values = dict(enumerate(0.7 + 0.8 * rng.standard_normal(5)))

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from bpgen.figures.study import study_figures
 from bpgen.papers.claims import claims_section, overview
 from bpgen.papers.liu2022 import Liu2022
 from bpgen.run.config import Config
@@ -44,3 +45,10 @@ def test_settings_stand_side_by_side(tmp_path):
     assert gap[4].endswith("n = 3")
     assert [row[1] for row in rows[2:]] == sorted(row[1] for row in rows[2:])
     assert (tmp_path / "all.md").read_text().strip() in text
+
+
+def test_a_study_whose_losses_come_down_to_zero_is_reported(tmp_path):
+    one = results(tmp_path / "one", "digits", 6)
+    one.table.loc[one.table["step"] >= 800, "train/loss"] = 0.0
+    assert "three_factor is sharper than bptt" in "\n".join(claims_section(Liu2022(), one))
+    assert set(study_figures(one.table)) >= {"gap_by_rule", "sharpness_against_loss"}

@@ -65,6 +65,7 @@ def test_runs_are_ordinary_runs_and_are_not_repeated(tmp_path):
     assert len(table) == 4 * 3  # evaluations at the steps 0, 2, 4
     assert not table.duplicated(["condition", "seed", "step"]).any()
     assert set(table["alpha"]) == {0.5}
+    assert not table["reuses_training"].any()
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
 
     alone_folder = tmp_path / "alone"

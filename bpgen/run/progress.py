@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -64,10 +65,13 @@ class ProgressBar(pl.Callback):
 
 
 class ProgressLines(pl.Callback):
-    """The same for output that is not a terminal."""
+    """The same for output that is not a terminal: a line per evaluation, handed to `say`."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
 
     def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row) -> None:
-        """Print a line."""
+        """Say a line."""
         shown = {
             "loss": "train/loss",
             "val accuracy": "val/accuracy",
@@ -75,4 +79,4 @@ class ProgressLines(pl.Callback):
             "surrogate sharpness": "sharpness/surrogate/lambda_max",
         }
         numbers = ", ".join(f"{label} {row[key]:.4g}" for label, key in shown.items() if key in row)
-        print(f"epoch {row['epoch']:.4g}, step {row['step']}: {numbers}", flush=True)
+        self._say(f"epoch {row['epoch']:.4g}, step {row['step']}" + (f": {numbers}" if numbers else ""))

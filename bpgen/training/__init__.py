@@ -1,6 +1,6 @@
 """Training: the LightningModule, its data, its optimizer and its trainer.
 
-    trainer.fit(RuleTraining(network, "rflo", optimizer=Optimizer(lr=0.05)), datamodule=TaskData(task, Loss()))
+trainer.fit(RuleTraining(network, "rflo", optimizer=Optimizer(lr=0.05)), datamodule=TaskData(task, Loss()))
 """
 
 from bpgen.training.data import TaskData

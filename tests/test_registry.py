@@ -14,9 +14,7 @@ from bpgen.neurons import Leaky
 class Mine(Leaky):
     """Leaky by another name."""
 '''
-BASES = {"rule": "bpgen.rules:Rule", "task": "bpgen.tasks:Task", "neuron": "bpgen.neurons:Neuron"} | {
-    "measurement": "bpgen.callbacks:Measurement"
-}
+BASES = {kind: entry.base for kind, entry in KINDS.items()}
 
 
 def test_every_built_in_part_comes_through_its_door():
@@ -92,6 +90,20 @@ def test_plugins_lists_what_is_installed_with_its_fault(install, capsys):
         kind.group for kind in KINDS.values()
     ]
     assert re.search(r"^  evil +evil +1.2 +measurement 'evil' .*SystemExit", table, re.MULTILINE)
+
+
+def test_plugins_describes_a_part_of_any_kind(install, capsys):
+    install("other", {"sharpness": "mine_neuron:Mine"}, "bpgen.neurons", mine_neuron=NEURON)
+    assert main(["plugins", "sharpness"]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "sharpness, from other 1.2 (mine_neuron.Mine)",  # two parts of a name, each of its kind
+        "--sharpness.samples int (default: 512)",
+        "sharpness/lambda_max            sharpness λ_max (loss per weight²)",
+    ):
+        assert part in text
+    assert main(["plugins", "shrpness"]) == 2
+    assert "Did you mean 'sharpness'" in capsys.readouterr().err
 
 
 def test_a_part_in_a_file_for_a_first_try(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement, size_of
 from bpgen.columns import Column
 from bpgen.stability.alignment import alignment
@@ -41,7 +41,7 @@ class Alignment(Measurement):
         part = evaluation.splits.described("train", self.samples)
         return f"alignment: rule against BPTT on {part} samples, without regulariser"
 
-    def measure(self, evaluation: Evaluation) -> Row:
+    def measure(self, evaluation: Evaluation) -> Metrics:
         """ρ, cosine and orthogonal remainder, overall and per weight."""
         module, split = evaluation.module, evaluation.training(self.samples)
         problem, draws = module.problem(split, module.loss.without_regulariser(), "alignment", evaluation.step)
@@ -49,7 +49,7 @@ class Alignment(Measurement):
             estimate = module.rule.gradients(problem, draws).grads
         true = problem.gradient()
         overall = alignment(*(torch.cat([grads[n].flatten() for n in true]) for grads in (estimate, true)))
-        row: Row = dict(overall)
+        row: Metrics = dict(overall)
         for name in true:
             row.update({f"{k}/{name}": v for k, v in alignment(estimate[name], true[name]).items()})
         return self.prefixed(row)

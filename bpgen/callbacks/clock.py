@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from bpgen.callbacks.evaluation import Evaluation, Row
-from bpgen.errors import DivergedError, require
+from bpgen.callbacks.evaluation import Evaluation, Metrics
+from bpgen.errors import require
 from bpgen.training.module import RuleTraining
 from bpgen.training.splits import LoaderSplits, Splits
 
@@ -41,7 +41,7 @@ class EvaluationClock(pl.Callback):
         self.every, self.points = every, points
         self.last_step = -1
         self.seconds: dict[str, float] = {}
-        self.rows: list[Row] = []
+        self.rows: list[Metrics] = []
         self._log_steps: frozenset[int] = frozenset()
         self._attached: list[pl.Callback] = []
         self._splits: Splits | None = None
@@ -118,8 +118,8 @@ class EvaluationClock(pl.Callback):
         evaluation = Evaluation(module, self._splits_of(trainer, module), _epochs(trainer), self.last_step, lr)
         callbacks: list[Any] = [*trainer.callbacks, *self._attached]  # type: ignore[attr-defined]
         self.check(evaluation, *callbacks)
-        where: Row = {"epoch": evaluation.epoch, "step": evaluation.step}
-        row: Row = {**where, "lr": lr}
+        where: Metrics = {"epoch": evaluation.epoch, "step": evaluation.step}
+        row: Metrics = {**where, "lr": lr}
         for measurement in _measuring(callbacks):
             started = time.perf_counter()
             with evaluation.undisturbed():
@@ -132,9 +132,9 @@ class EvaluationClock(pl.Callback):
             measurement.rows.append({**where, **found})
         self._tell(trainer, module, row, callbacks)
         if not math.isfinite(row.get("train/loss", 0.0)):
-            raise DivergedError(f"the training loss is {row['train/loss']} at step {evaluation.step}")
+            raise module.divergence(f"the training loss is {row['train/loss']}", evaluation.step)
 
-    def _tell(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row, callbacks: list[Any]) -> None:
+    def _tell(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics, callbacks: list[Any]) -> None:
         """Hand the row to whoever wants it."""
         self.rows.append(row)
         for listener in callbacks:

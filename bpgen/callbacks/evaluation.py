@@ -18,7 +18,7 @@ from bpgen.tasks.base import SplitName
 from bpgen.training.module import RuleTraining
 from bpgen.training.splits import Splits
 
-Row = dict[str, float | int]  # metrics by the name of their column
+Metrics = dict[str, float | int]  # metrics by the name of their column
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement
 from bpgen.columns import Column
 from bpgen.errors import require
@@ -49,10 +49,10 @@ class GeneralizationGap(Measurement):
     name = "gap"
     columns = (
         Column("train/objective", "training loss with its regularisers", _LOSS),
-        Column("train/loss", "training loss", _LOSS, "loss", "{:.4g}"),
+        Column("train/loss", "training loss", _LOSS, "loss", "{:.4g}", brief="loss"),
         Column("train/accuracy", "training accuracy", _ACCURACY, "performance", "{:.1%}"),
         Column("val/loss", "validation loss", _LOSS, "loss"),
-        Column("val/accuracy", "validation accuracy", _ACCURACY, "performance"),
+        Column("val/accuracy", "validation accuracy", _ACCURACY, "performance", brief="val accuracy"),
         Column("test/loss", "test loss", _LOSS, "loss", "{:.4g}", "test/accuracy"),
         Column("test/accuracy", "test accuracy", _ACCURACY, "performance", "{:.1%}"),
         Column("test_noisy/loss", "test loss, noisy inputs", _LOSS, "loss", "{:.4g}", "test_noisy/accuracy"),
@@ -78,7 +78,7 @@ class GeneralizationGap(Measurement):
         noise = splits.noise_sd
         return f"gap: {', '.join(parts)} samples" + (f"; test noise sd {noise:g}" if noise is not None else "")
 
-    def measure(self, evaluation: Evaluation) -> Row:
+    def measure(self, evaluation: Evaluation) -> Metrics:
         """Twelve numbers and the objective; see the module's docstring."""
         found = {
             "train": performance(evaluation, evaluation.training(self.train_samples)),
@@ -87,7 +87,7 @@ class GeneralizationGap(Measurement):
             "test_noisy": performance(evaluation, evaluation.noisy(self.test_samples)),
         }
         train, regulariser = found["train"], evaluation.module.loss.regulariser
-        row: Row = {"train/objective": train.loss + train.activity}
+        row: Metrics = {"train/objective": train.loss + train.activity}
         if regulariser is not None:
             row["train/objective"] += float(regulariser.value(evaluation.network.params()))
         for name, measured in found.items():

@@ -7,7 +7,7 @@ from typing import ClassVar, TypeVar
 import lightning.pytorch as pl
 
 from bpgen.callbacks.clock import EvaluationClock
-from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.columns import Column
 from bpgen.errors import require
 
@@ -30,9 +30,9 @@ class Measurement(pl.Callback):
     columns: ClassVar[tuple[Column, ...]] = ()
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Metrics]:
         """See the class."""
-        rows: list[Row] = self.__dict__.setdefault("_rows", [])
+        rows: list[Metrics] = self.__dict__.setdefault("_rows", [])
         return rows
 
     @property
@@ -40,7 +40,7 @@ class Measurement(pl.Callback):
         """Whether there is anything to measure."""
         return True
 
-    def measure(self, evaluation: Evaluation) -> Row:
+    def measure(self, evaluation: Evaluation) -> Metrics:
         """The metrics at this evaluation, plain numbers by the names of their columns."""
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class Measurement(pl.Callback):
         self.name = name
         return self
 
-    def prefixed(self, row: Row, surrogate: bool = False) -> Row:
+    def prefixed(self, row: Metrics, surrogate: bool = False) -> Metrics:
         """The same numbers under this measurement's name, and of the surrogate network if they are."""
         prefix = f"{self.name}/surrogate" if surrogate else self.name
         return {f"{prefix}/{key}": value for key, value in row.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement, size_of
 from bpgen.columns import Column, with_surrogates
 from bpgen.curvature import Search, SharpnessResult, eigenvalues
@@ -34,7 +34,7 @@ class Sharpness(Measurement):
 
     name = "sharpness"
     columns = with_surrogates(
-        Column("sharpness/lambda_max", "sharpness λ_max", _CURVATURE, "sharpness", "{:.4g}"),
+        Column("sharpness/lambda_max", "sharpness λ_max", _CURVATURE, "sharpness", "{:.4g}", brief="sharpness"),
         Column("sharpness/residual", "residual ‖Hv - λv‖ of λ_max", _CURVATURE),
         Column("sharpness/products", "Hessian products", "products"),
         Column("sharpness/released", "sharpness as in the released code", _CURVATURE, optional=True),
@@ -76,11 +76,11 @@ class Sharpness(Measurement):
             f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
         )
 
-    def measure(self, evaluation: Evaluation) -> Row:
+    def measure(self, evaluation: Evaluation) -> Metrics:
         """λ_max, its residual ‖Hv - λv‖ and the number of products; of the surrogate network where neurons spike."""
         result = self._eigenvalue(evaluation, "largest")
         assert result is not None
-        row: Row = {
+        row: Metrics = {
             "lambda_max": float(result.eigenvalues[0]),
             "residual": float(result.residuals[0]),
             "products": result.products,

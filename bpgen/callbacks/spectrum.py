@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement, size_of
 from bpgen.columns import Column, with_surrogates
 from bpgen.curvature import HessianProducts, Search, density, eigenvalues, participation, trace
@@ -79,13 +79,13 @@ class Spectrum(Measurement):
             f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
         )
 
-    def measure(self, evaluation: Evaluation) -> Row:
+    def measure(self, evaluation: Evaluation) -> Metrics:
         """λ_1 .. λ_top with their largest residual, trace with its 95 % interval, top-k mass, negative fraction."""
         seed, block = evaluation.module.seed, evaluation.block(self.block)
         problem = evaluation.problem(evaluation.training(self.samples), self.regulariser)
         sharp = eigenvalues(problem, block, Search(self.top, self.tol, seed, max_products=self.max_products))
         shares = participation(evaluation.network, sharp.vectors[0], block)
-        row: Row = {f"lambda_{i}": v for i, v in enumerate(sharp.eigenvalues.tolist(), start=1)}
+        row: Metrics = {f"lambda_{i}": v for i, v in enumerate(sharp.eigenvalues.tolist(), start=1)}
         row |= {"residual": float(sharp.residuals.max()), "neurons": shares.effective[0], "products": sharp.products}
         operator = HessianProducts(problem, block)
         if self.trace_products:

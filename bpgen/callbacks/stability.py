@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpgen.callbacks.evaluation import Evaluation, Row
+from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement, size_of
 from bpgen.columns import Column, with_surrogates
 from bpgen.curvature import Search
@@ -98,7 +98,7 @@ class Stability(Measurement):
         )
         self._jacobian(evaluation, 2)
 
-    def measure(self, evaluation: Evaluation) -> Row:
+    def measure(self, evaluation: Evaluation) -> Metrics:
         """The numbers of `StabilityResult`; of the surrogate network where neurons spike."""
         module = evaluation.module
         result = analyse(
@@ -109,7 +109,7 @@ class Stability(Measurement):
             probes=self.probes,
         )
         leading = complex(result.mu[0])
-        row: Row = {key: getattr(result, key) for key in ("rho", "rho_directional", "cosine", "orthogonal")}
+        row: Metrics = {key: getattr(result, key) for key in ("rho", "rho_directional", "cosine", "orthogonal")}
         row |= {"lambda_max": result.lambda_max, "residual": result.lambda_residual}
         row |= {"mu_abs": abs(leading), "mu_real": leading.real, "mu_imag": abs(leading.imag)}
         further = ("max_multiplier", "bound", "bound_rho", "edge", "edge_rho", "asymmetry", "asymmetry_fraction")

@@ -1,4 +1,4 @@
-"""What one installed plugin, rule or task, says of itself: its module, its class, its options."""
+"""What one installed part says of itself: its module, its class, its options."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def described(plugin: Plugin, sections: str = "", following: str = "") -> str:
         sections: what its kind has to add, after the options.
         following: commands to try next.
     """
-    cls = plugin.load()
-    options = []
+    cls, options = plugin.load(), []
+    group = plugin.name if plugin.kind == "measurement" else plugin.kind
     for o in options_of(cls):
         default = "required" if o.required else f"default: {_default(o.default)}"
-        options.append(f"  --{plugin.kind}.{o.name} {o.type} ({default})")
+        options.append(f"  --{group}.{o.name} {o.type} ({default})")
         options += [textwrap.fill(o.text, 116, initial_indent=" " * 6, subsequent_indent=" " * 6)] if o.text else []
     blocks = [
         f"{plugin.name}, from {plugin.package} ({plugin.class_path})",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -57,7 +58,7 @@ def resolve(argv: list[str]) -> Config:
 def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
     """The parser for a choice of rule, task and neuron, from the docstrings of all parts."""
     parser = ArgumentParser(prog="bpgen fit", usage="", formatter_class=Manual, exit_on_error=False)
-    for name, cls, without in groups(chosen):
+    for name, cls, without in groups(chosen, lambda line: print(line, file=sys.stderr)):
         parser.add_class_arguments(cls, name, skip=set(without), fail_untyped=False)
         group = (parser.groups or {}).get(name)
         if group is not None and not cls.__doc__:

@@ -7,7 +7,7 @@ import json
 import sys
 
 from bpgen.cli.listing import Parser
-from bpgen.errors import BpgenError
+from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import KINDS, Plugin, owner, plugins
 
 
@@ -19,8 +19,15 @@ def run(argv: list[str]) -> int:
         description="List everything installed that a run or a study can name, by kind, and try to import each. A part "
         f"of yours is announced by one line of its package's pyproject.toml, under an entry-point group: {groups}.",
     )
+    parser.add_argument(
+        "name", nargs="?", help="say all about the parts of this name: what it is, its options, columns"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: name, group, package, version, error of each")
     options = parser.parse_args(argv)
+    if options.name is not None:
+        require(not options.json, "--json lists all parts: leave out the name.")
+        print(_about(options.name))
+        return 0
     rows = [row for kind in KINDS for plugin in plugins(kind).values() for row in _rows(plugin)]
     if options.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -49,3 +56,20 @@ def _rows(plugin: Plugin) -> list[dict[str, str | None]]:
         names = {"name": plugin.name, "group": point.group, "package": package, "version": version}
         rows.append({**names, "error": error})
     return rows
+
+
+def _about(name: str) -> str:
+    """All about the parts of a name, of whatever kinds."""
+    from bpgen.cli.described import described
+
+    asked = name.replace("-", "_")
+    found = [plugins(kind)[asked] for kind in KINDS if asked in plugins(kind)]
+    if not found:
+        raise unknown("part", name, {other for kind in KINDS for other in plugins(kind)}, "See `bpgen plugins`.")
+    texts = []
+    for plugin in found:
+        columns = [(c.name, c.label, c.unit) for c in getattr(plugin.load(), "columns", ())]
+        width = max((len(column) for column, _, _ in columns), default=0)
+        lines = [f"  {column:<{width}}  {label}{f' ({unit})' if unit else ''}" for column, label, unit in columns]
+        texts.append(described(plugin, "\n".join(["columns", *lines]) if lines else ""))
+    return "\n\n".join(texts)

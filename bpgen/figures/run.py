@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bpgen.columns import Column
 from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, sheet
 
 _LINES: dict[str, dict[str, Any]] = {
@@ -18,6 +20,7 @@ _LINES: dict[str, dict[str, Any]] = {
     "test": {"color": BLUE, "ls": "-."},
     "test_noisy": {"color": VERMILION, "ls": ":"},
 }
+_SERIES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"))
 _NAMES = {"train": "training", "val": "validation", "test": "test", "test_noisy": "test, noisy inputs"}
 
 
@@ -125,10 +128,26 @@ PANELS: dict[str, Callable[[Axes, pd.DataFrame], Axes]] = {
 }
 
 
-def run_figures(table: pd.DataFrame, title: str) -> dict[str, Figure]:
+def lines(ax: Axes, table: pd.DataFrame, columns: Sequence[Column]) -> Axes:
+    """Columns of one panel against steps, as whoever measures them calls them: the drawing of any other panel."""
+    shown = [column for column in columns if _has(table, column.name)]
+    for column, (color, dashes) in zip(shown, itertools.cycle(_SERIES), strict=False):
+        _line(ax, table, column.name, label=column.label, color=color, ls=dashes)
+    units = " or ".join(dict.fromkeys(column.unit for column in shown if column.unit))
+    ax.set(xlabel="training step", ylabel=units, title=columns[0].panel.replace("_", " ").capitalize())
+    ax.legend(frameon=False)
+    return ax
+
+
+def run_figures(table: pd.DataFrame, title: str, columns: Sequence[Column] = ()) -> dict[str, Figure]:
     """All pictures of a run by name: an overview of the four main panels, and every panel alone.
 
     What was not measured is left out.
+
+    Args:
+        table: of the run's evaluations.
+        title: above every picture.
+        columns: what the run's measurements say of their columns; a panel that has no drawing here is drawn from them.
     """
     first = "performance" if _has_accuracy(table) else "loss"
     stable = any(column.startswith("stability/") for column in table)
@@ -142,7 +161,13 @@ def run_figures(table: pd.DataFrame, title: str) -> dict[str, Figure]:
     shown = [name for name in PANELS if measured.get(name, True)]
     overview = [name for name in (first, "gap", curvature, "alignment") if name in shown]
     figures = {"overview": _sheet(table, title, overview, (5, 3.5 if len(overview) > 2 else 3.8))}
-    return figures | {name: _sheet(table, title, (name,), (5.5, 4)) for name in shown}
+    figures |= {name: _sheet(table, title, (name,), (5.5, 4)) for name in shown}
+    for panel in dict.fromkeys(column.panel for column in columns if column.panel not in ("", *PANELS)):
+        own = [column for column in columns if column.panel == panel]
+        if any(_has(table, column.name) for column in own):
+            figures[panel], (ax,) = sheet(1, title, size=(5.5, 4))
+            lines(ax, table, own)
+    return figures
 
 
 def _has_accuracy(table: pd.DataFrame) -> bool:

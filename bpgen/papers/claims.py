@@ -106,7 +106,8 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> str:
 
 def _curvature_measured(results: StudyResults) -> str:
     """Of which weights, on how many samples."""
-    measured = {(str(r.config["sharpness"]["block"]), str(r.config["sharpness"]["samples"])) for r in results.runs}
+    options = [run.config.measurements["sharpness"] for run in results.runs]
+    measured = {(str(o["block"]), str(o["samples"])) for o in options}
     of = " or ".join(f"{block.replace('all', 'all weights')} on {n} training samples" for block, n in sorted(measured))
     return f"λ_max is the largest eigenvalue of the Hessian of the true loss for {of}."
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bpgen.callbacks import Evaluation, EvaluationClock, Measurement
+from bpgen.callbacks import Column, Evaluation, EvaluationClock, Measurement
 from bpgen.network import Network
 from bpgen.registry import find
 from bpgen.rules import Rule, check_chunks
@@ -33,6 +33,11 @@ class Experiment:
     data: TaskData
     clock: EvaluationClock
     measurements: tuple[Measurement, ...]
+
+    @property
+    def columns(self) -> list[Column]:
+        """What its measurements say of their columns."""
+        return [column for measurement in self.measurements for column in measurement.columns]
 
     @property
     def start(self) -> Evaluation:

@@ -111,6 +111,8 @@ class Config:
         fields: dict[str, Any] = {}
         measurements: dict[str, Options] = {}
         for key, value in plain.items():
+            if key == "format":  # of a config file
+                continue
             require(key in _RUN or isinstance(value, Mapping), f"{key} in a config must be a mapping of options.")
             if key in CHOSEN:
                 options = {option: v for option, v in value.items() if option != "name"}

@@ -73,7 +73,6 @@ def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bo
     Raises:
         BpgenError: bad input; found before anything is written.
     """
-    tracking.check(config.wandb, config.tracking)
     experiment = build(config)
     folder = RunFolder.create(experiment.config)
     return _carry_out(experiment, folder, Before(experiment.config.hash), Audience(say, terminal, draw))
@@ -143,7 +142,7 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
         summary["wandb_id"] = logger.experiment.id
     folder.write_summary(summary)
     if audience.draw and folder.metrics_file.exists():
-        for name, figure in run_figures(pd.read_csv(folder.metrics_file), config.title).items():
+        for name, figure in run_figures(pd.read_csv(folder.metrics_file), config.title, experiment.columns).items():
             figure.savefig(folder.path / "figures" / f"{name}.png")
     if logger is not None:
         for picture in sorted((folder.path / "figures").glob("*.png")):
@@ -170,12 +169,16 @@ def _train(
 ) -> Ending:
     """From the first step, or from the checkpoint, to the end, whatever it is."""
     module, config = experiment.module, experiment.config
-    clock = experiment.clock.attach(Record(folder, experiment.measurements))
+    clock = experiment.clock.attach(Record(folder, experiment.columns))
     callbacks: list[pl.Callback] = [clock, Interrupt(folder)]
     if audience.terminal:
-        callbacks.append(ProgressBar())
+        callbacks.append(ProgressBar(experiment.columns))
     else:
+<<<<<<< HEAD
         clock.attach(ProgressLines(audience.say))
+=======
+        clock.attach(ProgressLines(experiment.columns))
+>>>>>>> main
 
     def ended(status: str, message: str = "") -> Ending:
         return Ending(folder, status, message, _EXIT_CODES[status])

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from bpgen.callbacks.evaluation import Row
+from bpgen.callbacks.evaluation import Metrics
 from bpgen.errors import BpgenError, require
 from bpgen.network import Network
 from bpgen.rules import Rule
@@ -113,7 +113,7 @@ class RunFolder:
         """metrics.csv."""
         return self.path / "metrics.csv"
 
-    def append(self, row: Row, columns: Iterable[str] = ()) -> None:
+    def append(self, row: Metrics, columns: Iterable[str] = ()) -> None:
         """Add a row; the first one fixes the columns: these, then any further ones of that row.
 
         What was not measured stays empty.

@@ -6,8 +6,7 @@ installed one has a group of its own. Parser, help and plans read this table.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from bpgen.errors import BpgenError
@@ -25,22 +24,27 @@ class Group(NamedTuple):
     given: frozenset[str]
 
 
-def groups(chosen: Mapping[KindName, str]) -> list[Group]:
-    """All groups of a run whose rule, task and neuron are these.
+def groups(chosen: Mapping[KindName, str], say: Callable[[str], None] | None = None) -> list[Group]:
+    """All groups of a run.
+
+    Args:
+        chosen: its rule, task and neuron.
+        say: told of every measurement that is broken and left out.
 
     Raises:
-        BpgenError: one of these cannot be loaded.
+        BpgenError: one of the chosen cannot be loaded.
     """
     whole: dict[str, type] = {kind: find(kind, chosen[kind]).load() for kind in CHOSEN}
     whole |= {name: cls for name, cls in GROUPS.items() if name != "tracking"}
-    whole |= {**measurements(), "tracking": GROUPS["tracking"]}
+    whole |= {**measurements(say), "tracking": GROUPS["tracking"]}
     return [Group(name, cls, GIVEN.get(name, frozenset())) for name, cls in whole.items()]
 
 
-def measurements() -> dict[str, Any]:
-    """The classes of all installed measurements, in the order of config files; a broken one is left out with a warning.
+def measurements(say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """The classes of all installed measurements in the order of config files: strangers' stand last.
 
-    Those that came with the first config format stand first, strangers' behind them.
+    Args:
+        say: told of every one that is broken, and left out.
     """
     found = plugins("measurement")
     classes = {}
@@ -48,7 +52,8 @@ def measurements() -> dict[str, Any]:
         try:
             classes[name] = found[name].load()
         except BpgenError as error:
-            warnings.warn(f"measurement {name!r} is left out: {error}", stacklevel=2)
+            if say is not None:
+                say(f"left out: {error}")
     return classes
 
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import math
+<<<<<<< HEAD
 from collections.abc import Callable
+=======
+from collections.abc import Iterable
+>>>>>>> main
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bpgen.callbacks.evaluation import Row
+from bpgen.callbacks.evaluation import Metrics
+from bpgen.columns import Column
 
 _REFRESH = 50  # batches between two looks at the bar: drawing costs more than a small step
 
 
 class ProgressBar(pl.Callback):
-    """One bar for the whole run, with the loss of the last batch and the last sharpness; gone when the run is over."""
+    """One bar for the whole run, with the loss of the last batch and what was last measured; gone when it is over.
 
-    def __init__(self) -> None:
-        self._sharpness = ""
+    Args:
+        columns: what can be measured.
+    """
+
+    def __init__(self, columns: Iterable[Column] = ()) -> None:
+        self._columns, self._measured = [c for c in columns if c.brief != "loss"], ""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,11 +52,9 @@ class ProgressBar(pl.Callback):
         if rest[-1] % _REFRESH == 0:
             self._show(trainer, pl_module)
 
-    def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row) -> None:
-        """Keep the last sharpness."""
-        for name in ("sharpness/lambda_max", "sharpness/surrogate/lambda_max"):
-            if name in row:
-                self._sharpness = f", sharpness {row[name]:.3g}"
+    def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics) -> None:
+        """Keep what was measured."""
+        self._measured = "".join(f", {text}" for text in _briefly(self._columns, row, "{:.3g}"))
         self._show(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -60,11 +67,12 @@ class ProgressBar(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, module: Any) -> None:
         loss = "" if math.isnan(module.last_loss) else f", loss {module.last_loss:.3f}"
-        now = f"{loss}{self._sharpness}"
+        now = f"{loss}{self._measured}"
         self._progress.update(self._task, completed=trainer.global_step, now=now)
 
 
 class ProgressLines(pl.Callback):
+<<<<<<< HEAD
     """The same for output that is not a terminal: a line per evaluation, handed to `say`."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -80,3 +88,24 @@ class ProgressLines(pl.Callback):
         }
         numbers = ", ".join(f"{label} {row[key]:.4g}" for label, key in shown.items() if key in row)
         self._say(f"epoch {row['epoch']:.4g}, step {row['step']}" + (f": {numbers}" if numbers else ""))
+=======
+    """The same for output that is not a terminal.
+
+    Args:
+        columns: what can be measured.
+    """
+
+    def __init__(self, columns: Iterable[Column] = ()) -> None:
+        self._columns = list(columns)
+
+    def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics) -> None:
+        """Print a line."""
+        where = f"epoch {row['epoch']:.4g}, step {row['step']}"
+        print(": ".join([where, *filter(None, [", ".join(_briefly(self._columns, row, "{:.4g}"))])]), flush=True)
+
+
+def _briefly(columns: Iterable[Column], row: Metrics, form: str) -> list[str]:
+    """What was measured of these columns, in a few words."""
+    there = [c for c in columns if c.brief and not math.isnan(row.get(c.name, math.nan))]
+    return [f"{column.brief} {form.format(row[column.name])}" for column in there]
+>>>>>>> main

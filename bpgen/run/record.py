@@ -8,14 +8,14 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 
-from bpgen.callbacks import Measurement
-from bpgen.callbacks.evaluation import Row
+from bpgen.callbacks.evaluation import Metrics
+from bpgen.columns import Column
 from bpgen.run.folder import RunFolder
 
 WHERE = ("epoch", "step", "lr")  # the first columns of every row
@@ -26,16 +26,15 @@ class Record(pl.Callback):
 
     Args:
         folder: the run's.
-        measurements: whose columns stand in every row, if need be empty.
+        columns: what is measured; those that are not optional stand in every row, if need be empty.
     """
 
-    def __init__(self, folder: RunFolder, measurements: Sequence[Measurement] = ()) -> None:
+    def __init__(self, folder: RunFolder, columns: Iterable[Column] = ()) -> None:
         self.folder = folder
-        own = (column for measurement in measurements for column in measurement.columns)
-        self.columns = [*WHERE, *(column.name for column in own if not column.optional)]
+        self.columns = [*WHERE, *(column.name for column in columns if not column.optional)]
 
-    def on_evaluation(self, trainer: pl.Trainer, module: Any, row: Row) -> None:
-        """Row first, checkpoint last: what a checkpoint promises is on disk."""
+    def on_evaluation(self, trainer: pl.Trainer, module: Any, row: Metrics) -> None:
+        """Metrics first, checkpoint last: what a checkpoint promises is on disk."""
         self.folder.append(row, self.columns)
         self.folder.save_weights(trainer.global_step, module.network, module.rule)
         trainer.save_checkpoint(self.folder.checkpoint)

@@ -49,9 +49,9 @@ def _facts(run: Run) -> dict[str, Any]:
     config, factors = run.config, run.condition.factors
     known = {
         "condition": run.condition.label,
-        "rule": str(factors.get("rule", config["rule"]["name"])),
-        "alpha": config["neuron"].get("alpha"),
-        "task": config["task"]["name"],
+        "rule": str(factors.get("rule", config.rule.name)),
+        "alpha": config.neuron.options.get("alpha"),
+        "task": config.task.name,
         "seed": run.seed,
     }
     others = {axis: value for axis, value in factors.items() if axis not in ("rule", "task", "neuron.alpha")}

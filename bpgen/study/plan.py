@@ -28,9 +28,10 @@ from typing import Any
 
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import plugins
+from bpgen.run.config import Config
 
 Overrides = dict[str, Any]  # dotted option -> value
-Resolver = Callable[[list[str]], dict[str, Any]]  # the arguments of `bpgen fit` -> its resolved config
+Resolver = Callable[[list[str]], Config]  # the arguments of `bpgen fit` -> its resolved config
 _KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "measure")
 _GIVEN = {
     "seed": "seeds are given by `seeds`",
@@ -64,11 +65,7 @@ class Condition:
     label: str
     factors: dict[str, Any]
     overrides: Overrides
-    config: dict[str, Any]
-
-    def seeded(self, seed: int) -> dict[str, Any]:
-        """The config of one run."""
-        return {**self.config, "seed": seed}
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -129,13 +126,14 @@ class Plan:
             conditions.append(Condition(label, factors, overrides, self.resolved(resolve, overrides)))
         return conditions
 
-    def resolved(self, resolve: Resolver, overrides: Overrides) -> dict[str, Any]:
+    def resolved(self, resolve: Resolver, overrides: Overrides) -> Config:
         """The resolved config of the base with these overrides: one thread, no tracking service."""
         for key in overrides:
             require(key not in _GIVEN, f"{key} cannot be set or varied in a study: {_GIVEN.get(key)}.")
         argv = [part for config in self.base for part in ("--config", config)]
         fixed = {"threads": 1, "wandb": "off"}
-        return resolve([*argv, *(f"--{key}={as_text(value)}" for key, value in {**fixed, **overrides}.items())])
+        options = (f"--{key}={as_text(value)}" for key, value in {**fixed, **overrides}.items())
+        return resolve([*argv, *options])
 
 
 def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:

@@ -34,8 +34,6 @@ class Npz(Task):
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in units of x.
     """
 
-    input_range = (-float("inf"), float("inf"))
-
     def __init__(self, file: str, tolerance: float | None = None, data_seed: int = 0, noise_sd: float = 0.2) -> None:
         super().__init__(noise_sd)
         require(tolerance is None or tolerance > 0, f"task.tolerance must be > 0, got {tolerance}.")

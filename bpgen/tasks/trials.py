@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 
 from bpgen.errors import require
@@ -21,8 +19,6 @@ class TrialTask(Task):
         data_seed: which trials; it does not depend on the seed of the run.
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in input units.
     """
-
-    input_range: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
 
     def __init__(
         self,

@@ -105,11 +105,11 @@ class TaskSplits(Splits):
 
     def size(self, name: SplitName) -> int:
         """See `Splits.size`."""
-        return self.task.split(name).size if self._has(name) else 0
+        return self.task.split(name).size if self.task.has(name) else 0
 
     def draw(self, name: SplitName, n: int | None, seed: int) -> Split | None:
         """See `Splits.draw`."""
-        if not self._has(name):
+        if not self.task.has(name):
             return None
         whole = self.whole(name)
         return whole if n is None or n >= whole.size else whole.take(_some(whole.size, n, name, seed))
@@ -117,13 +117,6 @@ class TaskSplits(Splits):
     def perturb(self, x: Tensor, random: torch.Generator) -> Tensor:
         """The task's own noise."""
         return self.task.perturb(x, random)
-
-    def _has(self, name: SplitName) -> bool:
-        try:
-            self.task.split(name)
-        except KeyError:
-            return False
-        return True
 
 
 class LoaderSplits(Splits):

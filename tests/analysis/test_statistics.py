@@ -92,7 +92,7 @@ def test_spread_is_the_brown_forsythe_test_and_its_interval_inverts_it():
     assert low < math.log(3) < high
     for bound in (low, high):
         p = stats.levene(x, y * math.exp(bound), center="median").pvalue
-        assert p == pytest.approx(0.05, abs=0.01)
+        assert p == pytest.approx(0.05, abs=1e-6)
 
 
 def test_spread_says_that_it_has_little_power_below_20_seeds():

@@ -90,6 +90,16 @@ def test_a_family_of_null_effects_is_rarely_wrong_anywhere():
     assert alone <= 6
 
 
+def test_the_same_is_refuted_at_the_stated_rate_on_the_boundary():
+    """P(|T + δ/se| large) of a normal effect of known error that sits on the boundary is uniform, below all others."""
+    rng, d = np.random.default_rng(5), 1.0
+    for se in (0.2, 1.0, 5.0):
+        effects = [st.Effect(e, se, 1e6, 9, 9) for e in d + se * rng.normal(size=4000)]
+        p = np.array([check(e, "same", d).p_refute for e in effects])
+        for level in (0.01, 0.025, 0.2, 0.7):
+            assert np.mean(p <= level) == pytest.approx(level, abs=3 * math.sqrt(level * (1 - level) / len(p)))
+
+
 def test_an_effect_between_none_and_the_smallest_of_interest_supports_nothing():
     effect = st.mean_effect({i: 0.5 + 0.01 * (-1) ** i for i in range(10)}, 10)
     assert judge([check(effect)])[0].decision == "not supported"

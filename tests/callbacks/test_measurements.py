@@ -287,7 +287,7 @@ def test_zero_samples_switch_a_measurement_off():
 
 
 def test_the_progress_bar_follows_the_run(monkeypatch):
-    at, bar = evaluation(), ProgressBar()
+    at, bar = evaluation(), ProgressBar(Sharpness.columns)
     seen = []
     monkeypatch.setattr(bar._progress, "update", lambda task, **fields: seen.append(fields))
     module = RuleTraining(at.module.network, at.module.rule, at.module.loss, Optimizer(lr=0.01))

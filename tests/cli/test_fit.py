@@ -166,7 +166,11 @@ def test_divergence_is_data(tmp_path, capsys):
 def test_a_last_step_that_diverges_is_divergence_too(tmp_path):
     run = fit(tmp_path, "--optimizer.lr", "1e30", "--trainer.max_steps", "1", code=3)
     assert json.loads((run / "summary.json").read_text())["status"] == "diverged"
-    assert len(pd.read_csv(run / "metrics.csv")) == 2  # what was measured stays
+    table = pd.read_csv(run / "metrics.csv")
+    assert len(table) == 2  # what was measured stays
+    numbers = [c for c in table if c.endswith("/accuracy") or c.startswith("gap")]
+    assert table[numbers].iloc[0].notna().all()
+    assert table[numbers].iloc[1].isna().all()  # and answers that are no numbers are neither right nor wrong
 
 
 @pytest.mark.parametrize("killed", [False, True])  # killed, it had no time to write a summary

@@ -7,6 +7,7 @@ import pandas as pd
 
 from bpgen.papers.claims import claims_section, overview
 from bpgen.papers.liu2022 import Liu2022
+from bpgen.run.config import Config
 from tests.analysis import planted
 
 RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "three_factor": (0.10, 4.5, 1, 0, 0.05)}
@@ -15,7 +16,7 @@ RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "three_factor": (0.10, 4.5, 1, 0, 0.05)
 def results(folder, task, n):
     folder.mkdir()
     table = planted.study(np.random.default_rng(0), n, RULES, settings=((1.0, task),))
-    run = SimpleNamespace(config={"sharpness": {"block": "W_rec", "samples": 512}})
+    run = SimpleNamespace(config=Config(measurements={"sharpness": {"block": "W_rec", "samples": 512}}))
     return SimpleNamespace(table=table, folder=folder, runs=[run])
 
 

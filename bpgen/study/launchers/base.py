@@ -18,7 +18,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Job:
         log: file for what the run prints.
         lock: file on which the working process holds a lock.
         parent: the process after which a child that does this job ends itself.
+        cwd: the working directory to which all these paths are relative.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Job:
     log: str
     lock: str
     parent: int
+    cwd: str = field(default_factory=os.getcwd)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Launcher(ABC):
 def execute(job: Job) -> JobResult:
     """Do one job in this process."""
     _end_with(job.parent)
+    os.chdir(job.cwd)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(Path(job.log).open("w", encoding="utf-8"))
         stack.enter_context(shared_lock(job.lock))

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,8 +105,9 @@ class Verdict:
     more_seeds: int | None
 
 
-def judge(checks: Sequence[Check], alpha: float = ALPHA) -> list[Verdict]:
+def judge(checks: Iterable[Check], alpha: float = ALPHA) -> list[Verdict]:
     """A verdict for every check, in their order."""
+    checks = list(checks)  # a paper may yield them
     verdicts: dict[int, Verdict] = {}
     families: dict[tuple[str, str], list[int]] = {}
     for index, check in enumerate(checks):

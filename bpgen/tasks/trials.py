@@ -40,8 +40,8 @@ class TrialTask(Task):
 
     def load(self) -> dict[SplitName, Split]:
         """Every split from a random stream of its own, so that more training trials leave the test set as it is."""
-        own = type(self).__name__
-        return {name: self.trials(n, generator(self.data_seed, f"{own} {name}")) for name, n in self.sizes.items()}
+        seed, own = self.data_seed, type(self).__name__
+        return {name: Split(*self.trials(n, generator(seed, f"{own} {name}"))) for name, n in self.sizes.items()}
 
 
 def at_steps(n_steps: int, n: int, first: int, last: int | None = None) -> torch.Tensor:

@@ -95,8 +95,7 @@ def _fit(job: Job) -> JobResult:
     from bpgen.run.config import Config
     from bpgen.run.fit import fit, resume  # torch and Lightning: in the working process only
 
-    say: Any = lambda line: print(line, flush=True)  # noqa: E731
-    outcome = resume(job.resume, say, draw=False) if job.resume else fit(Config.of(job.config), say, draw=False)
+    outcome = resume(job.resume, draw=False) if job.resume else fit(Config.of(job.config), draw=False)
     return JobResult(job.name, outcome.status, outcome.message, str(outcome.folder.path))
 
 

@@ -174,11 +174,7 @@ def _train(
     if audience.terminal:
         callbacks.append(ProgressBar(experiment.columns))
     else:
-<<<<<<< HEAD
-        clock.attach(ProgressLines(audience.say))
-=======
-        clock.attach(ProgressLines(experiment.columns))
->>>>>>> main
+        clock.attach(ProgressLines(audience.say, experiment.columns))
 
     def ended(status: str, message: str = "") -> Ending:
         return Ending(folder, status, message, _EXIT_CODES[status])

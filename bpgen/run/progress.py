@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
-from collections.abc import Callable
-=======
-from collections.abc import Iterable
->>>>>>> main
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -72,40 +68,23 @@ class ProgressBar(pl.Callback):
 
 
 class ProgressLines(pl.Callback):
-<<<<<<< HEAD
-    """The same for output that is not a terminal: a line per evaluation, handed to `say`."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-
-    def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Row) -> None:
-        """Say a line."""
-        shown = {
-            "loss": "train/loss",
-            "val accuracy": "val/accuracy",
-            "sharpness": "sharpness/lambda_max",
-            "surrogate sharpness": "sharpness/surrogate/lambda_max",
-        }
-        numbers = ", ".join(f"{label} {row[key]:.4g}" for label, key in shown.items() if key in row)
-        self._say(f"epoch {row['epoch']:.4g}, step {row['step']}" + (f": {numbers}" if numbers else ""))
-=======
-    """The same for output that is not a terminal.
+    """The same for output that is not a terminal: a line per evaluation, handed to `say`.
 
     Args:
+        say: where lines go.
         columns: what can be measured.
     """
 
-    def __init__(self, columns: Iterable[Column] = ()) -> None:
-        self._columns = list(columns)
+    def __init__(self, say: Callable[[str], None], columns: Iterable[Column] = ()) -> None:
+        self._say, self._columns = say, list(columns)
 
     def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics) -> None:
-        """Print a line."""
+        """Say a line."""
         where = f"epoch {row['epoch']:.4g}, step {row['step']}"
-        print(": ".join([where, *filter(None, [", ".join(_briefly(self._columns, row, "{:.4g}"))])]), flush=True)
+        self._say(": ".join([where, *filter(None, [", ".join(_briefly(self._columns, row, "{:.4g}"))])]))
 
 
 def _briefly(columns: Iterable[Column], row: Metrics, form: str) -> list[str]:
     """What was measured of these columns, in a few words."""
     there = [c for c in columns if c.brief and not math.isnan(row.get(c.name, math.nan))]
     return [f"{column.brief} {form.format(row[column.name])}" for column in there]
->>>>>>> main

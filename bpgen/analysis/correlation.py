@@ -1,4 +1,9 @@
-"""Correlations over runs whose uncertainty is over seeds: pooled or within conditions, plain, partial or by rank."""
+"""Correlations over runs whose uncertainty is over seeds: pooled or within conditions, plain, partial or by rank.
+
+Pooled over conditions a correlation is a description: it sees mostly the means of few conditions, of whose variation
+the seeds say nothing. With two rules whose means differ by chance, every seed shows the same correlation. Within
+conditions it can be tested: by a jackknife over seeds and by a permutation of seeds, which have to agree.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +58,27 @@ def correlation(
 
 @dataclass(frozen=True)
 class FisherZ(Effect):
-    """A Fisher z with a permutation test of its own.
+    """A Fisher z with a permutation test of its own, without which no correlation is shown.
 
     permuted: gives r, and r with x moved between seeds many times; None where that is no test.
     """
 
     permuted: Callable[[], tuple[float, Array]] | None = None
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p-value of H0: z <= bound; of no correlation, the larger one of both tests."""
+        return max(super().p_above(bound), self._permuted_p(1) if bound == 0 else 0.0)
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p-value of H0: z >= bound; of no correlation, the larger one of both tests."""
+        return max(super().p_below(bound), self._permuted_p(-1) if bound == 0 else 0.0)
+
+    def _permuted_p(self, sign: int) -> float:
+        """One-sided p-value with x moved between seeds; 1 where too few seeds are complete, 0 where it is no test."""
+        if self._permutations is None:
+            return 0.0 if self.permuted is None else 1.0
+        r, permuted = self._permutations
+        return float((np.sum(sign * permuted >= sign * r - 1e-12) + 1) / (len(permuted) + 1))
 
     @cached_property
     def p_permutation(self) -> float:

@@ -38,7 +38,7 @@ from bpgen.analysis.settings import (
 )
 from bpgen.analysis.statistics import Effect, mean_effect, not_measured, paired
 from bpgen.analysis.variability import spread
-from bpgen.analysis.verdicts import Check
+from bpgen.analysis.verdicts import Check, Kind
 from bpgen.figures.study import changes, sharpness_against_steps
 from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, Style
 from bpgen.papers.base import Claim, Experiment, Paper, Size
@@ -158,7 +158,7 @@ def _spreads(setting: Setting) -> Iterator[Check]:
 
 
 def _correlations(setting: Setting) -> Iterator[Check]:
-    """(c): pooled over rules, within rules, and at the end of training given the loss."""
+    """(c): within rules at matched loss, and at the end of training given the loss; pooled as a description."""
     rules = [REFERENCE, *_local(setting)]
     at_loss, last = setting.matched(*rules), setting.last(*rules)
     for how, values, within, given in (
@@ -168,7 +168,8 @@ def _correlations(setting: Setting) -> Iterator[Check]:
     ):
         text = f"gap and log sharpness correlate {how}"
         effect = correlation(values, LOG_SHARPNESS, setting.gap(), within, given)
-        yield Check("c", setting.name, text, effect, "larger", CORRELATION, "r", "gap_against_sharpness")
+        kind: Kind = "larger" if within else "description"
+        yield Check("c", setting.name, text, effect, kind, CORRELATION, "r", "gap_against_sharpness")
 
 
 def _curvature(setting: Setting) -> Iterator[Check]:

@@ -53,7 +53,7 @@ def test_without_a_key_the_run_is_complete_offline(offline: Run, server: Stub) -
     last = offline.folder.rows()[-1]
     assert len(last) > 20
     assert {name: seen["summary"].get(name) for name in last} == pytest.approx(last)
-    config = {k: v for k, v in offline.folder.config().items() if k != "out"}
+    config = {k: v for k, v in offline.folder.plain_config().items() if k != "out"}
     assert seen["config"] == config
     assert server.connections == 0
 
@@ -162,7 +162,7 @@ def test_with_a_key_the_run_is_complete_online(online: tuple[Run, Stub]) -> None
     assert stub.run["name"] == run.folder.summary()["wandb_id"]
     assert stub.run["displayName"] == run.folder.path.name
     config = {key: value for key, value in stub.config.items() if key != "_wandb"}
-    assert config == {key: value for key, value in run.folder.config().items() if key != "out"}
+    assert config == {key: value for key, value in run.folder.plain_config().items() if key != "out"}
     sent = [row for row in stub.history if "train/loss" in row]
     rows = run.folder.rows()
     assert [{name: row[name] for name in rows[0]} for row in sent] == [pytest.approx(row) for row in rows]
@@ -195,7 +195,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(bench: Bench) -> None:
         first, rows = folder.summary(), folder.rows()
         assert (stub.summary["status"], stub.exit_code) == ("interrupted", 1)
 
-        config = folder.config()
+        config = folder.plain_config()
         config["trainer"]["max_epochs"] = int(rows[-1]["epoch"]) + 1
         folder.write_config(config)
         again = bench.start("--resume", str(path), **environment)

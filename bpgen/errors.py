@@ -68,7 +68,7 @@ def defined_in(cls: type, method: str | None = None) -> str:
     part: Any = cls if method is None else getattr(cls, method)
     try:
         return f"{cls.__name__} ({inspect.getsourcefile(part)}, line {inspect.getsourcelines(part)[1]})"
-    except (OSError, TypeError):  # typed into a shell
+    except (OSError, TypeError):  # typed into a shell or a notebook
         return cls.__name__
 
 
@@ -76,7 +76,7 @@ def raised_in(error: BaseException, cls: type) -> str | None:
     """Where in the file of `cls` an error came up, for those who wrote it; None if it did not pass through there."""
     try:
         file = inspect.getsourcefile(cls)
-    except TypeError:  # typed into a shell
+    except (OSError, TypeError):  # typed into a shell or a notebook
         return None
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f"{file}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else None

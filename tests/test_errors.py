@@ -1,8 +1,9 @@
+import sys
 from typing import Literal
 
 import pytest
 
-from bpgen.errors import BpgenError, choice
+from bpgen.errors import BpgenError, choice, raised_in
 
 Colour = Literal["red", "green"]
 
@@ -18,3 +19,9 @@ def test_a_choice_is_one_of_a_literal_or_of_known_names(choices):
 def test_a_value_of_another_type_is_no_choice_either(value):
     with pytest.raises(BpgenError, match="unknown colour"):
         choice("colour", value, {"red": 1})
+
+
+def test_a_class_typed_into_a_notebook_has_no_file(monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    typed = type("Typed", (), {"__module__": "__main__"})
+    assert raised_in(ValueError("no"), typed) is None

@@ -11,7 +11,7 @@ import torch
 import bpgen
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
-from bpgen.neurons import Leaky
+from bpgen.neurons import ALIF, GRU, LIF, LSTM, Leaky
 from bpgen.streams import generator
 from tests.oracles import (
     WEIGHTS,
@@ -243,3 +243,45 @@ def test_one_seed_is_one_network_in_every_dtype(init):
 def test_bad_options_name_what_was_expected(options, message):
     with pytest.raises(BpgenError, match=message):
         bpgen.Network(Leaky(), 4, **{"n_rec": 5, "n_out": 3, **options})
+
+
+WIRINGS = {
+    "plain": {},
+    "dale": {"cell_types": {"E": 0.5, "I": 0.5}, "dale": True, "density": 0.7},
+    "ring": {"ring": 2, "trainable_initial_state": True},
+    "areas": {"areas": {"a": {"size": 3, "input": True}, "b": {"size": 5, "readout": True, "from": {"a": 0.5}}}},
+    "fed back": {"output_feedback": 0.5, "bias": "both", "sigma_rec": 0.1},
+}
+CELLS = (Leaky((0.2, 0.6), "tanh"), LIF((0.2, 0.5), (0.2, 0.4)), ALIF(adaptive=0.5, n_refractory=1), GRU(), LSTM())
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("neuron", CELLS, ids=lambda n: type(n).__name__)
+def test_the_default_dtype_of_torch_changes_nothing(neuron, wiring):
+    if wiring == "dale" and neuron.n_currents > 1:
+        pytest.skip("a gate is neither excited nor inhibited")
+
+    def everything(dtype):
+        network = bpgen.Network(neuron, 4, 8, 3, dtype=dtype, **WIRINGS[wiring])
+        x, target = randn(0, 6, 5, 4).to(dtype), torch.arange(5) % 3
+        result = bpgen.gradients("bptt", network, x, target)
+        noise = network.draw_noise(6, 5, torch.Generator().manual_seed(0))
+        return [*network.state_dict().values(), *network.buffers(), *result.grads.values(), result.outputs, noise]
+
+    before = torch.get_default_dtype()
+    try:
+        found = []
+        for default in (torch.float32, torch.float64):
+            torch.set_default_dtype(default)
+            found.append([everything(dtype) for dtype in (torch.float32, torch.float64)])
+    finally:
+        torch.set_default_dtype(before)
+    for one, other in zip(*found, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert (a is b is None) or (a.dtype == b.dtype and torch.equal(a, b))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "12"])
+def test_sizes_are_whole_numbers(size):
+    with pytest.raises(BpgenError, match="n_rec must be a positive number"):
+        bpgen.Network(Leaky(), 4, size, 3)

@@ -21,5 +21,21 @@ def test_it_runs(path, tmp_path, monkeypatch):
     assert any(cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code")
 
 
-def test_there_are_notebooks():
-    assert {"first_run", "write_a_rule", "does_the_leak_matter", "curvature_by_hand"} <= {p.stem for p in NOTEBOOKS}
+def test_there_is_one_for_each_door_and_the_readme_links_to_it():
+    doors = {"rule", "neuron", "task", "measurement", "paper"}
+    guides = {"first_run", "own_training_script", "does_the_leak_matter", "curvature_by_hand"}
+    assert guides | {f"write_a_{door}" for door in doors} == {path.stem for path in NOTEBOOKS}
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for guide in ("own_training_script", *(f"write_a_{door}" for door in doors)):
+        assert f"notebooks/{guide}.ipynb" in readme
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_it_is_saved_with_its_outputs_small_and_without_places_of_one_machine(path):
+    notebook, text = nbformat.read(path, as_version=4), path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 150_000
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert outputs
+    assert not [output for output in outputs if output.output_type == "error"]
+    for place in ("/home/", "/Users/", "/root/", "/tmp/", "site-packages"):
+        assert place not in text

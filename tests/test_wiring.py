@@ -8,7 +8,6 @@ import signal
 import lightning.pytorch as pl
 import pytest
 import torch
-from bpgen.callbacks.interrupt import Interrupt
 
 import bpgen
 from bpgen.cli import main
@@ -16,6 +15,7 @@ from bpgen.curvature.block import FreeEntries
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import GRU, LIF, LSTM, Leaky
+from bpgen.run.record import Interrupt
 from bpgen.tasks import Split
 from bpgen.training.loaders import SeededLoader
 from bpgen.training.module import RuleTraining

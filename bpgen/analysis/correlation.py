@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
-from bpgen.analysis.statistics import RNG, Effect, not_measured
+from bpgen.analysis.statistics import RNG, Array, Effect, not_measured
+
+PERMUTATIONS = 500
 
 
 def correlation(
@@ -31,71 +34,99 @@ def correlation(
     """
     columns = [x, y, *([given] if given else [])]
     data = values[["condition", "seed", *columns]].replace([np.inf, -np.inf], np.nan).dropna()
-    seeds = sorted(data["seed"].unique())
-    planned = values["seed"].nunique()
-    n = len(seeds)
-
-    def z(part: pd.DataFrame) -> float:
-        return math.atanh(float(np.clip(_r(part, x, y, within, given, rank), -0.999999, 0.999999)))
-
+    planned, n = values["seed"].nunique(), data["seed"].nunique()
     if n < 4 or len(data) < 6 or data[x].std() == 0 or data[y].std() == 0:
         return not_measured(planned, n, "too few runs")
-    whole = z(data)
-    left_out = np.array([z(data[data["seed"] != seed]) for seed in seeds])
-    pseudo = n * whole - (n - 1) * left_out
+    runs = _Runs.of(data, columns, within, rank)
+    left_out = np.array([runs.take(runs.seed != seed).z for seed in range(n)])
+    pseudo = n * runs.z - (n - 1) * left_out
     return FisherZ(
-        estimate=whole,
+        estimate=runs.z,
         se=float(pseudo.std(ddof=1) / math.sqrt(n)),
         df=n - 1,
         n=n,
         planned=planned,
         note=f"{len(data)} runs",
-        shuffled=lambda: _permute_seeds(data, x, y, within, given, rank),
+        permuted=runs.permuted if within else None,
     )
 
 
 @dataclass(frozen=True)
 class FisherZ(Effect):
-    """A Fisher z with a permutation test of its own."""
+    """A Fisher z with a permutation test of its own.
 
-    shuffled: Callable[[], float] = lambda: math.nan
+    permuted: gives r, and r with x moved between seeds many times; None where that is no test.
+    """
+
+    permuted: Callable[[], tuple[float, Array]] | None = None
 
     @cached_property
     def p_permutation(self) -> float:
         """Two-sided p-value with x moved between seeds; nan where that is no test."""
-        return self.shuffled()
+        if self._permutations is None:
+            return math.nan
+        r, permuted = self._permutations
+        return float((np.sum(np.abs(permuted) >= abs(r) - 1e-12) + 1) / (len(permuted) + 1))
+
+    @cached_property
+    def _permutations(self) -> tuple[float, Array] | None:
+        r, permuted = self.permuted() if self.permuted is not None else (math.nan, np.zeros(0))
+        return (r, permuted) if len(permuted) else None
 
 
-def _r(data: pd.DataFrame, x: str, y: str, within: bool, given: str | None, rank: bool) -> float:
-    columns = [x, y, *([given] if given else [])]
-    values = data[columns].rank() if rank else data[columns]
-    if within:
-        values = values - values.groupby(data["condition"]).transform("mean")
-    a, b = values[x].to_numpy(float), values[y].to_numpy(float)
-    if given:
-        c = values[given].to_numpy(float)
-        design = np.column_stack([np.ones_like(c), c])
-        if np.ptp(c) > 0:
-            a, b = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (a, b))
-    if a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(stats.pearsonr(a, b).statistic)
+@dataclass(frozen=True)
+class _Runs:
+    """Measures of runs: x, y and perhaps a third one that both are given, [measures, runs]."""
 
+    measures: Array
+    condition: NDArray[np.intp]
+    seed: NDArray[np.intp]
+    within: bool
+    rank: bool
 
-def _permute_seeds(
-    data: pd.DataFrame, x: str, y: str, within: bool, given: str | None, rank: bool, times: int = 500
-) -> float:
-    """Two-sided p-value with x moved between seeds, conditions kept together; only within conditions is it a test."""
-    if not within:
-        return math.nan
-    wide = data.pivot_table(index="seed", columns="condition", values=x)
-    complete = data[data["seed"].isin(wide.dropna().index)].sort_values(["condition", "seed"])
-    wide = wide.dropna().sort_index()
-    if len(wide) < 4:
-        return math.nan
-    rng, observed = np.random.default_rng(RNG), abs(_r(complete, x, y, within, given, rank))
-    extreme = 0
-    for _ in range(times):
-        shuffled = wide.to_numpy()[rng.permutation(len(wide))]
-        extreme += abs(_r(complete.assign(**{x: shuffled.T.ravel()}), x, y, within, given, rank)) >= observed - 1e-12
-    return (extreme + 1) / (times + 1)
+    @classmethod
+    def of(cls, data: pd.DataFrame, columns: list[str], within: bool, rank: bool) -> _Runs:
+        """From a table without gaps; conditions and seeds are numbered from 0."""
+        condition, seed = (np.unique(data[c], return_inverse=True)[1] for c in ("condition", "seed"))
+        return cls(data[columns].to_numpy(float).T, condition, seed, within, rank)
+
+    def take(self, kept: NDArray[np.bool_]) -> _Runs:
+        """Some of the runs."""
+        measures, condition, seed = self.measures[:, kept], self.condition[kept], self.seed[kept]
+        return replace(self, measures=measures, condition=condition, seed=seed)
+
+    @property
+    def r(self) -> float:
+        """The correlation; 0 where one of the measures does not vary."""
+        x, y, *given = stats.rankdata(self.measures, axis=1) if self.rank else self.measures
+        if self.within:
+            x, y, *given = (self._within(v) for v in (x, y, *given))
+        if given and np.ptp(given[0]) > 0:
+            design = np.column_stack([np.ones_like(x), given[0]])
+            x, y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
+        return 0.0 if x.std() == 0 or y.std() == 0 else float(stats.pearsonr(x, y).statistic)
+
+    @property
+    def z(self) -> float:
+        """Fisher's z = artanh(r)."""
+        return math.atanh(float(np.clip(self.r, -0.999999, 0.999999)))
+
+    def permuted(self) -> tuple[float, Array]:
+        """r, and r with x moved between seeds, conditions kept together; of the seeds that all conditions have."""
+        cells = np.full((self.seed.max() + 1, self.condition.max() + 1), -1)
+        cells[self.seed, self.condition] = np.arange(len(self.seed))
+        cells = cells[(cells >= 0).all(axis=1)]  # [seeds, conditions]: which run
+        if len(cells) < 4:
+            return math.nan, np.zeros(0)
+        complete = np.isin(np.arange(len(self.seed)), cells)
+        rng, results = np.random.default_rng(RNG), np.empty(PERMUTATIONS)
+        for i in range(PERMUTATIONS):
+            measures = self.measures.copy()
+            measures[0, cells] = measures[0, cells[rng.permutation(len(cells))]]
+            results[i] = replace(self, measures=measures).take(complete).r
+        return self.take(complete).r, results
+
+    def _within(self, v: Array) -> Array:
+        """Without the mean of each condition."""
+        n = np.bincount(self.condition).clip(1)
+        return v - (np.bincount(self.condition, v) / n)[self.condition]

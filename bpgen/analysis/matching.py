@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 LOSS = "train/loss"
+LEAST = 1e-12  # a loss below this counts as this: one of exactly 0 has no logarithm
 LOG_SCALE = ("sharpness/",)  # measures that are compared, and interpolated, in their logarithm
 
 
@@ -35,7 +36,7 @@ class Level(NamedTuple):
     def of(self, table: pd.DataFrame) -> float:
         """The loss, for the conditions in the table."""
         table = finished(table)
-        least = table.groupby(["condition", "seed"])[LOSS].min()
+        least = table.groupby(["condition", "seed"])[LOSS].min().clip(lower=LEAST)
         lowest = [
             np.sort(own.to_numpy(float))[math.ceil(self.share * len(own)) - 1] for _, own in least.groupby("condition")
         ]
@@ -49,7 +50,7 @@ LOWEST_COMMON = Level()
 
 def start_loss(table: pd.DataFrame) -> float:
     """The lowest training loss at which any run starts: all runs pass what is below it."""
-    return float(table.sort_values("step").groupby(["condition", "seed"])[LOSS].first().min())
+    return max(LEAST, float(table.sort_values("step").groupby(["condition", "seed"])[LOSS].first().min()))
 
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +65,7 @@ def at_loss(table: pd.DataFrame, level: float, columns: list[str]) -> pd.DataFra
         One row per run: its keys, the columns (nan where never reached), `step`, and `reached`.
     """
     table = table.sort_values("step", kind="stable")
-    loss = table[LOSS].to_numpy(float)
+    loss = table[LOSS].clip(lower=LEAST).to_numpy(float)
     numbers = {c: table[c].to_numpy(float) for c in ("step", *columns) if c in table}
     rows = []
     for keys, index in table.groupby(["condition", "rule", "seed"], sort=False).indices.items():

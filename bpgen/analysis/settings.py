@@ -8,10 +8,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from bpgen.analysis.matching import LOSS, LOWEST_COMMON, Level, at_loss, finished
+from bpgen.analysis.matching import LEAST, LOSS, LOWEST_COMMON, Level, at_loss, finished
 
 SHARPNESS = "sharpness/lambda_max"
 LOG_SHARPNESS, LOG_LOSS = "log sharpness", "log loss"
+REUSES = "reuses_training"
 CLEAN_GAP, NOISY_GAP = "gap", "gap_noisy"  # on test inputs as they are, and with noise
 
 
@@ -54,6 +55,11 @@ class Setting:
         """The column of a gap."""
         return f"{kind}/{self.gap_unit}"
 
+    @property
+    def reuses_training(self) -> bool:
+        """Whether test inputs are training inputs, so that a gap on clean ones is zero by construction."""
+        return REUSES in self.table and bool(self.table[REUSES].astype(bool).any())
+
     def of(self, *conditions: str) -> pd.DataFrame:
         """Rows of the runs of these conditions that finished; of all where none is named."""
         return self.finished[self.finished["condition"].isin(conditions or self.conditions)]
@@ -85,6 +91,6 @@ def by_rule(table: pd.DataFrame) -> pd.DataFrame:
 
 def with_logs(values: pd.DataFrame) -> pd.DataFrame:
     """With the logarithms of sharpness and training loss, as far as they are there."""
-    logs = {LOG_SHARPNESS: SHARPNESS, LOG_LOSS: LOSS}
+    logs = {LOG_SHARPNESS: (SHARPNESS, 0.0), LOG_LOSS: (LOSS, LEAST)}
     with np.errstate(invalid="ignore", divide="ignore"):
-        return values.assign(**{name: np.log(values[c]) for name, c in logs.items() if c in values})
+        return values.assign(**{k: np.log(values[c].clip(lower=low)) for k, (c, low) in logs.items() if c in values})

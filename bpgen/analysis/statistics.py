@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 Array = NDArray[np.float64]
+ROUNDING = 1e-9  # values that differ by less than this part of them are equal
 RNG = 20220600  # of bootstrap and permutation: the same table gives the same numbers
 
 
@@ -43,6 +44,11 @@ class Effect:
     planned: int
     values: dict[int, float] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def testable(self) -> bool:
+        """Whether there is an error to test against; seeds that are all equal have shown none, and prove nothing."""
+        return self.df >= 1 and math.isfinite(self.se) and self.se > 0
 
     @cached_property
     def bca(self) -> tuple[float, float] | None:
@@ -68,30 +74,18 @@ class Effect:
         return len(self.values) >= 3 and self.se > 0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided interval; infinite where there are too few seeds for one."""
-        half = half_width(self.se, self.df, level)
+        """Two-sided interval; infinite where there are too few seeds for one, and a point where they are all equal."""
+        half = float(special.stdtrit(self.df, 0.5 + level / 2)) * self.se if self.df >= 1 else math.inf
+        half = half if math.isfinite(half) else math.inf
         return self.estimate - half, self.estimate + half
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value of H0: effect <= bound, against the effect being larger."""
-        if not (self.df >= 1 and math.isfinite(self.se)):
-            return 1.0
-        if self.se == 0:
-            return 0.0 if self.estimate > bound else 1.0
-        return float(special.stdtr(self.df, (bound - self.estimate) / self.se))
+        return float(special.stdtr(self.df, (bound - self.estimate) / self.se)) if self.testable else 1.0
 
     def p_below(self, bound: float) -> float:
         """One-sided p-value of H0: effect >= bound, against the effect being smaller."""
-        if not (self.df >= 1 and math.isfinite(self.se)):
-            return 1.0
-        if self.se == 0:
-            return 0.0 if self.estimate < bound else 1.0
-        return float(special.stdtr(self.df, (self.estimate - bound) / self.se))
-
-
-def half_width(se: float, df: float, level: float) -> float:
-    """Half a Student interval; infinite without degrees of freedom."""
-    return float(special.stdtrit(df, 0.5 + level / 2)) * se if df >= 1 and math.isfinite(se) else math.inf
+        return float(special.stdtr(self.df, (self.estimate - bound) / self.se)) if self.testable else 1.0
 
 
 def paired(values: pd.DataFrame, column: str, condition: str, reference: str, log: bool = False) -> Effect:
@@ -124,7 +118,10 @@ def mean_effect(values: dict[int, float], planned: int, note: str = "") -> Effec
     mean = float(x.mean()) if n else math.nan
     if n < 2:
         return Effect(mean, math.nan, 0, n, planned, values=values, note=note)
-    return Effect(mean, float(x.std(ddof=1) / math.sqrt(n)), n - 1, n, planned, values=values, note=note)
+    varied = np.ptp(x) > ROUNDING * np.abs(x).max()
+    se = float(x.std(ddof=1) / math.sqrt(n)) if varied else 0.0
+    note = "; ".join(part for part in (note, "" if varied else "the same in all seeds") if part)
+    return Effect(mean, se, n - 1, n, planned, values=values, note=note)
 
 
 def bootstrap_interval(x: Array, statistic: Callable[..., float] = np.mean) -> tuple[float, float] | None:

@@ -7,7 +7,9 @@ A check states a direction and the smallest effect of interest δ > 0 (SESOI), i
     "at most"    effect >= δ                      effect <= 0      (so: it is exceeded)
     "same"       |effect| >= δ                    |effect| <= δ    (so: they differ by more than δ)
 
-and undecided otherwise. "Exclude" is a one-sided test at level α/2 after Holm's correction over the checks of the same
+and undecided otherwise; so is an effect that is the same in all seeds, which show no error to test it against. A check
+of the kind "description" gets no verdict and takes part in no correction: its effect is shown, or it is not defined
+("n/a"). "Exclude" is a one-sided test at level α/2 after Holm's correction over the checks of the same
 claim in the same setting; α = 0.05. Absence of evidence is therefore never "not supported". If both columns hold, the
 effect is between 0 and δ: then "larger" is not supported and "at most" is supported.
 
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,8 +34,8 @@ from bpgen.analysis.statistics import Effect, holm
 
 ALPHA = 0.05
 POWER = 0.8
-Kind = Literal["larger", "at most", "same"]
-Decision = Literal["supported", "not supported", "undecided"]
+Kind = Literal["larger", "at most", "same", "description"]
+Decision = Literal["supported", "not supported", "undecided", "described", "n/a"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Check:
             return e.p_above(0.0)
         if self.kind == "at most":
             return e.p_below(d)
-        return max(e.p_above(-d), e.p_below(d))
+        return max(e.p_above(-d), e.p_below(d)) if self.kind == "same" else 1.0
 
     @property
     def p_refute(self) -> float:
@@ -85,6 +87,8 @@ class Check:
             return e.p_below(d)
         if self.kind == "at most":
             return e.p_above(0.0)
+        if self.kind == "description":
+            return 1.0
         if e.estimate >= 0:  # |effect| <= δ is rejected on both sides; exact at the boundary for symmetric errors
             return min(1.0, e.p_above(d) + e.p_above(-d))
         return min(1.0, e.p_below(-d) + e.p_below(d))
@@ -101,27 +105,30 @@ class Verdict:
     more_seeds: int | None
 
 
-def judge(checks: Sequence[Check], alpha: float = ALPHA) -> list[Verdict]:
+def judge(checks: Iterable[Check], alpha: float = ALPHA) -> list[Verdict]:
     """A verdict for every check, in their order."""
+    checks = list(checks)  # a paper may yield them
     verdicts: dict[int, Verdict] = {}
     families: dict[tuple[str, str], list[int]] = {}
     for index, check in enumerate(checks):
         families.setdefault((check.claim, check.setting), []).append(index)
     for members in families.values():
-        measured = [i for i in members if checks[i].effect.n > 0]
-        support = dict(zip(measured, holm([checks[i].p_support for i in measured]), strict=True))
-        refute = dict(zip(measured, holm([checks[i].p_refute for i in measured]), strict=True))
+        tested = [i for i in members if checks[i].effect.n > 0 and checks[i].kind != "description"]
+        support = dict(zip(tested, holm([checks[i].p_support for i in tested]), strict=True))
+        refute = dict(zip(tested, holm([checks[i].p_refute for i in tested]), strict=True))
         for i in members:
             p, q = support.get(i, 1.0), refute.get(i, 1.0)
-            decision = _decision(checks[i].kind, p <= alpha / 2, q <= alpha / 2)
-            more = more_seeds(checks[i], alpha / max(1, len(measured))) if decision == "undecided" else None
+            decision = _decision(checks[i], p <= alpha / 2, q <= alpha / 2)
+            more = more_seeds(checks[i], alpha / max(1, len(tested))) if decision == "undecided" else None
             verdicts[i] = Verdict(checks[i], decision, p, q, more)
     return [verdicts[i] for i in range(len(checks))]
 
 
-def _decision(kind: Kind, supports: bool, refutes: bool) -> Decision:
+def _decision(check: Check, supports: bool, refutes: bool) -> Decision:
+    if check.kind == "description":
+        return "described" if check.effect.n else "n/a"
     if supports and refutes:
-        return "not supported" if kind == "larger" else "supported"
+        return "not supported" if check.kind == "larger" else "supported"
     return "supported" if supports else "not supported" if refutes else "undecided"
 
 
@@ -133,7 +140,7 @@ def more_seeds(check: Check, alpha: float = ALPHA, most: int = 10_000) -> int | 
     estimate, or beyond `most`. A rough guide: from few seeds the estimate itself is uncertain.
     """
     effect, d = check.effect, check.smallest
-    if not (math.isfinite(effect.estimate) and math.isfinite(effect.se)) or effect.n < 2:
+    if not (math.isfinite(effect.estimate) and effect.testable):
         return None
     e = effect.estimate
     distance = max(d - abs(e), abs(e) - d) if check.kind == "same" else max(e, d - e)

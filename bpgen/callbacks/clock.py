@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
-from bpgen.errors import DivergedError, require
+from bpgen.errors import require
 from bpgen.training.module import RuleTraining
 from bpgen.training.splits import LoaderSplits, Splits
 
@@ -132,7 +132,7 @@ class EvaluationClock(pl.Callback):
             measurement.rows.append({**where, **found})
         self._tell(trainer, module, row, callbacks)
         if not math.isfinite(row.get("train/loss", 0.0)):
-            raise DivergedError(f"the training loss is {row['train/loss']} at step {evaluation.step}")
+            raise module.divergence(f"the training loss is {row['train/loss']}", evaluation.step)
 
     def _tell(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics, callbacks: list[Any]) -> None:
         """Hand the row to whoever wants it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -66,18 +67,18 @@ def run(argv: list[str]) -> int:
 
 
 def _carried_out(checks: Sequence[Check], shown: bool, why: bool) -> Iterator[tuple[Check, Outcome]]:
-    """Every check with its outcome, printed as it comes; what fails as something before it did says so."""
+    """Every check with its outcome, printed as it comes; what was said before is not said again."""
     said: set[str] = set()
     for check in checks:
         outcome = check.run()
         if shown:
-            again = outcome.status == "fail" and outcome.message in said
-            notes = [check.why] if why else []
-            notes += ["the same error" if again else outcome.message] if outcome.message else []
+            again = "the same error" if outcome.status == "fail" else ""
+            message = again if _kind_of(outcome.message) in said else outcome.message
+            notes = [note for note in (check.why if why else "", message) if note]
             print(f"{_SIGNS[outcome.status]:<9} {check.name}", flush=True)
             for note in notes:
                 print(textwrap.fill(note, 118, initial_indent=" " * 12, subsequent_indent=" " * 12))
-        said.add(outcome.message)
+        said.add(_kind_of(outcome.message))
         yield check, outcome
 
 
@@ -86,14 +87,26 @@ def _conclude(name: str, outcomes: dict[str, Outcome], remarks: list[str]) -> No
     counts: Counter[str] = Counter(outcome.status for outcome in outcomes.values())
     numbers = ", ".join(f"{counts[s]} {words}" for s, words in _WORDS.items() if counts[s] or s == "fail")
     print(f"\n{name}: {numbers}; {sum(o.seconds for o in outcomes.values()):.1f} s")
-    failures = Counter(outcome.message for outcome in outcomes.values() if outcome.status == "fail")
-    for message, times in failures.items():
+    failed = [outcome.message for outcome in outcomes.values() if outcome.status == "fail"]
+    failures = Counter(map(_kind_of, failed))
+    for kind, times in failures.items():
         if times > 1:
-            print(f"{times} checks failed with the same error: {message.removeprefix('it raised ').split(' (')[0]}")
+            first = next(message for message in failed if _kind_of(message) == kind)
+            print(f"{times} checks failed with the same error: {_without_place(first)}")
     if len(failures) > 1:
         print("Begin with the first failure: those after it often follow from it.")
     for line in remarks:
         print(textwrap.fill(line, 118, subsequent_indent="  "))
+
+
+def _without_place(message: str) -> str:
+    """An error without the file and line it comes from."""
+    return re.sub(r"\s*\([^()]*, line \d+[^()]*\)", "", message.removeprefix("it raised "))
+
+
+def _kind_of(message: str) -> str:
+    """An error without its numbers, too, which differ from check to check."""
+    return re.sub(r"\d[\d.]*(e-?\d+)?", "", _without_place(message))
 
 
 def _option(text: str) -> tuple[str, object]:

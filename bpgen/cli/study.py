@@ -64,7 +64,7 @@ def carry_out(plan: Any, options: Any, out: str | None) -> Any:
     """Run a plan with the options of the command line; nothing is returned from a dry run."""
     from bpgen.cli.options import resolve
     from bpgen.study.plan import read_seeds
-    from bpgen.study.progress import progress
+    from bpgen.study.progress import progress_display
     from bpgen.study.study import Study
 
     launcher = _launcher(options)
@@ -77,7 +77,7 @@ def carry_out(plan: Any, options: Any, out: str | None) -> Any:
     if options.dry_run:
         _dry_run(study, launcher)
         return None
-    return study.run(launcher, progress())
+    return study.run(launcher, progress_display())
 
 
 def command(name: str, argv: list[str]) -> str:

@@ -13,7 +13,8 @@ def run(argv: list[str]) -> int:
     """List the tasks, describe one, or draw it."""
     parser = Parser(
         prog="bpgen tasks",
-        description="List the installed tasks, or describe one. `bpgen fit --task NAME --help` explains its options.",
+        description="List the installed tasks, or describe one. `bpgen fit --task NAME --help` explains its options; "
+        "`bpgen new task` writes the package of one of yours, `bpgen check NAME` examines it.",
     )
     parser.add_argument("name", nargs="?", help="a task to describe: what it asks, its source and its options")
     parser.add_argument("--plot", nargs="?", const="", metavar="FILE", help="draw trials of it into FILE (NAME.png)")

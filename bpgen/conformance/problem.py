@@ -46,7 +46,6 @@ def problem(
     B: int = 4,
     loss: LossName = "mse",
     when: When = "all",
-    masked: bool = True,
     l2: float | None = None,
     learned: bool = False,
     seed: int = 0,
@@ -59,8 +58,7 @@ def problem(
         T: steps.
         B: batch.
         loss: cross_entropy or mse.
-        when: last or all steps.
-        masked: whether the steps are weighted by a random mask, with when="all".
+        when: last or all steps; all are weighted by a random mask.
         l2: coefficient of a regulariser.
         learned: whether the initial state is a parameter instead of being given.
         seed: of everything.
@@ -80,7 +78,7 @@ def problem(
         target = randn(first + 20, *steps, O)
     else:
         target = torch.randint(O, steps, generator=generator(first + 20, "conformance"))
-    mask = randn(first + 21, T, B).abs() + 0.1 if masked and when == "all" else None
+    mask = randn(first + 21, T, B).abs() + 0.1 if when == "all" else None
     s_0 = None if learned else randn(first + 22, B, neuron.n_states, N)
     x = randn(first + 23, T, B, I)
     return Problem(network, network.params(), x, target, Loss.of(loss, when, mask, l2), s_0)

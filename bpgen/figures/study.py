@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bpgen.analysis.correlation import correlation
-from bpgen.analysis.matching import LOSS, at_loss, finished, start_loss
+from bpgen.analysis.matching import LEAST, LOSS, at_loss, finished, start_loss
 from bpgen.analysis.settings import CLEAN_GAP, LOG_SHARPNESS, NOISY_GAP, SHARPNESS, Setting, by_rule, settings
 from bpgen.analysis.statistics import paired
 from bpgen.figures.style import (
@@ -121,7 +121,7 @@ def sharpness_against_loss(ax: Axes, setting: Setting, style_of: Styles) -> Axes
     table, start = setting.finished, start_loss(setting.finished)
     least = table.groupby(["condition", "seed"])[LOSS].min()
     for condition, own in table.groupby("condition", sort=False):
-        lowest = float(least[condition].median())
+        lowest = max(LEAST, float(least[condition].median()))
         if not lowest < start:
             continue
         levels = np.geomspace(start, lowest, 25)[1:]

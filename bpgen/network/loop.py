@@ -48,7 +48,7 @@ def run_in_place(
     T, B, N = *x.shape[:2], network.n_rec
     h, currents = x.new_empty(T + 1, B, N), x.new_empty(T + 1, B, N)
     drive(params, x, noise, out=currents[1:])
-    states = network.neuron.states_live_in(currents, h)
+    states = network.neuron.state_buffer(currents, h)
     states[0] = s_0.squeeze(-2)
     h[0] = network.neuron.g(s_0)
     W_rec, advance_into = params["W_rec"].mT, network.neuron.advance_into

@@ -111,13 +111,14 @@ class Network(Structure):
         output_feedback: float = 0.0,
     ) -> None:
         for name, size in (("n_in", n_in), ("n_rec", n_rec), ("n_out", n_out)):
-            require(size >= 1, f"network.{name} must be a positive number, got {size}.")
+            require(isinstance(size, int) and size >= 1, f"network.{name} must be a positive number, got {size}.")
         require(0 <= kappa < 1, f"network.kappa must be in [0, 1), got {kappa}.")
         require(sigma_rec >= 0, f"network.sigma_rec must be >= 0, got {sigma_rec}.")
         require(0 <= output_feedback < math.inf, f"network.output_feedback must be >= 0, got {output_feedback}.")
         choice("bias", bias, Bias)
         choice("init", init, InitName)
         neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
+        neuron.check(n_rec, dtype)
         connectivity = Connectivity(autapses, cell_types, dale, density, ring, areas)
         wiring = connectivity.draw(neuron, n_rec, n_in, n_out, generator(seed, "synapses"))
         W_fb = None
@@ -151,10 +152,11 @@ class Network(Structure):
         """Current noise [T,B,K·N] of standard deviation sigma_rec · neuron.noise_scale; None without noise."""
         if self.sigma_rec == 0:
             return None
-        noise = torch.randn(n_steps, batch, self.W_rec.shape[0], generator=random, dtype=torch.float64)
+        K, N = self.neuron.n_currents, self.n_rec
+        noise = torch.randn(n_steps, batch, K * N, generator=random, dtype=torch.float64).unflatten(-1, (K, N))
         scale = self.neuron.noise_scale
         scale = scale.cpu() if isinstance(scale, Tensor) else scale  # noise is drawn on the CPU
-        return (noise * (self.sigma_rec * scale)).to(self.W_rec)
+        return (noise * (self.sigma_rec * scale)).flatten(-2).to(self.W_rec)
 
     def run(
         self,

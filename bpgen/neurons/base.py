@@ -12,10 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from bpgen.errors import require
 from bpgen.neurons.gain import Dense, Local
 
 
-class Path(Protocol):
+class Recording(Protocol):
     """What a neuron may look at to give its derivatives: its own states, currents and activities.
 
     states: [T+1,B,d,N]. currents: [T+1,B,K,N], entry 0 unused; computed when asked for. h: [T+1,B,N].
@@ -81,9 +82,29 @@ class Neuron(nn.Module):
         """
         return self
 
-    def local(self, path: Path) -> Local:
+    def check(self, N: int, dtype: torch.dtype) -> None:
+        """See that a network of N can be made of this population.
+
+        Raises:
+            BpgenError: it holds parameters, or f or g do not fit the numbers of states and currents.
+        """
+        name, d, K = type(self).__name__, self.n_states, self.n_currents
+        own = [own_name for own_name, _ in self.named_parameters()]
+        require(
+            not own,
+            f"{name} holds the parameters {', '.join(own)}: a neuron is fixed; keep them as buffers or numbers.",
+        )
+        s, I = torch.zeros(2, d, N, dtype=dtype), torch.zeros(2, K, N, dtype=dtype)
+        for what, got, expected in (("f", self.f(s, I), [2, d, N]), ("g", self.g(s), [2, N])):
+            require(
+                list(got.shape) == expected,
+                f"{name}.{what} gives {list(got.shape)} of states [2,d,N] = {list(s.shape)} and currents [2,K,N] = "
+                f"{list(I.shape)}; expected {expected}. Its n_states is d and its n_currents is K.",
+            )
+
+    def local(self, recording: Recording) -> Local:
         """Gains A, C, D along a trajectory, by forward mode: d + K elementwise passes."""
-        states, currents = path.states, path.currents
+        states, currents = recording.states, recording.currents
         before = torch.cat([states[:1], states[:-1]])  # entry 0 has no predecessor and is never asked for
         A = _jacobian(lambda s: self.f(s, currents), before)
         C = _jacobian(lambda I: self.f(before, I), currents)
@@ -92,7 +113,7 @@ class Neuron(nn.Module):
 
     # In-place evaluation, used for d = K = 1 only.
 
-    def states_live_in(self, drive: Tensor, h: Tensor) -> Tensor:
+    def state_buffer(self, drive: Tensor, h: Tensor) -> Tensor:
         """The buffer [T+1,B,N] that will hold the states: `drive` (the currents) or `h` to overwrite one."""
         return torch.empty_like(h)
 

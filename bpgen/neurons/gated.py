@@ -22,7 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bpgen.neurons.base import Neuron, Path
+from bpgen.neurons.base import Neuron, Recording
 from bpgen.neurons.gain import Dense, Local, Scale
 
 
@@ -52,9 +52,9 @@ class GRU(Neuron):
         """The state itself."""
         return s.squeeze(-2)
 
-    def local(self, path: Path) -> Local:
+    def local(self, recording: Recording) -> Local:
         """Equation (6); see `Neuron.local`."""
-        currents, before = path.currents, _before(path.states).squeeze(-2)
+        currents, before = recording.currents, _before(recording.states).squeeze(-2)
         r, z, n = _gru_gates(currents)
         slope = (1 - z) * (1 - n * n)
         C = torch.stack(
@@ -87,10 +87,10 @@ class LSTM(Neuron):
         """The first state."""
         return s[..., 0, :]
 
-    def local(self, path: Path) -> Local:
+    def local(self, recording: Recording) -> Local:
         """Equation (7); see `Neuron.local`."""
-        i, f, g, o = _lstm_gates(path.currents)
-        before, squashed = _before(path.states)[..., 1, :], torch.tanh(path.states[..., 1, :])
+        i, f, g, o = _lstm_gates(recording.currents)
+        before, squashed = _before(recording.states)[..., 1, :], torch.tanh(recording.states[..., 1, :])
         slope, zero = o * (1 - squashed * squashed), torch.zeros_like(o)  # slope: ∂h_t/∂c_t
         c_by_I = torch.stack([i * (1 - i) * g, f * (1 - f) * before, i * (1 - g * g)], dim=-2)  # of i, f, g
         h_by_o = o * (1 - o) * squashed

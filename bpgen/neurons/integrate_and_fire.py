@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import choice, require
-from bpgen.neurons.base import Path
+from bpgen.neurons.base import Recording
 from bpgen.neurons.gain import Dense, Gain, Local, scale
 from bpgen.neurons.leak import LeakyState
 from bpgen.neurons.surrogate import Surrogate, SurrogateName
@@ -90,20 +90,20 @@ class IntegrateAndFire(LeakyState):
         return torch.stack(after, dim=-2)
 
     def _local(
-        self, path: Path, kept: tuple[Factor, ...], u_by_s: tuple[Factor, ...], by_z: tuple[Factor, ...] = ()
+        self, recording: Recording, kept: tuple[Factor, ...], u_by_s: tuple[Factor, ...], by_z: tuple[Factor, ...] = ()
     ) -> Local:
         """The closed forms above, see `Neuron.local`.
 
         Args:
-            path: the trajectory.
+            recording: what was recorded along a run.
             kept: what is left of each state after a step.
             u_by_s: ∂u/∂s.
             by_z: ∂s_t/∂z_{t-1} of the states other than v.
         """
-        psi = self.surrogate.slope(self._above(path.states), self.threshold)  # [T+1,B,N]
+        psi = self.surrogate.slope(self._above(recording.states), self.threshold)  # [T+1,B,N]
         by_z = (-self.threshold if self.reset == "attached" else 0.0, *by_z)
         if self.n_refractory:
-            psi = psi * self._ready(path.states)
+            psi = psi * self._ready(recording.states)
             kept, u_by_s, by_z = (*kept, 0.0), (*u_by_s, 0.0), (*by_z, 0.0)
         D = Dense(torch.stack([k * psi for k in u_by_s], dim=-2).unsqueeze(-3))
         zero, before = torch.zeros_like(psi), torch.cat([psi[:1], psi[:-1]])  # entry 0 is never asked for

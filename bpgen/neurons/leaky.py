@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bpgen.errors import choice
 from bpgen.neurons.activation import ACTIVATIONS
-from bpgen.neurons.base import Path
+from bpgen.neurons.base import Recording
 from bpgen.neurons.gain import Local, Scale, Slope, scale
 from bpgen.neurons.leak import Discretisation, LeakyState, leak
 
@@ -90,21 +90,21 @@ class Leaky(LeakyState):
         s = s.squeeze(-2)
         return self._phi.apply(s) if self.leak == "potential" else s
 
-    def local(self, path: Path) -> Local:
+    def local(self, recording: Recording) -> Local:
         """The closed forms above; see `Neuron.local`."""
         a = self.alpha
         if self.leak == "potential":
-            return Local(scale(1 - a), scale(a), Slope(self._phi, path.h))
+            return Local(scale(1 - a), scale(a), Slope(self._phi, recording.h))
         if self.leak == "rate":
-            return Local(scale(1 - a), Slope(self._phi, self._phi.apply(path.currents.squeeze(-2)), a), Scale(1.0))
-        return Local(Slope(self._phi, path.h, 1 - a), Slope(self._phi, path.h, a), Scale(1.0))
+            return Local(scale(1 - a), Slope(self._phi, self._phi.apply(recording.currents.squeeze(-2)), a), Scale(1.0))
+        return Local(Slope(self._phi, recording.h, 1 - a), Slope(self._phi, recording.h, a), Scale(1.0))
 
-    def states_live_in(self, drive: Tensor, h: Tensor) -> Tensor:
+    def state_buffer(self, drive: Tensor, h: Tensor) -> Tensor:
         """The potential overwrites its current, a leaking rate is the activity itself."""
         return drive if self.leak == "potential" else h
 
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
-        """Equations (1) to (3) with one or two elementwise passes and no new memory; see `states_live_in`."""
+        """Equations (1) to (3) with one or two elementwise passes and no new memory; see `state_buffer`."""
         a, phi = self.alpha, self._phi.apply_into
         remembers = isinstance(a, Tensor) or a < 1
         if self.leak == "potential":

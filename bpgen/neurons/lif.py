@@ -46,7 +46,7 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import require
-from bpgen.neurons.base import Neuron, Path
+from bpgen.neurons.base import Neuron, Recording
 from bpgen.neurons.gain import Local
 from bpgen.neurons.integrate_and_fire import IntegrateAndFire
 from bpgen.neurons.leak import leak
@@ -81,9 +81,9 @@ class LIF(IntegrateAndFire):
     def _above(self, s: Tensor) -> Tensor:
         return s[..., 0, :] - self.threshold
 
-    def local(self, path: Path) -> Local:
+    def local(self, recording: Recording) -> Local:
         """The closed forms above; see `Neuron.local`."""
-        return self._local(path, kept=(1 - self.alpha,), u_by_s=(1.0,))
+        return self._local(recording, kept=(1 - self.alpha,), u_by_s=(1.0,))
 
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
         """Equations (1) and (2) without the surrogate, which has no part in the values."""
@@ -183,6 +183,6 @@ class ALIF(IntegrateAndFire):
     def _above(self, s: Tensor) -> Tensor:
         return s[..., 0, :] - self.threshold - self.beta * s[..., 1, :]
 
-    def local(self, path: Path) -> Local:
+    def local(self, recording: Recording) -> Local:
         """The closed forms above; see `Neuron.local`."""
-        return self._local(path, kept=(1 - self.alpha, self.rho), u_by_s=(1.0, -self.beta), by_z=(1.0,))
+        return self._local(recording, kept=(1 - self.alpha, self.rho), u_by_s=(1.0, -self.beta), by_z=(1.0,))

@@ -11,7 +11,7 @@ A paper is a class in one file, announced by one line in the `pyproject.toml` of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -71,7 +71,7 @@ class Paper(ABC):
     figures: ClassVar[Mapping[str, Panel]] = {}
 
     @abstractmethod
-    def checks(self, table: pd.DataFrame, level: Level = LOWEST_COMMON) -> list[Check]:
+    def checks(self, table: pd.DataFrame, level: Level = LOWEST_COMMON) -> Iterable[Check]:
         """All checks that a study's table allows, with training losses matched at a level.
 
         The same checks in the same order at every level.

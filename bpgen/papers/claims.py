@@ -17,9 +17,10 @@ from bpgen.study.study import StudyResults
 OTHER_LEVELS = {"half way there": Level(way=0.5), "where all get": Level(share=1.0)}
 _VERDICTS = """\
 Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the smallest \
-effect of interest; undecided: neither. One-sided tests over seeds at 2.5 %, after Holm over the checks of a claim in \
-a setting (`bpgen.analysis.verdicts`). Ratios are of curvatures or spreads. More seeds: how many would decide with \
-80 % probability if the present estimate were the truth; a rough guide."""
+effect of interest; undecided: neither; described: no verdict is meant; n/a: the effect is not defined. One-sided \
+tests over seeds at 2.5 %, after Holm over the checks of a claim in a setting (`bpgen.analysis.verdicts`). Ratios are \
+of curvatures or spreads. More seeds: how many would decide with 80 % probability if the present estimate were the \
+truth; a rough guide."""
 _LEVELS = """\
 Above, losses are matched at the lowest that 80 % of the runs of each rule reach. Half way there: in log loss, from \
 the start of training. Where all get: the lowest that every run of each rule reaches."""
@@ -98,7 +99,7 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> str:
         low, high = e.interval()
         interval = f"{_number(c, low, False)} to {_number(c, high, False)}"
         statement = c.text + (f" [{e.note}]" if e.note else "")
-        p = f"{v.p_support:.2g}, {v.p_refute:.2g}"
+        p = "" if c.kind == "description" else f"{v.p_support:.2g}, {v.p_refute:.2g}"
         effect = _number(c, e.estimate)
         rows.append((f"({c.claim})", c.setting, statement, decision, effect, interval, _n(v), _interest(c), p))
     return markdown_table((*header, "p for, against"), rows)
@@ -106,7 +107,8 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> str:
 
 def _curvature_measured(results: StudyResults) -> str:
     """Of which weights, on how many samples."""
-    measured = {(str(r.config["sharpness"]["block"]), str(r.config["sharpness"]["samples"])) for r in results.runs}
+    options = [run.config.measurements["sharpness"] for run in results.runs]
+    measured = {(str(o["block"]), str(o["samples"])) for o in options}
     of = " or ".join(f"{block.replace('all', 'all weights')} on {n} training samples" for block, n in sorted(measured))
     return f"λ_max is the largest eigenvalue of the Hessian of the true loss for {of}."
 
@@ -117,7 +119,8 @@ def _statement(check: Check) -> str:
 
 
 def _in_short(v: Verdict) -> str:
-    return f"{v.decision}: {_number(v.check, v.check.effect.estimate)}, n = {_n(v)}"
+    effect = f"{_number(v.check, v.check.effect.estimate)}, n = {_n(v)}"
+    return v.decision if v.decision == "n/a" else f"{v.decision}: {effect}"
 
 
 def _n(v: Verdict) -> str:
@@ -137,8 +140,8 @@ def _number(check: Check, value: float, unit: bool = True) -> str:
 
 
 def _interest(check: Check) -> str:
-    sign = {"larger": "≥", "at most": "<", "same": "within"}[check.kind]
-    return f"{sign} {_number(check, check.smallest)}"
+    sign = {"larger": "≥", "at most": "<", "same": "within"}.get(check.kind)
+    return f"{sign} {_number(check, check.smallest)}" if sign else ""
 
 
 def _csv_row(v: Verdict) -> dict[str, object]:

@@ -6,6 +6,7 @@ import platform
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -26,6 +27,7 @@ from bpgen.training.module import RuleTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
 Say = Callable[[str], None]
+say_at_once: Say = partial(print, flush=True)  # also where the output is a file
 _EXIT_CODES = {"finished": 0, "failed": 2, "diverged": 3}
 
 
@@ -58,7 +60,7 @@ class Before(NamedTuple):
     checkpoint: str | None = None
 
 
-def fit(config: Config, say: Say = print, terminal: bool = False, draw: bool = True) -> Ending:
+def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bool = True) -> Ending:
     """Train and measure one network, in a new folder.
 
     Args:
@@ -75,7 +77,7 @@ def fit(config: Config, say: Say = print, terminal: bool = False, draw: bool = T
     return _carry_out(experiment, folder, Before(experiment.config.hash), Audience(say, terminal, draw))
 
 
-def resume(path: str, say: Say = print, terminal: bool = False, draw: bool = True) -> Ending:
+def resume(path: str, say: Say = say_at_once, terminal: bool = False, draw: bool = True) -> Ending:
     """Continue an interrupted run in its own folder, bit for bit as if it had not been interrupted; see `fit`.
 
     Raises:
@@ -172,7 +174,7 @@ def _train(
     if audience.terminal:
         callbacks.append(ProgressBar(experiment.columns))
     else:
-        clock.attach(ProgressLines(experiment.columns))
+        clock.attach(ProgressLines(audience.say, experiment.columns))
 
     def ended(status: str, message: str = "") -> Ending:
         return Ending(folder, status, message, _EXIT_CODES[status])

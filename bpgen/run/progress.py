@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -68,19 +68,20 @@ class ProgressBar(pl.Callback):
 
 
 class ProgressLines(pl.Callback):
-    """The same for output that is not a terminal.
+    """The same for output that is not a terminal: a line per evaluation.
 
     Args:
+        say: where it goes.
         columns: what can be measured.
     """
 
-    def __init__(self, columns: Iterable[Column] = ()) -> None:
-        self._columns = list(columns)
+    def __init__(self, say: Callable[[str], None], columns: Iterable[Column] = ()) -> None:
+        self._say, self._columns = say, list(columns)
 
     def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics) -> None:
-        """Print a line."""
-        where = f"epoch {row['epoch']:.4g}, step {row['step']}"
-        print(": ".join([where, *filter(None, [", ".join(_briefly(self._columns, row, "{:.4g}"))])]), flush=True)
+        """Say a line."""
+        numbers = ", ".join(_briefly(self._columns, row, "{:.4g}"))
+        self._say(f"epoch {row['epoch']:.4g}, step {row['step']}" + (f": {numbers}" if numbers else ""))
 
 
 def _briefly(columns: Iterable[Column], row: Metrics, form: str) -> list[str]:

@@ -3,9 +3,10 @@
 Training moves the trained weights θ by θ ← θ - η ĝ(θ), with ĝ the rule's gradient and g the true one. Around a fixed
 point it is the linear map I - η Dĝ, stable if |1 - η μ| < 1 for every eigenvalue μ of Dĝ = ∂ĝ/∂θ.
     BPTT    Dĝ is the Hessian H, and λ_1 < 2/η is the condition.
-    Theorem (Liu et al. 2022, in the setting: scalar output, squared loss, one example, zero residual). With J the
-            gradient of the output and Ĵ = ρ J + e, e ⟂ J, what the rule makes of it: H = J Jᵀ, Dĝ = Ĵ Jᵀ. Its only
-            nonzero eigenvalue is <Ĵ,J> = ρ λ_1, whatever e: stable if 0 < λ_1 < 2/(η ρ).
+    Theorem (Liu et al. 2022, in the setting: one example, loss at one time, scalar output, squared loss, zero
+            residual). With J the gradient of the output and Ĵ = ρ J + e, e ⟂ J, what the rule makes of it:
+            H = J Jᵀ, Dĝ = Ĵ Jᵀ. Its only nonzero eigenvalue is <Ĵ,J> = ρ λ_1, whatever e: stable if
+            0 < λ_1 < 2/(η ρ).
     Else    Dĝ is any matrix: it need not be symmetric, its eigenvalues may be complex, and e matters. What
             replaces ρ along the leading eigenvector v_1 of H is ρ_1 = v_1ᵀ Dĝ v_1 / λ_1 (`rho_directional`), and
             what decides is max |1 - η μ|.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bpgen.analysis.settings import REUSES
 from bpgen.study.runs import Run
 
 KEYS = ("condition", "rule", "alpha", "task", "seed")  # what figures and statistics group by
@@ -49,9 +50,10 @@ def _facts(run: Run) -> dict[str, Any]:
     config, factors = run.config, run.condition.factors
     known = {
         "condition": run.condition.label,
-        "rule": str(factors.get("rule", config["rule"]["name"])),
-        "alpha": config["neuron"].get("alpha"),
-        "task": config["task"]["name"],
+        "rule": str(factors.get("rule", config.rule.name)),
+        "alpha": config.neuron.options.get("alpha"),
+        "task": config.task.name,
+        REUSES: bool(config.task.make().reuses_training),
         "seed": run.seed,
     }
     others = {axis: value for axis, value in factors.items() if axis not in ("rule", "task", "neuron.alpha")}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 from bpgen.errors import BpgenError
-from bpgen.run.config import Config
 from bpgen.run.folder import RunFolder
 from bpgen.study.launchers import Job, Launcher
 from bpgen.study.runs import ENDED, Run
@@ -44,10 +43,10 @@ def estimates(runs: Sequence[Run], launcher: Launcher) -> dict[str, Estimate]:
         jobs = []
         for label, run in todo.items():
             for steps in (_SHORT, _LONG):
-                trainer = {**run.config["trainer"], "max_steps": steps}
-                config = {**run.config, "trainer": trainer, "evaluation": {"every": steps}, "out": scratch}
+                trainer = replace(run.config.trainer, max_steps=steps)
+                config = replace(run.config, trainer=trainer, evaluation={"every": steps}, out=scratch)
                 name = f"{steps} {label}"
-                jobs.append(Job(name, config, None, f"{scratch}/{steps}-{run.hash}.log", f"{scratch}/lock", 0))
+                jobs.append(Job(name, config.plain(), None, f"{scratch}/{steps}-{run.hash}.log", f"{scratch}/lock", 0))
         timed: dict[str, dict[str, float]] = {}
         for result in launcher.launch(jobs):
             if result.folder is None:
@@ -71,19 +70,19 @@ def _from_short(run: Run, short: dict[str, float], long: dict[str, float]) -> Es
 
 def n_steps(run: Run) -> int:
     """Weight updates of a run."""
-    trainer = run.config["trainer"]
-    if trainer["max_steps"] is not None:
-        return int(trainer["max_steps"])
-    return int(trainer["max_epochs"] * _batches(run) // trainer["accumulate"])
+    trainer = run.config.trainer
+    return (
+        trainer.max_steps if trainer.max_steps is not None else trainer.max_epochs * _batches(run) // trainer.accumulate
+    )
 
 
 def n_evaluations(run: Run, steps: int) -> int:
     """Evaluations of a run, the first one included."""
-    every = run.config["evaluation"]["every"]
+    every = run.config.evaluation["every"]
     if every == "log":
-        return int(run.config["evaluation"]["points"]) + 1
+        return int(run.config.evaluation["points"]) + 1
     return 1 + steps // (_batches(run) if every == "epoch" else int(every))
 
 
 def _batches(run: Run) -> int:
-    return -(-Config.of(run.config).task.make().split("train").size // int(run.config["trainer"]["batch_size"]))
+    return -(-run.config.task.make().split("train").size // run.config.trainer.batch_size)

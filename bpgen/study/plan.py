@@ -65,11 +65,7 @@ class Condition:
     label: str
     factors: dict[str, Any]
     overrides: Overrides
-    config: dict[str, Any]
-
-    def seeded(self, seed: int) -> dict[str, Any]:
-        """The config of one run."""
-        return {**self.config, "seed": seed}
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -130,14 +126,14 @@ class Plan:
             conditions.append(Condition(label, factors, overrides, self.resolved(resolve, overrides)))
         return conditions
 
-    def resolved(self, resolve: Resolver, overrides: Overrides) -> dict[str, Any]:
+    def resolved(self, resolve: Resolver, overrides: Overrides) -> Config:
         """The resolved config of the base with these overrides: one thread, no tracking service."""
         for key in overrides:
             require(key not in _GIVEN, f"{key} cannot be set or varied in a study: {_GIVEN.get(key)}.")
         argv = [part for config in self.base for part in ("--config", config)]
         fixed = {"threads": 1, "wandb": "off"}
         options = (f"--{key}={as_text(value)}" for key, value in {**fixed, **overrides}.items())
-        return resolve([*argv, *options]).plain()
+        return resolve([*argv, *options])
 
 
 def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from statistics import mean
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,7 +17,20 @@ from rich.text import Text
 from bpgen.study.runs import ENDED, Run
 
 
-class Clock:
+class Progress(Protocol):
+    """Shows how a stage of a study goes."""
+
+    def stage(self, title: str, runs: Sequence[Run], processes: int) -> None:
+        """A stage begins."""
+
+    def ended(self, run: Run) -> None:
+        """A run has ended."""
+
+    def close(self) -> None:
+        """The stage is over."""
+
+
+class RemainingTime:
     """How long a stage still takes, from the runs that have ended; of the same condition where there are any."""
 
     def __init__(self, runs: Sequence[Run], processes: int) -> None:
@@ -37,19 +51,19 @@ class Clock:
         return max(sum(work) / self.processes, max(work, default=0.0))
 
 
-class Lines:
+class PrintedProgress:
     """For output that is not a terminal."""
 
     def stage(self, title: str, runs: Sequence[Run], processes: int) -> None:
         """Say what there is to do."""
-        self._clock, self._runs = Clock(runs, processes), runs
+        self._remaining, self._runs = RemainingTime(runs, processes), runs
         done = sum(run.skipped for run in runs)
         print(f"{title}: {len(runs)} runs, {done} done before, {processes} at once", flush=True)
 
     def ended(self, run: Run) -> None:
         """A line per run."""
         count = sum(r.status in (*ENDED, "failed") for r in self._runs)
-        left = self._clock.seconds_left()
+        left = self._remaining.seconds_left()
         reason = f" ({run.message.splitlines()[0]})" if run.message else ""
         took = f" in {run.seconds:.0f} s" if run.seconds is not None else ""
         rest = f"; {duration(left)} left" if left else ""
@@ -59,7 +73,7 @@ class Lines:
         """Nothing to take away."""
 
 
-class Board:
+class LiveProgress:
     """For a terminal: conditions with their runs, and the time left; gone when the stage is over."""
 
     def __init__(self) -> None:
@@ -67,7 +81,7 @@ class Board:
 
     def stage(self, title: str, runs: Sequence[Run], processes: int) -> None:
         """Show the table."""
-        self._clock, self._runs, self._title, self._last = Clock(runs, processes), runs, title, ""
+        self._remaining, self._runs, self._title, self._last = RemainingTime(runs, processes), runs, title, ""
         self._live = Live(get_renderable=self._draw, console=Console(stderr=True), refresh_per_second=2, transient=True)
         self._live.start()
 
@@ -91,14 +105,14 @@ class Board:
             count = Counter(run.status for run in self._runs if run.condition.label == label)
             rest = count.total() - count["finished"] - count["diverged"] - count["failed"]
             table.add_row(label, *(str(n) if n else "" for n in (*(count[s] for s in (*ENDED, "failed")), rest)))
-        left = self._clock.seconds_left()
-        spent = duration(time.monotonic() - self._clock.started)
+        left = self._remaining.seconds_left()
+        spent = duration(time.monotonic() - self._remaining.started)
         return Group(table, Text(f"{spent} gone, {'?' if left is None else duration(left)} left   {self._last}"))
 
 
-def progress() -> Lines | Board:
+def progress_display() -> Progress:
     """The one that fits where the user is."""
-    return Board() if sys.stderr.isatty() else Lines()
+    return LiveProgress() if sys.stderr.isatty() else PrintedProgress()
 
 
 def duration(seconds: float) -> str:

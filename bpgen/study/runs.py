@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bpgen.run.config import config_hash
+from bpgen.run.config import Config, config_hash
 from bpgen.run.folder import RunFolder
 from bpgen.study.launchers import Job
 from bpgen.study.locks import RUNS_LOCK
@@ -37,7 +37,7 @@ class Run:
 
     condition: Condition
     seed: int
-    config: dict[str, Any]
+    config: Config
     tuned: dict[str, Any] = field(default_factory=dict)
     stage: str = ""
     folder: RunFolder | None = None
@@ -53,7 +53,7 @@ class Run:
     @property
     def hash(self) -> str:
         """The name of everything that decides its numbers."""
-        return config_hash(self.config)
+        return self.config.hash
 
     @property
     def name(self) -> str:
@@ -79,7 +79,7 @@ class Run:
         logs = study / "logs"
         logs.mkdir(exist_ok=True)
         log = logs / f"{slug(self.name)}-{self.hash}.log"
-        return Job(self.hash, self.config, resume, str(log), str(study / RUNS_LOCK), os.getpid())
+        return Job(self.hash, self.config.plain(), resume, str(log), str(study / RUNS_LOCK), os.getpid())
 
 
 def update_status(runs: Iterable[Run], study: Path) -> None:

@@ -8,37 +8,24 @@ STUDY/tuning.csv    what was tried on validation  STUDY/logs/        what runs p
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import yaml
 
 from bpgen.errors import BpgenError, require
-from bpgen.run.config import Config, config_hash
+from bpgen.run.config import Config
 from bpgen.run.folder import RunFolder
 from bpgen.study import collect
 from bpgen.study.launchers import Launcher
 from bpgen.study.locks import study_lock
 from bpgen.study.plan import Condition, Plan, Resolver
+from bpgen.study.progress import Progress
 from bpgen.study.runs import ENDED, Run, slug, update_status
 from bpgen.study.tuning import choose
-
-
-class Progress(Protocol):
-    """Who is told how a stage goes."""
-
-    def stage(self, title: str, runs: Sequence[Run], processes: int) -> None:
-        """A stage begins."""
-
-    def ended(self, run: Run) -> None:
-        """A run has ended."""
-
-    def close(self) -> None:
-        """The stage is over."""
 
 
 @dataclass
@@ -70,7 +57,7 @@ class Study:
         self.conditions = self.plan.conditions(self.resolve)
         same: dict[str, str] = {}
         for condition in self.conditions:
-            label = same.setdefault(config_hash(condition.config), condition.label)
+            label = same.setdefault(condition.config.hash, condition.label)
             require(
                 label == condition.label,
                 f"conditions {label!r} and {condition.label!r} are the same run: drop one, or make them differ.",
@@ -94,9 +81,9 @@ class Study:
                 yaml.safe_dump(self.plan.content(), sort_keys=False), encoding="utf-8"
             )
             tuning = self.tuning_runs()
-            self._do("tuning", tuning, launcher, progress)
+            self._launch("tuning", tuning, launcher, progress)
             runs = self.main_runs(tuning)
-            self._do("runs", [run for run in runs if run.status != "failed"], launcher, progress)
+            self._launch("runs", [run for run in runs if run.status != "failed"], launcher, progress)
             table = collect.evaluation_table(runs, self.folder)
             table.to_csv(self.folder / "table.csv", index=False)
             collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)
@@ -104,11 +91,9 @@ class Study:
 
     def _load_data(self) -> None:
         """Load the data of every task once: what is missing is said before any run, and fetched only once."""
-        tasks = {
-            json.dumps(condition.config["task"], sort_keys=True): condition.config for condition in self.conditions
-        }
-        for config in tasks.values():
-            Config.of(config).task.make().split("train")
+        tasks = {repr(condition.config.task): condition.config.task for condition in self.conditions}
+        for task in tasks.values():
+            task.make().split("train")
 
     def tuning_runs(self) -> list[Run]:
         """All runs of the tuning stage: conditions x candidates x tuning seeds."""
@@ -117,7 +102,7 @@ class Study:
             return []
         runs: list[Run] = []
         for condition, values in itertools.product(self.conditions, _combinations(tune.axes)):
-            own = {key: value for key, value in values.items() if _has(condition, key)}
+            own = {key: value for key, value in values.items() if _has_option(condition, key)}
             if own != values and any(r.condition is condition and r.tuned == own for r in runs):
                 continue  # a rule without this option is tried once for all its values
             overrides = {**condition.overrides, **tune.overrides, **own}
@@ -145,14 +130,14 @@ class Study:
                 run.status, run.message = "failed", "no candidate of the tuning stage finished (see tuning.csv)"
         return runs
 
-    def _run(self, condition: Condition, seed: int, config: dict[str, Any], tuned: dict[str, Any], stage: str) -> Run:
+    def _run(self, condition: Condition, seed: int, config: Config, tuned: dict[str, Any], stage: str) -> Run:
         parent = self.folder / "runs" / stage / slug(condition.label)
         if stage:
             parent = parent / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
-        whole = Config.of({**config, "seed": seed, "out": str(parent)})
-        return Run(condition, seed, whole.completed(whole.task.make()).plain(), tuned, stage)
+        own = replace(config, seed=seed, out=str(parent)).completed(config.task.make())
+        return Run(condition, seed, own, tuned, stage)
 
-    def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress) -> None:
+    def _launch(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress) -> None:
         if not runs:
             return
         by_seed = sorted(runs, key=lambda run: run.seed)  # so that a study stopped early has complete pairs
@@ -174,7 +159,7 @@ def _combinations(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _has(condition: Condition, option: str) -> bool:
+def _has_option(condition: Condition, option: str) -> bool:
     """Whether the condition's rule has a tuned option; other options exist for all."""
     group, _, name = option.partition(".")
-    return group != "rule" or name in condition.config["rule"]
+    return group != "rule" or name in condition.config.rule.options

@@ -5,59 +5,32 @@ Architecture: a task is data and knows no trainer. `bpgen.training` wraps any ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require
+from bpgen.errors import BpgenError, choice, require
+from bpgen.tasks.contract import checked_split, checked_splits
+from bpgen.tasks.split import SPLITS, Split, SplitName
 
-SplitName = Literal["train", "val", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
-
-
-class Split(NamedTuple):
-    """Sequences of one split, on the CPU.
-
-    x: inputs, float32 [T, n, I].
-    target: int64 [n] (one class a sequence), int64 [T, n], or float [n, O] / [T, n, O].
-    mask: weights of the steps [T, n], or None.
-    """
-
-    x: Tensor
-    target: Tensor
-    mask: Tensor | None = None
-
-    @property
-    def size(self) -> int:
-        """Number of sequences n."""
-        return self.x.shape[1]
-
-    def take(self, index: Tensor) -> Split:
-        """The sequences at `index` [B], in that order; x stays [T, B, I] and contiguous."""
-        return Split(
-            self.x.index_select(1, index),
-            self.target.index_select(self.sample_axis, index),
-            None if self.mask is None else self.mask.index_select(1, index),
-        )
-
-    @property
-    def sample_axis(self) -> int:
-        """Along which axis of `target` the sequences lie: 1 where it has a time axis, else 0."""
-        return int(self.target.ndim == 3 or (self.target.ndim == 2 and not self.target.is_floating_point()))
+__all__ = ["SPLITS", "Split", "SplitName", "Task"]
 
 
 class Task:
     """Base of all tasks; a subclass sets the class facts and writes `load`.
 
-    Class facts: numbers of inputs, outputs and steps; the loss that fits and when it is taken; the range that perturbed
-    inputs are clipped to; for continuous targets, the `tolerance` within which an output counts as right (None: the
-    task has no accuracy); and `reuses_training`, whether validation and test may hold sequences of training, because
-    there are too few others or these are what is to be learned.
+    Class facts: numbers of inputs, outputs and steps; the loss that fits and when it is taken; for continuous targets,
+    the `tolerance` within which an output counts as right (None: the task has no accuracy); the `input_range` that
+    perturbed inputs are clipped to, for inputs that have one, as pixels do; `reuses_training`, whether validation and
+    test may hold sequences of training, because there are too few others or these are what is to be learned; and
+    `clean_gap`, True where training and clean test performance of a trained network can differ, else the reason why
+    they cannot.
 
     Args:
-        noise_sd: standard deviation of the Gaussian noise added to test inputs, in input units.
+        noise_sd: how strongly test inputs are perturbed: standard deviation of Gaussian noise, in input units.
     """
 
     n_in: int
@@ -65,28 +38,47 @@ class Task:
     n_steps: int
     loss: ClassVar[Literal["cross_entropy", "mse"]] = "cross_entropy"
     when: ClassVar[Literal["last", "all"]] = "last"
-    input_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    input_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     tolerance: float | None = None
     reuses_training: bool = False
+    clean_gap: bool | str = True
+    noise_sd: float = 0.2
+    _found: dict[SplitName, Any] | None = None
 
     def __init__(self, noise_sd: float = 0.2) -> None:
         require(noise_sd >= 0, f"task.noise_sd must be >= 0, got {noise_sd}.")
         self.noise_sd = noise_sd
-        self._splits: dict[SplitName, Split] | None = None
 
     def load(self) -> dict[SplitName, Split]:
-        """Read or make the data: a `Split` for each of "train", "val", "test".
+        """Read or make the data: a `Split` for "train" and, where there are any, for "val" and "test".
 
         Raises:
             BpgenError: data missing, corrupt or unreadable, with what to do.
         """
         raise NotImplementedError
 
+    def has(self, name: SplitName) -> bool:
+        """Whether there is such a split: without one, what would be measured on it is not measured."""
+        return choice("split", name, SplitName) in self._loaded()
+
     def split(self, name: SplitName) -> Split:
-        """One split; the data are loaded once, at the first call."""
-        if self._splits is None:
-            self._splits = self.load()
-        return self._splits[name]
+        """One split, held to the contract (`bpgen.tasks.contract`); the data are loaded once, at the first call.
+
+        Raises:
+            BpgenError: there is no such split, its data cannot be had, or they break the contract.
+        """
+        require(self.has(name), f"task {type(self).__name__} has no split {name}.")
+        if name not in self._checked:
+            owner = f"task {type(self).__name__}, split {name}"
+            sizes = getattr(self, "n_in", None), getattr(self, "n_out", None)
+            self._checked[name] = checked_split(owner, sizes, self._loaded()[name])
+        return self._checked[name]
+
+    def _loaded(self) -> dict[SplitName, Any]:
+        if self._found is None:
+            self._found = checked_splits(f"task {type(self).__name__}", self.load())
+            self._checked: dict[SplitName, Split] = {}
+        return self._found
 
     def stream(self, batch: int, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Endless data, one step at a time from time `start` on: x_t [B,I], target and loss weight [B] of each step.
@@ -106,3 +98,32 @@ class Task:
         """
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype) * self.noise_sd
         return (x + noise).clamp(*self.input_range)
+
+    def ideal_answer(self, x: Tensor, noise_sd: float) -> Tensor | None:
+        """What an observer answers who knows how trials are made, and the noise, but sees only the inputs x [T,n,I].
+
+        Classes or values, shaped as the targets; None where nobody knows, as of handwriting. What such an observer
+        loses under noise, no network can keep: a gap is to be judged beside it.
+        """
+        return None
+
+    def ideal_accuracy(self, noisy: bool, n: int = 10_000) -> float:
+        """The accuracy of that observer on `n` new trials, clean or noisy; nan where none is known."""
+        return math.nan
+
+    def describe(self) -> str:
+        """The size of the task in one line, and a line for whatever is odd about its data."""
+        sizes = {name: self.split(name).size for name in SPLITS if self.has(name)}
+        train = self.split("train")
+        asked = f"{self.n_out} {'values' if train.target.is_floating_point() else 'classes'}"
+        each = {0: "one a sequence", 1: "one at every step"}[train.sample_axis]
+        weighted = "" if train.mask is None else ", at the steps that count"
+        first = (
+            f"task {type(self).__name__}: T = {len(train.x)} steps, I = {self.n_in} inputs, O = {self.n_out} outputs "
+            f"({asked}, {each}{weighted}); sequences: {', '.join(f'{n} {name}' for name, n in sizes.items())}"
+        )
+        return "\n".join([first, *self.notes()])
+
+    def notes(self) -> list[str]:
+        """What is odd about the data, one line each; nothing by default."""
+        return []

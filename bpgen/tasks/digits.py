@@ -47,6 +47,7 @@ class Digits(Task):
     n_in = 8
     n_out = 10
     n_steps = 8
+    input_range = (0.0, 1.0)
 
     def __init__(self, held_out: HeldOut = "images", noise_sd: float = 0.2) -> None:
         super().__init__(noise_sd)

@@ -34,8 +34,6 @@ class Npz(Task):
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in units of x.
     """
 
-    input_range = (-float("inf"), float("inf"))
-
     def __init__(self, file: str, tolerance: float | None = None, data_seed: int = 0, noise_sd: float = 0.2) -> None:
         super().__init__(noise_sd)
         require(tolerance is None or tolerance > 0, f"task.tolerance must be > 0, got {tolerance}.")
@@ -49,10 +47,11 @@ class Npz(Task):
         T, n, self.n_in = x.shape
         self.n_steps, classes = T, np.issubdtype(y.dtype, np.integer) or y.dtype == bool
         fits = y.shape in ((n,), (T, n)) if classes else y.ndim in (2, 3) and y.shape[:-1] in ((n,), (T, n))
+        swapped = "" if y.shape[:1] != (T,) else " Is it x that has its trials first? Then swap: x.swapaxes(0, 1)."
         require(
             fits,
             f"y in {file} must be whole numbers [n] or [T, n], or floating-point numbers [n, O] or [T, n, O], with "
-            f"T = {T} and n = {n} as in x; got {y.dtype} {list(y.shape)}.",
+            f"T = {T} and n = {n} as in x; got {y.dtype} {list(y.shape)}.{swapped}",
         )
         require(not classes or y.min() >= 0, f"classes y in {file} must count from 0, got {y.min()}.")
         every_step = y.shape[0] == T and y.ndim == (2 if classes else 3)

@@ -63,6 +63,7 @@ class SeqMNIST(Task):
     """
 
     n_out = 10
+    input_range = (0.0, 1.0)
 
     def __init__(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 
 from bpgen.errors import require
@@ -21,8 +19,6 @@ class TrialTask(Task):
         data_seed: which trials; it does not depend on the seed of the run.
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in input units.
     """
-
-    input_range: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
 
     def __init__(
         self,
@@ -44,8 +40,8 @@ class TrialTask(Task):
 
     def load(self) -> dict[SplitName, Split]:
         """Every split from a random stream of its own, so that more training trials leave the test set as it is."""
-        own = type(self).__name__
-        return {name: self.trials(n, generator(self.data_seed, f"{own} {name}")) for name, n in self.sizes.items()}
+        seed, own = self.data_seed, type(self).__name__
+        return {name: Split(*self.trials(n, generator(seed, f"{own} {name}"))) for name, n in self.sizes.items()}
 
 
 def at_steps(n_steps: int, n: int, first: int, last: int | None = None) -> torch.Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from bpgen.errors import DivergedError
+from bpgen.errors import DivergedError, RuleError, defined_in
 from bpgen.losses import Loss, LossName
 from bpgen.network import Network
 from bpgen.problem import Problem
@@ -64,6 +65,7 @@ class RuleTraining(pl.LightningModule):
             self.optimizer = plain_steps(self.optimizer, self.schedule)
         self.last_loss = float("nan")
         self.carry: Carry | None = None
+        self._handed: Mapping[str, Tensor] = {}  # the gradient of the last step
         self._fits = False  # whether a batch was seen to fit the network and the loss
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -109,11 +111,27 @@ class RuleTraining(pl.LightningModule):
                 result = self.rule.gradients(problem, draws)
             self.last_loss = float(result.loss)
             if not math.isfinite(self.last_loss):
-                raise DivergedError(f"the loss is {self.last_loss} at step {self.global_step}")
+                raise self.divergence(f"the loss is {self.last_loss}", self.global_step)
             self.rule.learn(result.aux)
             share = self._share_of_update(batch_idx)
             grads = result.grads if share == 1 else {name: share * g for name, g in result.grads.items()}
+            self._handed = grads
         return straight_through(result.loss, self.network, grads)
+
+    def divergence(self, what: str, step: int) -> DivergedError | RuleError:
+        """Why a loss left the finite numbers: too large a step, or a rule whose last gradient was no number.
+
+        Args:
+            what: what was found, e.g. "the loss is nan".
+            step: at which step.
+        """
+        broken = [name for name, g in self._handed.items() if bool(g.isnan().any())]
+        if not broken:
+            return DivergedError(f"{what} at step {step}")
+        return RuleError(
+            f"{defined_in(type(self.rule))}: its gradient of {', '.join(broken)} was nan although the loss was finite, "
+            f"and so {what} at step {step}. No learning rate cures that: look for 0/0, or a root of 0, in the rule."
+        )
 
     def _share_of_update(self, batch_idx: int) -> float:
         """1, but larger in the last update of an epoch where fewer batches are left for it.

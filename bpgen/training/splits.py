@@ -105,11 +105,11 @@ class TaskSplits(Splits):
 
     def size(self, name: SplitName) -> int:
         """See `Splits.size`."""
-        return self.task.split(name).size if self._has(name) else 0
+        return self.task.split(name).size if self.task.has(name) else 0
 
     def draw(self, name: SplitName, n: int | None, seed: int) -> Split | None:
         """See `Splits.draw`."""
-        if not self._has(name):
+        if not self.task.has(name):
             return None
         whole = self.whole(name)
         return whole if n is None or n >= whole.size else whole.take(_some(whole.size, n, name, seed))
@@ -117,13 +117,6 @@ class TaskSplits(Splits):
     def perturb(self, x: Tensor, random: torch.Generator) -> Tensor:
         """The task's own noise."""
         return self.task.perturb(x, random)
-
-    def _has(self, name: SplitName) -> bool:
-        try:
-            self.task.split(name)
-        except KeyError:
-            return False
-        return True
 
 
 class LoaderSplits(Splits):
@@ -172,7 +165,10 @@ class LoaderSplits(Splits):
         """See `Splits.size`."""
         if name not in self.loaders:
             return 0
-        data: Any = getattr(self.loaders[name], "dataset", None)
+        loader = self.loaders[name]
+        if isinstance(loader, DataLoader) and loader.batch_size is None:
+            return None  # the items of its data are batches
+        data: Any = getattr(loader, "dataset", None)
         return len(data) if hasattr(data, "__len__") and hasattr(data, "__getitem__") else None
 
     def draw(self, name: SplitName, n: int | None, seed: int) -> Split | None:
@@ -182,7 +178,7 @@ class LoaderSplits(Splits):
         loader, size = self.loaders[name], self.size(name)
         if isinstance(loader, DataLoader) and size is not None:
             index = range(size) if n is None or n >= size else _some(size, n, name, seed).tolist()
-            loader = DataLoader(loader.dataset, loader.batch_size or 1, sampler=index, collate_fn=loader.collate_fn)
+            loader = DataLoader(loader.dataset, loader.batch_size, sampler=index, collate_fn=loader.collate_fn)
         else:
             sized = n is not None or hasattr(loader, "__len__")
             require(sized, f"the {name} loader has no length: measure a number of samples of it, and not all (null).")

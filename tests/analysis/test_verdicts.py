@@ -90,6 +90,16 @@ def test_a_family_of_null_effects_is_rarely_wrong_anywhere():
     assert alone <= 6
 
 
+def test_the_same_is_refuted_at_the_stated_rate_on_the_boundary():
+    """P(|T + δ/se| large) of a normal effect of known error that sits on the boundary is uniform, below all others."""
+    rng, d = np.random.default_rng(5), 1.0
+    for se in (0.2, 1.0, 5.0):
+        effects = [st.Effect(e, se, 1e6, 9, 9) for e in d + se * rng.normal(size=4000)]
+        p = np.array([check(e, "same", d).p_refute for e in effects])
+        for level in (0.01, 0.025, 0.2, 0.7):
+            assert np.mean(p <= level) == pytest.approx(level, abs=3 * math.sqrt(level * (1 - level) / len(p)))
+
+
 def test_an_effect_between_none_and_the_smallest_of_interest_supports_nothing():
     effect = st.mean_effect({i: 0.5 + 0.01 * (-1) ** i for i in range(10)}, 10)
     assert judge([check(effect)])[0].decision == "not supported"
@@ -101,6 +111,37 @@ def test_nothing_measured_is_undecided():
         verdict = judge([check(st.mean_effect(values, 5))])[0]
         assert verdict.decision == "undecided"
         assert verdict.more_seeds is None
+
+
+@pytest.mark.parametrize("kind", ["larger", "at most", "same"])
+@pytest.mark.parametrize("values", [[0.0, 0.0], [5.0, 5.0], [0.9 - 0.8, 0.95 - 0.85, 0.5 - 0.4]])
+def test_seeds_that_are_all_equal_decide_nothing(kind, values):
+    effect = st.mean_effect(dict(enumerate(values)), len(values))
+    (verdict,) = judge([check(effect, kind)])
+    assert (verdict.decision, verdict.more_seeds) == ("undecided", None)
+    assert effect.note == "the same in all seeds"
+    assert effect.interval() == (effect.estimate, effect.estimate)
+
+
+def test_what_is_described_gets_no_verdict_and_no_place_in_the_family():
+    rng = np.random.default_rng(7)
+    effects = [st.mean_effect(dict(enumerate(0.8 + rng.normal(size=9))), 9) for _ in range(2)]
+    alone = judge([check(effects[0])])[0]
+    together = judge([check(effects[0]), check(effects[1], "description"), check(st.not_measured(9), "description")])
+    assert [v.decision for v in together[1:]] == ["described", "n/a"]
+    assert together[0] == alone
+
+
+def test_a_clean_gap_that_is_zero_by_construction_is_not_judged():
+    table = study(np.random.default_rng(0), 12, YES).assign(**{"gap/accuracy": 0.0, "reuses_training": True})
+    clean, noisy = (
+        {v.check.text: v for v in judge(Liu2022().checks(t)) if v.check.claim == "a"}
+        for t in (table, table.assign(reuses_training=False))
+    )
+    (decision,) = (v.decision for text, v in clean.items() if "clean" in text)
+    assert decision == "n/a"
+    text = next(text for text in clean if "noisy" in text)
+    assert clean[text].p_support == noisy[text].p_support / 2  # one check in the family, not two
 
 
 def test_the_seeds_it_asks_for_decide_it():

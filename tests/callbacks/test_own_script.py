@@ -85,6 +85,7 @@ DATA = {
     "a data module": lambda: {"datamodule": OwnData()},
     "a loader": lambda: {"train_dataloaders": loader(40)},
     "batches": lambda: {"train_dataloaders": Batches(loader(40))},
+    "batches as the items of a loader": lambda: {"train_dataloaders": DataLoader(list(loader(40)), batch_size=None)},
     "batches with a mask": lambda: {"train_dataloaders": Batches((x, y, None) for x, y in loader(40))},
 }
 

@@ -85,6 +85,16 @@ def test_an_error_of_the_rule_is_said_once_with_its_place(capsys, tmp_path):
     assert "Begin with the first failure" not in text  # there is but one
 
 
+def test_the_same_slip_in_many_shapes_is_one_error(capsys, tmp_path):
+    source = package("rule", "my-rule")["my_rule.py"]
+    line = '        return propagate(trajectory, error @ self.feedback(trajectory.params["W_out"]))'
+    (tmp_path / "draft.py").write_text(source.replace(line, f"{line}.currents.squeeze(2)"))
+    words = " ".join(out(capsys, "check", f"{tmp_path / 'draft.py'}:MyRule", code=1).split())
+    assert "draft.py, line" in words
+    times = words.count("the same error")
+    assert f"{times} checks failed with the same error: MyRule: `credit` must be [L,B,K,N]" in words
+
+
 # Three wrong rules, written by hand from the templates
 
 ALPHA = "network.neuron.alpha"

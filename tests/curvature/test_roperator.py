@@ -24,6 +24,7 @@ NEURONS = {
     "LIF": lambda: LIF(0.4, 0.3, surrogate="gaussian"),
     "LIF, attached": lambda: LIF(0.4, 0.3, reset="attached", surrogate="fast_sigmoid"),
     "ALIF": lambda: ALIF(0.4, 0.3),
+    "LSNN, each neuron its own": lambda: ALIF((0.3, 0.6), (0.2, 0.4), (0.2, 0.6), (0.6, 0.9), adaptive=0.7),
     "ALIF, attached": lambda: ALIF(0.4, 0.3, reset="attached"),
     "GRU": GRU,
     "LSTM": LSTM,

@@ -69,8 +69,14 @@ def test_good_neurons_of_strangers_pass(neuron):
 
 OTHERS = {
     "leaky": [{"leak": "rate", "activation": "softplus"}, {"leak": "inside", "alpha": [0.2, 0.9]}],
-    "lif": [{"alpha": [0.2, 0.9], "reset": "attached", "n_refractory": 2, "surrogate": "gaussian"}],
-    "alif": [{"drive": "plain", "surrogate": "fast_sigmoid"}],
+    "lif": [
+        {"threshold": [0.3, 0.6]},
+        {"alpha": [0.2, 0.9], "reset": "attached", "n_refractory": 2, "surrogate": "gaussian"},
+    ],
+    "alif": [
+        {"drive": "plain", "surrogate": "fast_sigmoid"},
+        {"adaptive": 0.6, "threshold": [0.3, 0.6], "beta": [0.2, 0.5], "rho": [0.7, 0.9]},
+    ],
 }
 
 

@@ -95,7 +95,7 @@ def test_in_place_step_equals_f_and_g(leak, activation, alpha):
     neuron, before, I = Leaky(alpha, activation, leak), randn(0, 3, 5), randn(1, 3, 5)
     s_expected = neuron.f(before.unsqueeze(-2), I.unsqueeze(-2))
     drive, h = torch.stack([before, I]), torch.full((2, 3, 5), torch.nan, dtype=torch.float64)
-    states = neuron.states_live_in(drive, h)
+    states = neuron.state_buffer(drive, h)
     states[0] = before
     neuron.advance_into(drive[1], states[0], states[1], h[1])
     torch.testing.assert_close(states[1], s_expected.squeeze(-2))

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from bpgen.figures.study import study_figures
 from bpgen.papers.claims import claims_section, overview
 from bpgen.papers.liu2022 import Liu2022
+from bpgen.run.config import Config
 from tests.analysis import planted
 
 RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "three_factor": (0.10, 4.5, 1, 0, 0.05)}
@@ -15,7 +17,7 @@ RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "three_factor": (0.10, 4.5, 1, 0, 0.05)
 def results(folder, task, n):
     folder.mkdir()
     table = planted.study(np.random.default_rng(0), n, RULES, settings=((1.0, task),))
-    run = SimpleNamespace(config={"sharpness": {"block": "W_rec", "samples": 512}})
+    run = SimpleNamespace(config=Config(measurements={"sharpness": {"block": "W_rec", "samples": 512}}))
     return SimpleNamespace(table=table, folder=folder, runs=[run])
 
 
@@ -43,3 +45,10 @@ def test_settings_stand_side_by_side(tmp_path):
     assert gap[4].endswith("n = 3")
     assert [row[1] for row in rows[2:]] == sorted(row[1] for row in rows[2:])
     assert (tmp_path / "all.md").read_text().strip() in text
+
+
+def test_a_study_whose_losses_come_down_to_zero_is_reported(tmp_path):
+    one = results(tmp_path / "one", "digits", 6)
+    one.table.loc[one.table["step"] >= 800, "train/loss"] = 0.0
+    assert "three_factor is sharper than bptt" in "\n".join(claims_section(Liu2022(), one))
+    assert set(study_figures(one.table)) >= {"gap_by_rule", "sharpness_against_loss"}

@@ -136,7 +136,10 @@ class OpenedLoop(FORCE):
     def estimate(self, problem, draws):
         network, run = problem.network, problem.run()
         still = SimpleNamespace(
-            n_rec=network.n_rec, W_fb=None, run=lambda *_, **__: replace(run, outputs=run.r @ run.params["W_out"].mT)
+            n_rec=network.n_rec,
+            W_fb=None,
+            out_mask=None,
+            run=lambda *_, **__: replace(run, outputs=run.r @ run.params["W_out"].mT),
         )
         return super().estimate(replace(problem, network=still), draws)
 

@@ -34,13 +34,13 @@ def test_conditions_are_the_product_of_the_axes():
         *("early, alpha=1.0", "early, alpha=0.5"),
     ]
     for c in conditions.values():
-        assert c.config["network"]["n_rec"] == 12
-        assert c.config["trainer"]["max_epochs"] == 2
-        assert c.config["sharpness"]["samples"] == 64
-        assert c.config["threads"] == 1
-        assert c.config["schedule"]["early_factor"] == (3 if "early" in c.label else 1)
-    assert conditions["rflo (scale=0.5), alpha=0.5"].config["rule"]["scale"] == 0.5
-    assert conditions["bptt, alpha=1.0"].config["neuron"]["alpha"] == 1.0
+        assert c.config.network["n_rec"] == 12
+        assert c.config.trainer.max_epochs == 2
+        assert c.config.measurements["sharpness"]["samples"] == 64
+        assert c.config.threads == 1
+        assert c.config.schedule.early_factor == (3 if "early" in c.label else 1)
+    assert conditions["rflo (scale=0.5), alpha=0.5"].config.rule.options["scale"] == 0.5
+    assert conditions["bptt, alpha=1.0"].config.neuron.options["alpha"] == 1.0
 
 
 def test_a_written_plan_reads_back_as_itself():
@@ -79,6 +79,14 @@ def test_bad_plans(changes, says):
     assert says in str(error.value)
 
 
+def test_everything_installed_can_be_measured(install):
+    measure = {name: {"samples": 64} for name in ("sharpness", "alignment", "stability", "spectrum")}
+    (condition,) = plan(axes={"rule": ["bptt"]}, tune=None, measure=measure).conditions(resolve)
+    assert [condition.config.measurements[name]["samples"] for name in measure] == [64] * 4
+    install("theirs", {"energy": "energy:Energy"}, "bpgen.measurements")
+    assert plan(measure={"energy": {"every": 2}}).overrides["energy.every"] == 2
+
+
 def test_an_axis_cannot_be_set(tmp_path, capsys):
     file = tmp_path / "p.yaml"
     file.write_text(PLAN)
@@ -103,6 +111,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["reproduce", "liu2020"], "Did you mean 'liu2022'?"),
         (["reproduce", "liu2022", "--quick", "--full"], "not allowed with"),
         (["reproduce", "liu2022", "--data-dir", "/nowhere"], "/nowhere"),
+        (["reproduce", "liu2022", "--data-dir", "/nowhere", "--engine", "slurm"], "unknown launcher 'slurm'"),
     ],
 )
 def test_bad_commands(argv, says, capsys, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from bpgen.study.launchers import Job, Launcher, execute
 from bpgen.study.launchers.local import LocalPool
 from bpgen.study.locks import study_lock
 from bpgen.study.plan import read_plan
-from bpgen.study.progress import Lines
+from bpgen.study.progress import PrintedProgress
 from bpgen.study.study import Study
 from tests.study import killer
 
@@ -41,7 +41,7 @@ class Here(Launcher):
             yield execute(job)
 
 
-class Silent(Lines):
+class Silent(PrintedProgress):
     def stage(self, title, runs, processes):
         pass
 
@@ -65,6 +65,7 @@ def test_runs_are_ordinary_runs_and_are_not_repeated(tmp_path):
     assert len(table) == 4 * 3  # evaluations at the steps 0, 2, 4
     assert not table.duplicated(["condition", "seed", "step"]).any()
     assert set(table["alpha"]) == {0.5}
+    assert not table["reuses_training"].any()
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
 
     alone_folder = tmp_path / "alone"
@@ -138,7 +139,7 @@ def test_nuisance_parameters_are_tuned_on_validation_data_for_every_rule(tmp_pat
     for run in done.runs:
         own = {key[1]: sum(v) / 2 for key, v in scores.items() if key[0] == run.condition.label}
         assert json.dumps(run.tuned) == min(own, key=own.get)
-        assert run.config["optimizer"]["lr"] == run.tuned["optimizer.lr"] == 0.05
+        assert run.config.optimizer.lr == run.tuned["optimizer.lr"] == 0.05
         assert run.seed == 0
     assert table.groupby("condition")["chosen"].sum().tolist() == [1, 1]
 

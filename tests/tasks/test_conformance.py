@@ -23,6 +23,7 @@ WRONG = {
     "BatchFirst": (FORM, r"classes must be \[n\] or \[T,n\]"),
     "DoublePrecision": (FORM, "x of train must be float32"),
     "MaskOfTheBatch": (FORM, r"mask of train must be \[T,n\]"),
+    "HoldsNaN": ("what counts is finite", "x of train holds 2 nan"),
     "OtherSteps": (SIZES, "5 steps, n_steps is 6"),
     "ClassesFromOne": (SIZES, "class 2, n_out is 2: classes count from 0"),
     "ValuesForClasses": (LOSS, "are for mse, the task says loss = 'cross_entropy'"),

@@ -63,6 +63,15 @@ class MaskOfTheBatch(EveryStep):
         return split._replace(mask=split.mask[0])
 
 
+class HoldsNaN(EveryStep):
+    """It may under the mask of the first step, and does not only there."""
+
+    def trials(self, random):
+        split = super().trials(random)
+        split.x[:2, 0] = float("nan")
+        return split
+
+
 class OtherSteps(Good):
     n_steps = 6
 

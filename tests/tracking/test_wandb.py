@@ -181,30 +181,27 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(bench: Bench) -> None:
         netrc.chmod(0o600)
         environment = {"WANDB_BASE_URL": stub.url, "NETRC": str(netrc)}
         runs = bench.home / "resumed"
-        endless = bench.start(*SMALL, "--trainer.max_epochs", "100000", "--out", str(runs), **environment)
-        assert endless.stdout is not None
-        for line in endless.stdout:
+        first_part = bench.start(*SMALL, "--trainer.max_epochs", "10", "--out", str(runs), **environment)
+        assert first_part.stdout is not None
+        for line in first_part.stdout:
             if line.startswith("epoch 1,"):
-                endless.send_signal(signal.SIGINT)
+                first_part.send_signal(signal.SIGINT)
                 break
-        _, err = endless.communicate(timeout=60)
-        assert endless.returncode == 130, err
+        _, err = first_part.communicate(timeout=60)
+        assert first_part.returncode == 130, err
         assert stub.keys == {KEY}
         (path,) = runs.iterdir()
         folder = RunFolder(path)
         first, rows = folder.summary(), folder.rows()
         assert (stub.summary["status"], stub.exit_code) == ("interrupted", 1)
 
-        config = folder.plain_config()
-        config["trainer"]["max_epochs"] = int(rows[-1]["epoch"]) + 1
-        folder.write_config(config)
         again = bench.start("--resume", str(path), **environment)
         _, err = again.communicate(timeout=60)
         assert again.returncode == 0, err
         last = folder.summary()
         assert last["wandb_id"] == first["wandb_id"] == stub.run["name"]
         assert (stub.summary["status"], stub.exit_code) == ("finished", 0)
-        assert len(folder.rows()) == len(rows) + 1
+        assert len(folder.rows()) == 11 > len(rows)
         assert [row["step"] for row in stub.history if "train/loss" in row] == [row["step"] for row in folder.rows()]
         assert [row["_step"] for row in stub.history] == list(range(len(stub.history)))
 

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from bpgen import Network, load_rule
-from bpgen.errors import BpgenError, DivergedError
+from bpgen.callbacks import GeneralizationGap
+from bpgen.errors import BpgenError, DivergedError, RuleError
 from bpgen.losses import L2, Loss
 from bpgen.neurons import Leaky
+from bpgen.rules import OfflineRule, propagate
 from bpgen.tasks import Split
 from bpgen.training.loaders import SeededLoader
 from bpgen.training.module import RuleTraining, straight_through
@@ -177,6 +179,24 @@ def test_a_rule_learns_once_from_each_training_batch_and_never_from_a_look():
     fit(training, SeededLoader(data(), 4, seed=0), max_epochs=1)
     torch.testing.assert_close(training.rule.total, wanted, rtol=1e-6, atol=0)
     assert training.state_dict()["rule.total"] == training.rule.total  # and a checkpoint keeps it
+
+
+class NoNumber(OfflineRule):
+    """0/0 where nothing is learned."""
+
+    def credit(self, trajectory, error):
+        credit = propagate(trajectory, error @ trajectory.params["W_out"])
+        return credit.currents * (0 * credit.currents / 0)
+
+
+@pytest.mark.parametrize("max_steps", [1, 5])  # seen by the evaluation at the end, or by the next batch
+def test_a_gradient_that_is_no_number_is_no_divergence(max_steps):
+    network = Network(Leaky(0.5), 3, 9, 4, seed=0, dtype=torch.float64)
+    training = RuleTraining(network, NoNumber())
+    callbacks = [GeneralizationGap()] if max_steps == 1 else []
+    said = r"NoNumber .*, line \d+\): its gradient of W_rec, W_in was nan although the loss was finite"
+    with pytest.raises(RuleError, match=said):
+        fit(training, SeededLoader(data(), 6, 0), max_steps=max_steps, callbacks=callbacks)
 
 
 def test_divergence_is_reported_with_its_step():

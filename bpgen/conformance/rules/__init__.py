@@ -10,7 +10,8 @@ from typing import Any
 
 from bpgen.conformance.check import Check
 from bpgen.conformance.rules import answers, claims, form, ingredients, limits, paths, purity  # noqa: F401  (they register their checks)
-from bpgen.conformance.rules.case import SUITE, Case
+from bpgen.conformance.rules.case import SUITE
+from bpgen.conformance.rules.findings import Examined
 from bpgen.registry import find
 from bpgen.rules.api import load_rule
 from bpgen.rules.base import Rule
@@ -25,4 +26,4 @@ def plan(rule: str | type[Rule], options: dict[str, Any]) -> list[Check]:
             return load_rule(name, **opts)
     else:
         first, name, make = rule(**options), rule.__name__, rule
-    return SUITE.plan(Case(name, make, type(first), options))
+    return SUITE.plan(Examined(name, make, type(first), options))

@@ -55,6 +55,14 @@ class Comparison:
         return self.difference < 1e-9
 
 
+class Examined(Case):
+    """A rule under examination, with what is found out about it."""
+
+    def remarks(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """See the module."""
+        return remarks(self, outcomes)
+
+
 def remarks(case: Case, outcomes: Mapping[str, Outcome]) -> list[str]:
     """What was found, as sentences, and, last and loudly, what was not checked."""
     moved = learned(case) if case.traits.learns else {}
@@ -118,17 +126,15 @@ def advice(case: Case) -> list[str]:
             but = " There is nothing to remember yet, so that this says nothing of its memory." * (c.name == "T = 1")
             lines.append(f'It equals BPTT {where}: declare exact_when="{claim}".{but}')
             break  # what holds always holds in every limit
-        where = where[0].upper() + where[1:]
+        where = "With recurrent weights" if c.name == "always" else where[0].upper() + where[1:]
         lines.append(f"{where} it differs from BPTT by {c.difference:.0%} (cosine {c.cosine:.3f}).")
     if near is not None:
         same = "equals" if near.equal else f"is nearest (cosine {near.cosine:.3f}) to"
         lines.append(f"On a generic problem its recurrent gradient {same} that of {near.name}.")
     if wrong is not None:
         name, message = wrong
-        lines.append(
-            f'IF IT IS MEANT TO KEEP EACH NEURON\'S OWN PATH, as exact_when="W_rec = 0" says, it is wrong. {name!r} '
-            f"would fail first: {message}"
-        )
+        meant = 'IF IT IS MEANT TO KEEP EACH NEURON\'S OWN PATH (exact_when="W_rec = 0"), IT IS WRONG'
+        lines.append(f"{meant}: {name!r} would fail first: {message}")
     return lines
 
 

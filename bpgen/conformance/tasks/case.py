@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from bpgen.conformance.check import Outcome, Suite
 from bpgen.errors import BpgenError
 from bpgen.tasks import Split, Task
 from bpgen.tasks.base import SPLITS, SplitName
+from bpgen.tasks.contract import checked_splits
 
 SUITE = Suite("splits", "life")
 
@@ -22,6 +25,7 @@ class Case:
     cls: type[Task]
     task: Task
     options: Mapping[str, Any] = field(default_factory=dict)
+    _raw: dict[SplitName, Any] | None = None
 
     @property
     def exceptions(self) -> Mapping[str, str]:
@@ -51,8 +55,14 @@ class Case:
             return
 
     def splits(self) -> dict[SplitName, Split]:
-        """Every split."""
-        return {name: self.task.split(name) for name in SPLITS}
+        """Every split as the task itself hands it over, before anything is converted."""
+        if self._raw is None:
+            self._raw = checked_splits(f"task {self.name}", self.task.load())
+        return {name: Split(*self._raw[name]) for name in SPLITS if name in self._raw}
+
+    def inputs(self) -> Tensor:
+        """Inputs that the noise of the test falls on [T,n,I]: of the test set, or of training where there is none."""
+        return self.task.split("test" if self.task.has("test") else "train").x
 
 
 _UNKNOWN = (
@@ -62,6 +72,8 @@ _UNKNOWN = (
 
 
 def _reused(task: Task) -> list[str]:
+    if isinstance(task.clean_gap, str):
+        return [f"The gap on clean inputs is not defined: {task.clean_gap}."]
     if not task.reuses_training:
         return []
     return ["Validation and test may hold sequences of training: the gap on clean inputs says little of new ones."]
@@ -69,7 +81,7 @@ def _reused(task: Task) -> list[str]:
 
 def _chance(task: Task) -> list[str]:
     try:
-        train, test = task.split("train"), task.split("test")
+        train, test = task.split("train"), task.split("test" if task.has("test") else "train")
         if train.target.is_floating_point():
             mean = train.target.mean(dim=tuple(range(train.target.ndim - 1)))
             error = 0.5 * (test.target - mean).square().sum(-1).mean()

@@ -18,7 +18,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Job:
         log: file for what the run prints.
         lock: file on which the working process holds a lock.
         parent: the process after which a child that does this job ends itself.
+        cwd: the working directory to which all these paths are relative.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Job:
     log: str
     lock: str
     parent: int
+    cwd: str = field(default_factory=os.getcwd)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Launcher(ABC):
 def execute(job: Job) -> JobResult:
     """Do one job in this process."""
     _end_with(job.parent)
+    os.chdir(job.cwd)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(Path(job.log).open("w", encoding="utf-8"))
         stack.enter_context(shared_lock(job.lock))
@@ -92,8 +95,7 @@ def _fit(job: Job) -> JobResult:
     from bpgen.run.config import Config
     from bpgen.run.fit import fit, resume  # torch and Lightning: in the working process only
 
-    say: Any = lambda line: print(line, flush=True)  # noqa: E731
-    outcome = resume(job.resume, say, draw=False) if job.resume else fit(Config.of(job.config), say, draw=False)
+    outcome = resume(job.resume, draw=False) if job.resume else fit(Config.of(job.config), draw=False)
     return JobResult(job.name, outcome.status, outcome.message, str(outcome.folder.path))
 
 

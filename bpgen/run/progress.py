@@ -68,10 +68,10 @@ class ProgressBar(pl.Callback):
 
 
 class ProgressLines(pl.Callback):
-    """The same for output that is not a terminal: a line per evaluation.
+    """The same for output that is not a terminal: a line per evaluation, handed to `say`.
 
     Args:
-        say: where it goes.
+        say: where lines go.
         columns: what can be measured.
     """
 
@@ -80,8 +80,8 @@ class ProgressLines(pl.Callback):
 
     def on_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics) -> None:
         """Say a line."""
-        numbers = ", ".join(_briefly(self._columns, row, "{:.4g}"))
-        self._say(f"epoch {row['epoch']:.4g}, step {row['step']}" + (f": {numbers}" if numbers else ""))
+        where = f"epoch {row['epoch']:.4g}, step {row['step']}"
+        self._say(": ".join([where, *filter(None, [", ".join(_briefly(self._columns, row, "{:.4g}"))])]))
 
 
 def _briefly(columns: Iterable[Column], row: Metrics, form: str) -> list[str]:

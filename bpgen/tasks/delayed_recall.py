@@ -33,6 +33,7 @@ class DelayedRecall(Task):
     """
 
     when = "all"
+    input_range = (0.0, 1.0)
 
     def __init__(
         self, delay: int = 3, symbols: int = 4, n_steps: int = 20, size: int = 1000, noise_sd: float = 0.2

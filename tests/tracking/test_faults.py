@@ -19,6 +19,7 @@ from bpgen.tracking.wandb import FINISH_SECONDS, INIT_SECONDS, Tracking, start
 from tests.tracking.bench import EPOCH, SMALL, Bench, inspect, wandb_command
 from tests.tracking.stub import KEY, Stub
 
+timed = pytest.mark.slow  # seconds of a busy machine say nothing
 SLACK = 8.0  # seconds for starting W&B, on a machine that others use; without bounds it takes 25 s and more
 FAULTS: tuple[int | str, ...] = ("refused", 401, 403, 404, 429, 500, 503, "hang")
 
@@ -49,6 +50,7 @@ def _logged_in(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
 
 
+@timed
 @pytest.mark.parametrize("mode", ["auto", "online"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_at_the_start(here: Path, monkeypatch: pytest.MonkeyPatch, fault: int | str, mode: Any) -> None:
@@ -89,6 +91,7 @@ def test_a_resumed_run_keeps_its_id(here: Path, monkeypatch: pytest.MonkeyPatch,
     assert folders[0].endswith("-abc123")
 
 
+@timed
 @pytest.mark.parametrize("fault", FAULTS)
 def test_in_the_middle(
     here: Path, monkeypatch: pytest.MonkeyPatch, fault: int | str, capfd: pytest.CaptureFixture[str]
@@ -134,6 +137,7 @@ def test_a_server_that_works_is_told_all_and_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
+@timed
 @pytest.mark.parametrize(("name", "seconds"), [("WANDB_INIT_TIMEOUT", 1.0), ("WANDB_FINISH_TIMEOUT", 1.0)])
 def test_bounds_of_wandbs_own_count(here: Path, monkeypatch: pytest.MonkeyPatch, name: str, seconds: float) -> None:
     monkeypatch.setenv(name, str(seconds))
@@ -152,6 +156,7 @@ def test_bounds_of_wandbs_own_count(here: Path, monkeypatch: pytest.MonkeyPatch,
     assert len(said) == 1
 
 
+@timed
 @pytest.mark.parametrize("fault", [429, "refused"])
 def test_a_whole_run_beside_a_failing_server(bench: Bench, fault: int | str) -> None:
     """The process ends in time, its own files are complete, and one line says what to do."""

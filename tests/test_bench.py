@@ -1,16 +1,19 @@
 """The benchmark measures what it says: floors compute their rule's gradient, peers the same loss. Nothing is timed."""
 
+import ast
 import json
 from dataclasses import asdict
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
 
+import bpgen
 from bpgen import bench
 from bpgen.bench import FLOOR, LOOP, PEERS, RNN, TUNED, contestants, trainer
 from bpgen.bench.floor import Floor
-from bpgen.bench.peers import RULES, Problem, autograd_loop, rule_call, torch_rnn
+from bpgen.bench.peers import RULES, Workload, autograd_loop, rule_call, torch_rnn
 
 SIZES = (12, 3, 6, 4, 5)  # T, B, N, I, O
 every_alpha = pytest.mark.parametrize("alpha", [1.0, 0.5])
@@ -19,7 +22,7 @@ every_loss = pytest.mark.parametrize("when", ["last", "all"])
 
 def problem(alpha, when, n_steps=12):
     """A problem in float64 whose network is stirred, so that nothing vanishes by accident."""
-    p = Problem(alpha, when, (n_steps, *SIZES[1:]), torch.float64)
+    p = Workload(alpha, when, (n_steps, *SIZES[1:]), torch.float64)
     stir = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in p.network.parameters():
@@ -77,7 +80,7 @@ def test_peers_compute_loss_and_gradient_of_the_same_model(when, alpha):
 @every_alpha
 @every_loss
 def test_all_contestants_see_one_loss(when, alpha):
-    losses = {key: call()[0] for key, call in contestants(Problem(alpha, when, SIZES)).items()}
+    losses = {key: call()[0] for key, call in contestants(Workload(alpha, when, SIZES)).items()}
     assert {peer for _, peer in losses} == {"", *PEERS} - (set() if alpha == 1 else {RNN})
     for key, loss in losses.items():
         torch.testing.assert_close(loss, losses["bptt", ""], msg=lambda m, k=key: f"{k}: {m}")
@@ -146,3 +149,12 @@ def test_trainer_rows_time_the_same_batch_in_the_trainer_and_bare():
     assert all(0 < row.peer_ms < float("inf") and 0 < row.ms < float("inf") for row in found)
     assert all(row.goal is not None and row.met == (row.ratio <= row.goal) for row in found)
     assert all(row.case in trainer.table(found) for row in found)
+
+
+def test_no_module_takes_the_name_of_a_function_of_its_package():
+    """Importing the module would put it in the place of the function."""
+    taken = []
+    for package in (p for p in Path(bpgen.__file__).parent.rglob("__init__.py")):
+        own = {n.name for n in ast.parse(package.read_text()).body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        taken += [(package.parent.name, p.stem) for p in package.parent.iterdir() if p.stem in own]
+    assert not taken

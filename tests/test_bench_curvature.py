@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bpgen.bench import contestants, curvature
+from bpgen.bench import curvature, eigensolvers
 from bpgen.network import Network
 from bpgen.neurons import Leaky
 from bpgen.streams import generator
@@ -19,7 +19,7 @@ SIZES = {"n_rec": 10, "samples": 30, "T": 9}
 
 @pytest.fixture(scope="module")
 def short():
-    return contestants.trained(1.0, 2, 20, **SIZES)
+    return eigensolvers.trained(1.0, 2, 20, **SIZES)
 
 
 def test_training_moves_the_weights_between_evaluations(short):
@@ -29,7 +29,7 @@ def test_training_moves_the_weights_between_evaluations(short):
 
 
 def test_training_is_gradient_descent_on_the_loss_with_its_regulariser_once(short):
-    split = contestants.Digits().load()["train"]
+    split = eigensolvers.Digits().load()["train"]
     images = split.x.permute(1, 0, 2).unsqueeze(1)
     x = F.interpolate(images, size=(9, 9), mode="bilinear").squeeze(1).transpose(0, 1)
     network = Network(Leaky(1.0), 9, 10, 10)
@@ -45,16 +45,16 @@ def test_training_is_gradient_descent_on_the_loss_with_its_regulariser_once(shor
         assert name == "b_out" or (0.01 * 0.01 * 20 * w).abs().max() > 1e-5, "a second regulariser would not be seen"
 
 
-@pytest.mark.parametrize("find", [contestants.ours, contestants.theirs])
+@pytest.mark.parametrize("find", [eigensolvers.ours, eigensolvers.theirs])
 def test_the_tolerance_is_the_largest_that_attains_the_error_everywhere(short, find):
-    exact = [contestants.truth(short, params) for params in short.weights]
-    tol = contestants.tolerance_for(find, short, 2, exact)
+    exact = [eigensolvers.truth(short, params) for params in short.weights]
+    tol = eigensolvers.tolerance_for(find, short, 2, exact)
 
     def worst(tol: float) -> float:
         return max(abs(find(short, p, tol).value / e - 1) for p, e in zip(short.weights, exact, strict=True))
 
-    assert worst(tol) <= contestants.ERROR
-    assert tol == 0.1 or worst(10**0.5 * tol) > contestants.ERROR
+    assert worst(tol) <= eigensolvers.ERROR
+    assert tol == 0.1 or worst(10**0.5 * tol) > eigensolvers.ERROR
     assert find(short, short.weights[0], tol).products > 1
 
 
@@ -71,10 +71,10 @@ def test_rows_and_table_say_what_was_compared():
 
 def test_who_knows_when_to_stop_needs_the_fewest_products(short):
     """And starting from the answer, one."""
-    exact = [contestants.truth(short, params) for params in short.weights]
+    exact = [eigensolvers.truth(short, params) for params in short.weights]
     cold, warm = curvature.limit_rows(short, exact, 1, curvature._eigenvalue_row(short, exact, 2, 1, 1, 0.15))
-    tol = contestants.tolerance_for(contestants.ours, short, 2, exact)
-    ours = sum(contestants.ours(short, params, tol).products for params in short.weights)
+    tol = eigensolvers.tolerance_for(eigensolvers.ours, short, 2, exact)
+    ours = sum(eigensolvers.ours(short, params, tol).products for params in short.weights)
     counted = {row: int(row.case.split()[-2]) for row in (cold, warm)}
     assert ours / 2 < counted[cold] <= ours + 2  # other random vectors
     assert counted[warm] <= counted[cold]

@@ -1,6 +1,6 @@
 """How fast curvature is: Hessian products and λ_1 against double backward and PyHessian, in one run.
 
-Network, contestants and the truth are those of `bpgen.bench.contestants`, compared at the same true relative error of
+Network, contestants and the truth are those of `bpgen.bench.eigensolvers`, compared at the same true relative error of
 1e-4, each at the largest of its tolerances 10^(-k/2), k = 2..16, that attains this error; over a run one tolerance that
 attains it at every evaluation, since nobody can tell in advance which needs less. Products and the worst error of the
 timed calls stand beside the tolerance.
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bpgen.bench import Row
-from bpgen.bench.contestants import ERROR, Contestant, Found, Trained, ours, theirs, tolerance_for, trained, truth
+from bpgen.bench.eigensolvers import ERROR, Contestant, Found, Trained, ours, theirs, tolerance_for, trained, truth
 from bpgen.bench.memory import growth
 from bpgen.curvature import HessianProducts, lanczos
 from bpgen.curvature.products import By

@@ -23,7 +23,8 @@ from bpgen.rules import load_rule
 from bpgen.run.folder import RunFolder
 from bpgen.run.record import Interrupt
 from bpgen.streams import generator
-from bpgen.tasks import Split, Task
+from bpgen.tasks import Task
+from bpgen.tasks.base import Split, SplitName
 from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
 from bpgen.training.options import Optimizer, TrainerOptions
@@ -35,10 +36,13 @@ class _Noise(Task):
 
     def __init__(self, n_steps: int, n: int, n_in: int) -> None:
         super().__init__()
-        self.n_steps, self.n_in, self.n_out = n_steps, n_in, 10
+        self.n_steps, self.n_in, self.n_out, self._n = n_steps, n_in, 10, n
+
+    def load(self) -> dict[SplitName, Split]:
+        """Uniform inputs, random classes."""
         draws = generator(0, "data")
-        x = torch.rand(n_steps, n, n_in, generator=draws)
-        self._splits = {"train": Split(x, torch.randint(10, (n,), generator=draws))}
+        x = torch.rand(self.n_steps, self._n, self.n_in, generator=draws)
+        return {"train": Split(x, torch.randint(10, (self._n,), generator=draws))}
 
 
 class _Stopwatch(pl.Callback):

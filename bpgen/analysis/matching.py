@@ -1,105 +1,153 @@
 """Values at matched training loss.
 
 The Hessian of cross-entropy shrinks with the loss, and so does the gap, so that unmatched comparisons mislead: values
-are compared where training losses are equal, at the first crossing of a level ℓ, interpolated between the two
-evaluations around it, linearly in log ℓ (and sharpness in its logarithm). A run that never gets there has no value: it
-is counted.
+are compared where training losses are equal, interpolated between the two evaluations around a level ℓ, linearly in
+log ℓ (and sharpness in its logarithm). A run that never gets there has no value: it is counted.
+
+A loss that jumps up and down first touches a level while it is, on average, still above it, so that of two equal rules
+the rougher one would be measured too early. Hence a run is at ℓ where the monotone curve closest to its log loss
+(isotonic regression; Barlow et al. 1972, Statistical Inference under Order Restrictions) comes down to ℓ. A loss that
+never rises is its own monotone curve.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 Array = NDArray[np.float64]
 LOSS = "train/loss"
 LEAST = 1e-12  # a loss below this counts as this: one of exactly 0 has no logarithm
+ROUNDING = 1e-9  # in log loss
+BLOWN_UP = 10  # times the loss at its start: a run that ends above has not finished, whatever its status
 LOG_SCALE = ("sharpness/",)  # measures that are compared, and interpolated, in their logarithm
+RUN = ["condition", "seed"]
+Curve = Literal["monotone", "as it is"]
 
 
 class Level(NamedTuple):
-    """Where losses are matched: at the lowest training loss that at least a share of every condition's runs reach.
+    """Where losses are matched: at the lowest training loss that a share of the seeds reach under every condition.
 
-    One run that never learns must not move the level to where nothing has been learnt; it counts as never reached.
+    One run that never learns must not move the level to where nothing has been learnt; it counts as never reached. The
+    share is of all seeds that were planned: one whose run diverged under any condition reaches nothing.
 
-    share: of the runs.
+    share: of the seeds; where fewer finish under every condition, the level is what all of those reach.
     way: how far down to that loss, in log loss, from the lowest of the losses at the start.
+    curve: what comes down to it: the monotone curve closest to a run's log loss, or that loss as it is, which is at the
+        level the first time it touches it.
     """
 
     share: float = 0.8
     way: float = 1.0
+    curve: Curve = "monotone"
 
     def of(self, table: pd.DataFrame) -> float:
-        """The loss, for the conditions in the table."""
-        table = finished(table)
-        least = table.groupby(["condition", "seed"])[LOSS].min().clip(lower=LEAST)
-        lowest = [
-            np.sort(own.to_numpy(float))[math.ceil(self.share * len(own)) - 1] for _, own in least.groupby("condition")
-        ]
-        if not lowest:
+        """The loss, for the conditions in the table; nan where no seed finishes under all that have finished runs."""
+        seeds, table = table["seed"].unique(), finished(table)
+        if table.empty:
             return math.nan
-        return float(max(lowest) ** self.way * start_loss(table) ** (1 - self.way))
+        table = table.sort_values("step", kind="stable")
+        least = table.groupby(RUN)[LOSS].agg(lambda loss: log_curve(loss.to_numpy(float), self.curve).min())
+        together = least.unstack("condition").reindex(seeds).max(axis=1, skipna=False)
+        reached = np.sort(together.dropna().to_numpy(float))
+        if not len(reached):
+            return math.nan
+        lowest = reached[min(math.ceil(self.share * len(seeds)), len(reached)) - 1]
+        return math.exp(self.way * lowest + (1 - self.way) * math.log(start_loss(table)))
 
 
 LOWEST_COMMON = Level()
 
 
+def log_curve(loss: Array, curve: Curve = "monotone") -> Array:
+    """The log loss of a run, evaluation by evaluation, or the monotone curve closest to it."""
+    log = np.log(loss.clip(min=LEAST))
+    return np.asarray(isotonic_regression(log, increasing=False).x) if curve == "monotone" else log
+
+
+def roughness(table: pd.DataFrame) -> pd.Series:
+    """How far the log loss of every finished run is from its monotone curve: root mean square over evaluations."""
+    runs = finished(table).sort_values("step", kind="stable").groupby(RUN, sort=False)[LOSS]
+    return runs.agg(lambda loss: _distance(log_curve(loss.to_numpy(float), "as it is")))
+
+
+def _distance(log: Array) -> float:
+    return float(np.sqrt(np.mean((log - isotonic_regression(log, increasing=False).x) ** 2)))
+
+
 def start_loss(table: pd.DataFrame) -> float:
     """The lowest training loss at which any run starts: all runs pass what is below it."""
-    return max(LEAST, float(table.sort_values("step").groupby(["condition", "seed"])[LOSS].first().min()))
+    return max(LEAST, float(table.sort_values("step").groupby(RUN)[LOSS].first().min()))
 
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of runs that finished."""
-    return table[table["status"] == "finished"] if "status" in table else table
+    """Rows of runs that finished and have not blown up."""
+    if "status" in table:
+        table = table[table["status"] == "finished"]
+    return table if table.empty or LOSS not in table else table[~blown_up(table)]
 
 
-def at_loss(table: pd.DataFrame, level: float, columns: list[str]) -> pd.DataFrame:
-    """Values of every run where its training loss first comes down to `level`; see the module's docstring.
+def blown_up(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """For every row, whether its run ends above `BLOWN_UP` times the loss that it starts at, or has one that is nan."""
+    runs = table.groupby(RUN, sort=False).ngroup().to_numpy()
+    loss, order = table[LOSS].to_numpy(float), np.argsort(table["step"].to_numpy(), kind="stable")
+    start, end = np.empty(runs.max() + 1), np.empty(runs.max() + 1)
+    start[runs[order[::-1]]], end[runs[order]] = loss[order[::-1]], loss[order]  # the last one written stays
+    lost = np.isin(runs, runs[~np.isfinite(loss)])
+    return np.asarray(lost | (end > BLOWN_UP * start)[runs])
+
+
+def at_loss(table: pd.DataFrame, level: float, columns: list[str], curve: Curve = "monotone") -> pd.DataFrame:
+    """Values of every run where its training loss comes down to `level`; see the module's docstring.
 
     Returns:
         One row per run: its keys, the columns (nan where never reached), `step`, and `reached`.
     """
     table = table.sort_values("step", kind="stable")
-    loss = table[LOSS].clip(lower=LEAST).to_numpy(float)
+    loss = table[LOSS].to_numpy(float)
     numbers = {c: table[c].to_numpy(float) for c in ("step", *columns) if c in table}
     rows = []
     for keys, index in table.groupby(["condition", "rule", "seed"], sort=False).indices.items():
         row = dict(zip(("condition", "rule", "seed"), keys, strict=True))
-        below = np.flatnonzero(loss[index] <= level)
+        log = log_curve(loss[index], curve) - math.log(max(level, LEAST))
+        below = np.flatnonzero(log <= ROUNDING)
         row["reached"] = bool(len(below))
         for column in ("step", *columns):
             values = numbers.get(column)
-            row[column] = np.nan if values is None else _interpolate(loss[index], values[index], level, below, column)
+            row[column] = np.nan if values is None else _interpolate(log, values[index], below, column)
         rows.append(row)
     return pd.DataFrame(rows, columns=["condition", "rule", "seed", "reached", "step", *columns])
 
 
-def _interpolate(loss: Array, values: Array, level: float, below: NDArray[np.intp], column: str) -> float:
+def _interpolate(log: Array, values: Array, below: NDArray[np.intp], column: str) -> float:
+    """The value where `log`, the log loss above the level, comes down to zero."""
     if not len(below):
         return math.nan
     i = int(below[0])
     if i == 0:
         return float(values[0])  # there from the start
-    log = column.startswith(LOG_SCALE) and values[i - 1] > 0 and values[i] > 0
-    a, b = (math.log(values[i - 1]), math.log(values[i])) if log else (values[i - 1], values[i])
-    w = (math.log(loss[i - 1]) - math.log(level)) / (math.log(loss[i - 1]) - math.log(loss[i]))
+    in_log = column.startswith(LOG_SCALE) and values[i - 1] > 0 and values[i] > 0
+    a, b = (math.log(values[i - 1]), math.log(values[i])) if in_log else (values[i - 1], values[i])
+    w = log[i - 1] / (log[i - 1] - log[i])
     value = (1 - w) * a + w * b
-    return float(math.exp(value) if log else value)
+    return float(math.exp(value) if in_log else value)
 
 
-def along_loss(table: pd.DataFrame, lowest: float, column: str, points: int = 12) -> pd.DataFrame:
+def along_loss(
+    table: pd.DataFrame, lowest: float, column: str, points: int = 12, curve: Curve = "monotone"
+) -> pd.DataFrame:
     """Mean of a measure's logarithm over a range of matched losses, from near the start's down to `lowest`.
 
     The levels are spaced evenly in their logarithm and the same for all runs; the first is the lowest of the losses at
     the start, so every run passes them all unless it never reaches `lowest`.
     """
     levels = np.geomspace(start_loss(table), lowest, points + 1)[1:]
-    parts = [at_loss(table, float(level), [column]) for level in levels]
+    parts = [at_loss(table, float(level), [column], curve) for level in levels]
     result = parts[-1].copy()
     with np.errstate(invalid="ignore", divide="ignore"):
         result[column] = np.mean([np.log(part[column].to_numpy(float)) for part in parts], axis=0)

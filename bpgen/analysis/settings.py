@@ -8,12 +8,15 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from bpgen.analysis.matching import LEAST, LOSS, LOWEST_COMMON, Level, at_loss, finished
+from bpgen.analysis.matching import LEAST, LOSS, LOWEST_COMMON, Array, Level, along_loss, at_loss, finished
 
 SHARPNESS = "sharpness/lambda_max"
 LOG_SHARPNESS, LOG_LOSS = "log sharpness", "log loss"
-REUSES = "reuses_training"
+REUSES, BLOCK = "reuses_training", "sharpness_of"
+EDGE = "stability/edge"  # λ_max of all weights over 2/η
 CLEAN_GAP, NOISY_GAP = "gap", "gap_noisy"  # on test inputs as they are, and with noise
+ROBUSTNESS, GENERALIZATION = "gap_robustness", "gap_generalization"  # what the noisy gap is the sum of
+GAPS = (CLEAN_GAP, NOISY_GAP, ROBUSTNESS, GENERALIZATION)
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Setting:
         return list(dict.fromkeys(self.table["condition"]))
 
     @cached_property
-    def planned(self) -> dict[str, int]:
-        """Seeds of every condition, finished or not."""
-        return {condition: part["seed"].nunique() for condition, part in self.table.groupby("condition")}
+    def seeds(self) -> list[int]:
+        """All that were planned: those of any run that left a trace."""
+        return sorted(int(seed) for seed in self.table["seed"].unique())
 
     @cached_property
     def finished(self) -> pd.DataFrame:
@@ -60,16 +63,49 @@ class Setting:
         """Whether test inputs are training inputs, so that a gap on clean ones is zero by construction."""
         return REUSES in self.table and bool(self.table[REUSES].astype(bool).any())
 
+    @property
+    def sharpness_of(self) -> str:
+        """The weights whose curvature was measured: "all" where stability was, too; "a part" where nobody says."""
+        if EDGE in self.finished and self.finished[EDGE].notna().any():
+            return "all"
+        return str(self.table[BLOCK].iloc[0]) if BLOCK in self.table else "a part"
+
+    def all_sharpness(self, rows: pd.DataFrame) -> Array:
+        """λ_max in rows of the table: of all weights where it was measured, else of the block that was."""
+        if EDGE in rows and rows[EDGE].notna().any():
+            return 2 * rows[EDGE].to_numpy(float) / rows["lr"].to_numpy(float)
+        return rows[SHARPNESS].to_numpy(float)
+
     def of(self, *conditions: str) -> pd.DataFrame:
         """Rows of the runs of these conditions that finished; of all where none is named."""
         return self.finished[self.finished["condition"].isin(conditions or self.conditions)]
 
     def matched(self, *conditions: str) -> pd.DataFrame:
-        """A row per run of these conditions: sharpness and gaps at their lowest common training loss, and that loss."""
-        part = self.of(*conditions)
-        level = self.level.of(part)
-        columns = [SHARPNESS, self.gap(CLEAN_GAP), self.gap(NOISY_GAP)]
-        return with_logs(at_loss(part, level, columns).assign(level=level))
+        """A row per planned run of these conditions: sharpness and gaps at the loss that they have in common, and that.
+
+        Runs that did not finish, or never reach that loss, have a row without values.
+        """
+        level, curve = self.common_loss(*conditions), self.level.curve
+        columns = [SHARPNESS, *(self.gap(kind) for kind in GAPS)]
+        return self.planned(with_logs(at_loss(self.of(*conditions), level, columns, curve).assign(level=level)))
+
+    def along(self, *conditions: str) -> pd.DataFrame:
+        """A row per planned run of these conditions: its mean log sharpness over the training losses that both pass."""
+        level = self.common_loss(*conditions)
+        return self.planned(along_loss(self.of(*conditions), level, SHARPNESS, curve=self.level.curve))
+
+    def common_loss(self, *conditions: str) -> float:
+        """The training loss at which these conditions are matched."""
+        return self.level.of(self.table[self.table["condition"].isin(conditions or self.conditions)])
+
+    def planned(self, values: pd.DataFrame) -> pd.DataFrame:
+        """A row per run with one for every planned seed, empty where the run has no value."""
+        first = values.groupby("condition", sort=False)[["rule"]].first()
+        index = pd.MultiIndex.from_product([first.index, self.seeds], names=["condition", "seed"])
+        full = values.set_index(["condition", "seed"]).reindex(index).reset_index()
+        reached = full["reached"].fillna(False).astype(bool) if "reached" in full else False
+        level = {"level": values["level"].iloc[0]} if "level" in values and len(values) else {}
+        return full.assign(rule=full["condition"].map(first["rule"]), reached=reached, **level)
 
     def last(self, *conditions: str) -> pd.DataFrame:
         """The last row of every run of these conditions."""

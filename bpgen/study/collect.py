@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bpgen.analysis.settings import REUSES
+from bpgen.analysis.settings import BLOCK, REUSES
 from bpgen.study.runs import Run
 
 KEYS = ("condition", "rule", "alpha", "task", "seed")  # what figures and statistics group by
@@ -48,12 +48,14 @@ def run_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
 
 def _facts(run: Run) -> dict[str, Any]:
     config, factors = run.config, run.condition.factors
+    sharpness = config.measurements.get("sharpness")
     known = {
         "condition": run.condition.label,
         "rule": str(factors.get("rule", config.rule.name)),
         "alpha": config.neuron.options.get("alpha"),
         "task": config.task.name,
         REUSES: bool(config.task.make().reuses_training),
+        **({BLOCK: str(sharpness["block"])} if sharpness else {}),
         "seed": run.seed,
     }
     others = {axis: value for axis, value in factors.items() if axis not in ("rule", "task", "neuron.alpha")}

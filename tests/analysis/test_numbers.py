@@ -1,6 +1,9 @@
-"""Statistics, verdicts, report and figures of planted studies are those of version 0.1, number by number.
+"""Statistics, verdicts, report and figures of planted studies, number by number.
 
-`numbers.json.gz` was written by version 0.1 from the tables below. What was changed on purpose is named here.
+`numbers.json.gz` was written by version 0.1 from the tables below. Since then its entries were replaced where a number
+had to be another one: the matched loss (reached by four in five of the planned seeds under both rules at once) and what
+is measured at it; p-values and verdicts (trimmed, missing seeds at their worst, flips of signs; bounds that no run
+comes near); spreads (a jackknife over pairs); pooled correlations (descriptions); the checks of (g) are not in these tables.
 """
 
 import gzip
@@ -11,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bpgen.analysis.matching import Level
+from bpgen.analysis.matching import LOWEST_COMMON, Level
 from bpgen.analysis.verdicts import judge
 from bpgen.figures.study import study_figures
 from bpgen.papers.liu2022 import Liu2022
@@ -20,7 +23,6 @@ from tests.analysis.planted import study
 from tests.analysis.test_verdicts import NO, YES
 
 NUMBERS = json.loads(gzip.decompress((Path(__file__).parent / "numbers.json.gz").read_bytes()))
-GRID = 0.01  # in which 0.1 searched for the ends of an interval of `Spread`
 
 
 def tables():
@@ -60,41 +62,31 @@ def as_row(v):
     return own | {"low": low, "high": high, "bca_low": bca_low, "bca_high": bca_high}
 
 
-def changed(row):
-    """What differs from version 0.1 on purpose."""
-    if row["claim"] == "c":  # pooled is a description, within has to agree with a permutation, the family is smaller
-        pooled = {"kind", "outcome", "p_support", "p_refute"} if "pooled" in row["statement"] else {"p_support"}
-        return {*pooled, "p_support_holm", "p_refute_holm", "more_seeds"}
-    if row["claim"] == "b":  # an interval by root finding, not on a grid
-        return {"low", "high", "se", "more_seeds"}
-    if row["kind"] == "same":  # its p against was twice what it is
-        return {"p_refute", "p_refute_holm", "outcome", "more_seeds"}
-    return {"p_refute_holm"} if row["claim"] == "e" else set()
+def judged(table, level=LOWEST_COMMON):
+    """All verdicts but those on parts of the noisy gap, which these tables do not have."""
+    return [v for v in judge(Liu2022().checks(table, level)) if v.check.claim != "g"]
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_verdicts_are_those_of_version_0_1(name):
+def test_verdicts_are_as_before(name):
     old = NUMBERS[name]["verdicts"]
-    new = [as_row(v) for v in judge(Liu2022().checks(TABLES[name]))]
-    assert len(new) == len(old)
+    new = [as_row(v) for v in judged(TABLES[name])]
     for now, before in zip(new, old, strict=True):
-        assert {key for key in before if not same(now[key], before[key])} <= changed(before), before["statement"]
-        if before["claim"] == "b":
-            assert [now["low"], now["high"]] == pytest.approx([before["low"], before["high"]], abs=1.01 * GRID)
+        assert {key for key in before if not same(now[key], before[key])} == set(), before["statement"]
 
 
 @pytest.mark.parametrize(("key", "level"), [("half_way", Level(way=0.5)), ("all_get", Level(share=1.0))])
 @pytest.mark.parametrize("name", TABLES)
-def test_verdicts_at_other_levels_are_those_of_version_0_1(name, key, level):
-    for v, before in zip(judge(Liu2022().checks(TABLES[name], level)), NUMBERS[name][key], strict=True):
+def test_verdicts_at_other_levels_are_as_before(name, key, level):
+    for v, before in zip(judged(TABLES[name], level), NUMBERS[name][key], strict=True):
         assert v.check.text == before["statement"]
         assert same(v.check.effect.estimate, before["estimate"])
         assert v.check.effect.n == before["n"]
-        assert v.check.kind in ("same", "description") or v.decision == before["outcome"]
+        assert v.decision == before["outcome"]
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_correlations_and_sections_are_those_of_version_0_1(name):
+def test_correlations_and_sections_are_as_before(name):
     table = correlations(TABLES[name]).to_dict(orient="records")
     for row, before in zip(table, NUMBERS[name]["correlations"], strict=True):
         assert all(same(row[key], before[key]) for key in before)
@@ -103,7 +95,7 @@ def test_correlations_and_sections_are_those_of_version_0_1(name):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_figures_draw_what_version_0_1_drew(name):
+def test_figures_draw_what_they_drew(name):
     figures = study_figures(TABLES[name], Liu2022.styles, Liu2022.figures)
     assert set(figures) == set(NUMBERS[name]["figures"])
     for figure, before in ((figures[key], panels) for key, panels in NUMBERS[name]["figures"].items()):

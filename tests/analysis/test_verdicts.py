@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from bpgen.analysis import statistics as st
-from bpgen.analysis.variability import Spread
 from bpgen.analysis.verdicts import ALPHA, Check, judge, more_seeds
 from bpgen.papers.liu2022 import Liu2022
 from tests.analysis.planted import study
@@ -66,17 +65,6 @@ def test_with_many_seeds_the_right_verdict_is_found(kind, truth, right):
     rng = np.random.default_rng(1)
     rates = outcomes(lambda: check(st.mean_effect(dict(enumerate(truth + rng.normal(size=40))), 40), kind), 100)
     assert rates[right] > 0.95
-
-
-@pytest.mark.parametrize(("ratio", "wrong"), [(1.0, "supported"), (1.5, "not supported")])
-def test_spread_verdicts(ratio, wrong):
-    rng = np.random.default_rng(2)
-
-    def make(n=20):
-        x, y = ratio * rng.normal(size=n), rng.normal(size=n)
-        return check(Spread(0.0, math.nan, 2 * n - 2, n, n, x=x, y=y), smallest=math.log(1.5))
-
-    assert outcomes(make, 300)[wrong] <= most(ALPHA / 2)
 
 
 def test_a_family_of_null_effects_is_rarely_wrong_anywhere():
@@ -193,7 +181,7 @@ def test_planted_yes_is_never_denied_and_mostly_found():
         for v in verdicts(YES, seed):
             found[v.decision] += 1
             assert v.decision != "not supported", v.check.text
-    assert found["supported"] > 0.55 * found.total()
+    assert found["supported"] > 0.5 * (found["supported"] + found["undecided"])
 
 
 def test_planted_no_is_never_affirmed_and_mostly_found():

@@ -146,6 +146,18 @@ class Config:
         head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
         return head + yaml.safe_dump({"format": FORMAT, **self.plain()}, sort_keys=False, allow_unicode=True)
 
+    def make_task(self) -> Task:
+        """The task itself; its option data_seed may be "run", which is the seed of the run.
+
+        Raises:
+            BpgenError: see `Choice.make`.
+        """
+        options = dict(self.task.options)
+        if options.get("data_seed") == "run":
+            options["data_seed"] = self.seed
+        task: Task = replace(self.task, options=options).make()
+        return task
+
     @property
     def hash(self) -> str:
         """A short name of everything that decides the run's numbers, see `config_hash`."""

@@ -86,4 +86,4 @@ def n_evaluations(run: Run, steps: int) -> int:
 
 
 def _batches(run: Run) -> int:
-    return -(-Config.of(run.config).task.make().split("train").size // int(run.config["trainer"]["batch_size"]))
+    return -(-Config.of(run.config).make_task().split("train").size // int(run.config["trainer"]["batch_size"]))

@@ -108,7 +108,7 @@ class Study:
             json.dumps(condition.config["task"], sort_keys=True): condition.config for condition in self.conditions
         }
         for config in tasks.values():
-            Config.of(config).task.make().split("train")
+            Config.of(config).make_task().split("train")
 
     def tuning_runs(self) -> list[Run]:
         """All runs of the tuning stage: conditions x candidates x tuning seeds."""
@@ -150,7 +150,7 @@ class Study:
         if stage:
             parent = parent / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
         whole = Config.of({**config, "seed": seed, "out": str(parent)})
-        return Run(condition, seed, whole.completed(whole.task.make()).plain(), tuned, stage)
+        return Run(condition, seed, whole.completed(whole.make_task()).plain(), tuned, stage)
 
     def _do(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress) -> None:
         if not runs:

@@ -10,6 +10,7 @@ Difference: time steps of 10 ms by default instead of 1 ms; an input is the numb
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,12 +27,14 @@ _RATE, _BACKGROUND = 0.040, 0.010  # spikes per ms
 class CueAccumulation(TrialTask):
     """Cue accumulation (Bellec 2020): spiking cues left and right, a delay; the class is the side with more cues.
 
-    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials.
+    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials. Inputs are spikes, and
+    perturbed as spikes: some are deleted, and as many, on average over trials, are inserted anywhere.
 
     Args:
         cues: number of cues, odd.
         delay: ms between the last cue and recall; the published task draws 500 to 1,500.
         dt: ms in a step; the published one is 1.
+        noise_sd: how strongly test inputs are perturbed: the probability that a spike is deleted.
         **trials: see `TrialTask`.
     """
 
@@ -49,6 +52,7 @@ class CueAccumulation(TrialTask):
         self.cues, self.dt = cues, dt
         self.recall = round((cues * (_CUE + _PAUSE) + delay) / dt)
         self.n_steps = self.recall + round(_RECALL / dt)
+        require(noise_sd <= 1, f"task.noise_sd is the probability that a spike is deleted, got {noise_sd}.")
 
     def trials(self, n: int, random: torch.Generator) -> Split:
         """x [T,n,40] of spikes, target int64 [T,n], mask on the steps of recall."""
@@ -56,9 +60,8 @@ class CueAccumulation(TrialTask):
         sides = torch.stack([coin(n, random, towards_right) for _ in range(self.cues)])  # [cues,n]
         rate = torch.zeros(self.n_steps, n, 4)
         each = torch.arange(n)
-        for i, side in enumerate(sides):
-            start = (_CUE + _PAUSE) * i
-            rate[round(start / self.dt) : round((start + _CUE) / self.dt), each, side] = _RATE
+        for cue, side in zip(self._cue_steps(), sides, strict=True):
+            rate[cue, each, side] = _RATE
         rate[self.recall :, :, 2] = _RATE
         rate[:, :, 3] = _BACKGROUND
         p = 1 - torch.exp(-rate * self.dt)
@@ -67,3 +70,27 @@ class CueAccumulation(TrialTask):
         return Split(
             spikes.float(), majority.expand(self.n_steps, n).contiguous(), at_steps(self.n_steps, n, self.recall)
         )
+
+    def perturb(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Every spike is deleted with probability `noise_sd`, and so many are inserted that their number stays."""
+        chance = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+        inserted = self.noise_sd * self._mean_spikes / (1 - self._mean_spikes)
+        return torch.where(x > 0, chance >= self.noise_sd, chance < inserted).to(x.dtype)
+
+    def ideal_answer(self, x: torch.Tensor, noise_sd: float) -> torch.Tensor:
+        """The side with more spikes in most of the cues."""
+        spikes = [x[cue, :, : 2 * _GROUP].sum(0).unflatten(-1, (2, _GROUP)).sum(-1) for cue in self._cue_steps()]
+        right = torch.stack([each[:, 1] > each[:, 0] for each in spikes])
+        return (right.sum(0) > self.cues / 2).long().expand(self.n_steps, -1)
+
+    def _cue_steps(self) -> list[slice]:
+        """The steps of each cue."""
+        starts = [(_CUE + _PAUSE) * i for i in range(self.cues)]
+        return [slice(round(start / self.dt), round((start + _CUE) / self.dt)) for start in starts]
+
+    @property
+    def _mean_spikes(self) -> float:
+        """Spikes of an input in a step, on average over inputs and steps."""
+        active, background = (1 - math.exp(-rate * self.dt) for rate in (_RATE, _BACKGROUND))
+        steps = sum(cue.stop - cue.start for cue in self._cue_steps()) + self.n_steps - self.recall
+        return (active * steps / self.n_steps + background) / 4

@@ -34,6 +34,7 @@ from bpgen.training.splits import TaskSplits
 
 class Toy(Task):
     n_in, n_out, n_steps = 3, 4, 5
+    input_range = (0.0, 1.0)
 
     def load(self):
         source = torch.Generator().manual_seed(0)

@@ -63,7 +63,7 @@ CONVERTED = {
     ),
     "numpy with negative strides": ((X.flip(0).numpy()[::-1], LAST), SAME),
     "numpy in big-endian order": ((X.numpy().astype(">f4"), LAST.numpy().astype(">i8")), SAME),
-    "numpy that may not be written": ((np.broadcast_to(X[:, :1], X.shape), LAST), Split(X[:, :1].expand(X.shape), LAST)),
+    "read-only numpy": ((np.broadcast_to(X[:, :1], X.shape), LAST), Split(X[:, :1].expand(X.shape), LAST)),
     "lists": ((X.tolist(), LAST.tolist()), SAME),
     "lists of arrays": ((list(X.numpy()), [np.int8(k) for k in LAST]), SAME),
     "lists of tensors": ((list(X), list(LAST)), SAME),

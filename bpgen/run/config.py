@@ -60,6 +60,8 @@ _YOUNGER = (
     Younger("neuron", None, "adaptive", 1.0),
     Younger("task", "copy_memory", "held_out", False),
     Younger("task", "cue_accumulation", "perturbation", "gaussian"),
+    Younger("task", "npz", "step_weights", "sum"),
+    Younger("task", "npz", "class_weights", "equal"),
 )
 
 

@@ -154,6 +154,7 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
 def _announcements(experiment: Experiment) -> Iterator[str]:
     """What a user is told before training."""
     module, data = experiment.module, experiment.data
+    yield data.task.describe()
     note = chunk_note(module.rule, data.chunk) if data.chunk else ""
     if note:
         yield note

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.errors import require
-from bpgen.training.module import RuleTraining
+from bpgen.training.callback import Callback
 from bpgen.training.splits import LoaderSplits, Splits
 
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
-class EvaluationClock(pl.Callback):
+    from bpgen.training.module import RuleTraining
+
+
+class EvaluationClock(Callback):
     """Decides when to measure; the start and the end of training are always measured.
 
     It calls every measurement (a callback with `measure`) among the trainer's callbacks or among those it was given by
@@ -77,8 +81,18 @@ class EvaluationClock(pl.Callback):
                     measurement.check(evaluation)
         self._checked = True
 
+    def left(self, trainer: pl.Trainer) -> int:
+        """How many evaluations are still to come."""
+        step, total = trainer.global_step, trainer.estimated_stepping_batches
+        if self.every == "log":
+            return sum(other > step for other in self._log_steps)
+        batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+        return math.ceil((total - step) / (math.ceil(batches) if self.every == "epoch" else int(self.every)))
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the initial network, unless this is a continued run."""
+        from bpgen.training.module import RuleTraining
+
         require(isinstance(pl_module, RuleTraining), "measurements need a bpgen.training.RuleTraining as the module.")
         if self.every == "log":
             total = trainer.estimated_stepping_batches

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
-
-import lightning.pytorch as pl
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.columns import Column
 from bpgen.errors import require
+from bpgen.training.callback import Callback
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 Self = TypeVar("Self", bound="Measurement")
 
 
-class Measurement(pl.Callback):
+class Measurement(Callback):
     """Base of the measurements. A subclass names its `columns` and writes `measure`; the evaluation clock calls it.
 
     In a trainer's list of callbacks it works by itself, alone or beside others, which then share one clock. Rows go to

@@ -23,11 +23,13 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bpgen.errors import choice, require
 from bpgen.tracking.own_settings import Mode, has_key, own_settings, resolved
-from bpgen.tracking.safe_logger import SafeLogger
+
+if TYPE_CHECKING:
+    from bpgen.tracking.safe_logger import SafeLogger
 
 INIT_SECONDS, FINISH_SECONDS = 5.0, 10.0
 _PROJECT = "bpgen"

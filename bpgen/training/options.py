@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -13,7 +13,9 @@ from torch import nn
 from bpgen.errors import choice, require
 from bpgen.losses import L2, Activity, ActivityForm, Loss, LossName, When
 from bpgen.tasks import Task
-from bpgen.training.data import TaskData
+
+if TYPE_CHECKING:
+    from bpgen.training.data import TaskData
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,8 @@ class TrainerOptions:
 
     def data(self, task: Task, loss: Loss, seed: int) -> TaskData:
         """A task's data in batches as these options want them."""
+        from bpgen.training.data import TaskData  # Lightning, which no option needs
+
         return TaskData(task, loss, self.batch_size, seed, self.chunk, self.stream)
 
 

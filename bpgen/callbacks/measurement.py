@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.columns import Column
 from bpgen.errors import require
-from bpgen.training.callback import Callback
-
-if TYPE_CHECKING:
-    import lightning.pytorch as pl
+from bpgen.training.callback import Callback, LightningModule, Trainer
 
 Self = TypeVar("Self", bound="Measurement")
 
@@ -57,7 +54,7 @@ class Measurement(Callback):
         """One line for the log: what is measured, on which subset."""
         return f"{self.name}: {', '.join(column.label for column in self.columns)}"
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See that there is a clock."""
         EvaluationClock.of(trainer)
 

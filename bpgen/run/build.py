@@ -72,8 +72,9 @@ def build(config: Config) -> Experiment:
     config = config.completed(task)
     rule: Rule = config.rule.make()
     module = training(config, make_network(config, task), rule)
-    config.trainer.check(module.finished_steps)
-    data = config.trainer.data(task, module.loss, config.seed)
+    trainer = config.trainer
+    trainer.check(module.finished_steps)
+    data = TaskData(task, module.loss, trainer.batch_size, config.seed, trainer.chunk, trainer.stream)
     if data.chunk is not None:
         check_chunks(module.rule, module.network)
     data.setup("fit")  # data that are missing or do not fit are found now

@@ -7,11 +7,12 @@ together. So a class derives from the `Callback` here, which becomes a child of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback
+    from lightning.pytorch import Callback, LightningModule, Trainer
 else:
+    LightningModule = Trainer = Any  # jsonargparse imports what a module with options imports for type checkers
 
     class _Unjoined:
         """Stands in for Lightning's class."""

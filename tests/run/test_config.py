@@ -1,6 +1,7 @@
 """The typed config: the same files and names as version 0.1, and every mistake where it is made."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import yaml
 from bpgen.cli.options import resolve
 from bpgen.errors import BpgenError
 from bpgen.network import Network
-from bpgen.run.config import Choice, Config, config_hash, differences
+from bpgen.run import names
+from bpgen.run.config import GROUPS, Choice, Config, config_hash, differences
 from bpgen.run.parts import groups
 from bpgen.training.options import Optimizer
 
@@ -20,6 +22,12 @@ HASHES = json.loads(Path(__file__).with_name("hashes_of_0.1.json").read_text())
 def test_runs_keep_the_names_that_version_0_1_gave_them(options):
     config = resolve(options.split())
     assert config.completed(config.task.make()).hash == HASHES[options]
+
+
+def test_names_that_are_checked_early_are_those_of_the_config():
+    assert tuple(GROUPS) == names.GROUPS
+    mine = {*names.CHOSEN, *names.GROUPS, *names.RUN, "measurements"}
+    assert {field.name for field in fields(Config)} == mine
 
 
 def test_plain_and_back():

@@ -202,9 +202,16 @@ class Loss:
             f"target must be {expected} for loss={self.kind!r}, when={self.when!r}, got {list(target.shape)}.",
         )
         if self.kind == "cross_entropy":
+            require(n_out > 1, "cross-entropy with one output is zero whatever it is: give n_out=2, or loss='mse'.")
             require(
-                target.dtype == torch.int64 and bool((target >= 0).all()) and bool((target < n_out).all()),
-                f"target must hold int64 classes 0..{n_out - 1} for cross-entropy, got {target.dtype}.",
+                target.dtype == torch.int64,
+                f"target must hold int64 classes for cross-entropy, got {target.dtype}: loss='mse' takes values.",
+            )
+            low, high = (int(target.min()), int(target.max())) if target.numel() else (0, 0)
+            wrong, hint = low if low < 0 else high, " Weight padded steps with a mask of 0." if low < 0 else ""
+            require(
+                0 <= wrong < n_out,
+                f"target must hold classes 0..{n_out - 1} for {n_out} outputs, got {wrong}.{hint}",
             )
         mask = self.mask
         require(mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}.")

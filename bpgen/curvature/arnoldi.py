@@ -72,7 +72,8 @@ def arnoldi(
     """
     _check(top, tol, max_products)
     random, budget = generator(seed, "arnoldi"), min(size, max_products)
-    Q, H = (torch.zeros(budget, n, dtype=torch.float64) for n in (size, budget))
+    Q = torch.empty(budget, size, dtype=torch.float64)  # zeros would touch every page of a budget that is seldom spent
+    H = torch.zeros(budget, budget, dtype=torch.float64)
     Q[0] = _unit(torch.randn(size, generator=random, dtype=torch.float64))
     for m in range(1, budget + 1):
         image = operator(Q[m - 1])

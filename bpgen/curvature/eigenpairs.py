@@ -92,7 +92,8 @@ def lanczos(
     P, k, ends = operator.size, top, _ends(operator.size, top, which, tol, max_products)
     random, strictness = generator(seed, "lanczos"), 1.0 if start is None else 1 / math.sqrt(P)
     budget = P if max_products >= P else max_products // k * k  # whole blocks, or (2) would miss what was cut off
-    Q, T = (torch.zeros(budget, n, dtype=torch.float64) for n in (P, budget))  # of T the lower triangle
+    Q = torch.empty(budget, P, dtype=torch.float64)  # zeros would touch every page of a budget that is seldom spent
+    T = torch.zeros(budget, budget, dtype=torch.float64)  # its lower triangle
     block = _mixed(torch.randn(k, P, generator=random, dtype=torch.float64), start)
     m, width = 0, _extend(Q, 0, block, 0.0, random)[0]
     while True:

@@ -32,6 +32,7 @@ from bpgen.curvature.eigenpairs import Eigenpairs, Which, lanczos
 from bpgen.curvature.products import HessianProducts, Products
 from bpgen.curvature.pyhessian import pyhessian
 from bpgen.errors import choice, require
+from bpgen.given import problem_of
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.problem import Problem
@@ -177,7 +178,7 @@ def sharpness(
         BpgenError: a shape or option that does not fit, with what was expected.
     """
     objective = Loss.of(loss, when, mask, regulariser, activity)
-    problem = Problem(network, network.params(), x, target, objective, initial_state).checked()
+    problem = problem_of(network, x, target, objective, initial_state)
     search = Search(top, tol, seed, definition, max_products, backend)
     return eigenvalues(problem, block, search, start=start, chunk_size=chunk_size)
 

@@ -199,7 +199,16 @@ class Network(Structure):
         return trajectory
 
     def forward(self, x: Tensor, when: Literal["last", "all"] = "last", initial_state: Tensor | None = None) -> Tensor:
-        """Outputs [B,O] or [T,B,O] of inputs x [T,B,I], differentiable by autograd."""
+        """Outputs [B,O] or [T,B,O] of inputs x [T,B,I], differentiable by autograd.
+
+        Raises:
+            BpgenError: x is no [T,B,I].
+        """
+        require(
+            isinstance(x, Tensor) and x.ndim == 3 and x.shape[-1] == self.n_in,
+            f"x must be a tensor [T,B,I] with I={self.n_in} (time first), "
+            f"got {list(x.shape) if isinstance(x, Tensor) else type(x).__name__}.",
+        )
         params = dict(self.named_parameters())
         return self.run(params, x, when=when, initial_state=initial_state, in_place=False).outputs
 

@@ -88,7 +88,7 @@ from bpgen.losses import Loss
 from bpgen.network import Network, Trajectory
 from bpgen.network.readout import filtered, filtered_back
 from bpgen.problem import Problem
-from bpgen.rules.api import gradients, list_rules, load_rule
+from bpgen.rules.api import gradients, list_rules, load_rule, rule_of
 from bpgen.rules.base import Draws, OfflineRule, Rule, RuleGradients
 from bpgen.rules.broadcast import Broadcast
 from bpgen.rules.cell_types import type_average
@@ -139,6 +139,7 @@ __all__ = [
     "own_influence",
     "propagate",
     "require",
+    "rule_of",
     "trace_end",
     "trace_met",
     "trace_start",

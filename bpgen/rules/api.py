@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpgen.errors import require
+from bpgen.given import problem_of
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
-from bpgen.problem import Problem
 from bpgen.registry import find, plugins
 from bpgen.rules.base import Rule, RuleGradients
 from bpgen.rules.traits import Traits
@@ -31,6 +32,16 @@ def load_rule(name: str, **options: Any) -> Rule:
     """
     rule: Rule = find("rule", name).make(**options)
     return rule
+
+
+def rule_of(rule: Rule | str) -> Rule:
+    """A rule that was given as one, or by its name.
+
+    Raises:
+        BpgenError: neither, or an unknown name.
+    """
+    require(isinstance(rule, (str, Rule)), f"rule must be a rule or a rule's name, got a {type(rule).__name__}.")
+    return load_rule(rule) if isinstance(rule, str) else rule
 
 
 def list_rules() -> dict[str, Traits]:
@@ -78,10 +89,9 @@ def gradients(
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
-    bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
-    objective = Loss.of(loss, when, mask, regulariser, activity)
-    problem = Problem(network, network.params(), x, target, objective, initial_state).checked()
-    noise = network.draw_noise(x.shape[0], x.shape[1], generator(seed, "noise"))
-    draws = bound.draw(network, x, generator(seed, "draws"))
+    problem = problem_of(network, x, target, Loss.of(loss, when, mask, regulariser, activity), initial_state)
+    bound = rule_of(rule).bind(network, seed)
+    noise = network.draw_noise(problem.n_steps, problem.batch, generator(seed, "noise"))
+    draws = bound.draw(network, problem.x, generator(seed, "draws"))
     with torch.no_grad():
         return bound.gradients(replace(problem, current_noise=noise), draws)

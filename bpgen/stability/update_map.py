@@ -37,10 +37,10 @@ from torch import Tensor
 from bpgen.curvature import Search, eigenvalues
 from bpgen.curvature.arnoldi import arnoldi
 from bpgen.errors import require
+from bpgen.given import problem_of
 from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
-from bpgen.problem import Problem
-from bpgen.rules import Rule, load_rule
+from bpgen.rules import Rule, rule_of
 from bpgen.stability.alignment import alignment, ratio
 from bpgen.stability.jacobian import RuleJacobian
 from bpgen.streams import generator
@@ -141,9 +141,9 @@ def stability(
         BpgenError: a shape or option that does not fit, or a rule whose gradient cannot be differentiated.
     """
     objective = Loss.of(loss, when, mask, regulariser, activity)
-    bound = (load_rule(rule) if isinstance(rule, str) else rule).bind(network, seed)
-    problem = Problem(network, network.params(), x, target, objective, initial_state).checked()
-    jacobian = RuleJacobian(bound, problem, bound.draw(network, x, generator(seed, "draws")))
+    problem = problem_of(network, x, target, objective, initial_state)
+    bound = rule_of(rule).bind(network, seed)
+    jacobian = RuleJacobian(bound, problem, bound.draw(network, problem.x, generator(seed, "draws")))
     search = Search(top, tol, seed, max_products=max_products)
     return analyse(jacobian, search, lr=lr, momentum=momentum, probes=probes)
 

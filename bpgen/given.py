@@ -1,0 +1,77 @@
+"""A problem from what a Python caller hands in: tensors, numpy arrays or lists, of whatever type of number.
+
+Numbers are cast to the network's dtype and device where nothing is lost by it (spikes as integers or booleans, double
+precision); what has no such meaning is an error that says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpgen.errors import BpgenError, require
+from bpgen.losses import Loss
+from bpgen.network import Network
+from bpgen.problem import Problem
+
+
+def problem_of(network: Network, x: Any, target: Any, loss: Loss, initial_state: Any = None) -> Problem:
+    """The checked problem of a network at its present weights.
+
+    Args:
+        network: the network.
+        x: inputs [T,B,I].
+        target: classes [B] or [T,B], or values [B,O] or [T,B,O], as the loss asks for.
+        loss: the loss, with its mask if it has any.
+        initial_state: s_0 [B,d,N], or None.
+
+    Raises:
+        BpgenError: what does not fit, what was expected, and what to do.
+    """
+    require(isinstance(network, Network), f"network must be a bpgen.Network, got a {type(network).__name__}.")
+    like = network.W_rec
+    values = _classes(target, like) if loss.kind == "cross_entropy" else _numbers("target", target, like)
+    mask = None if loss.mask is None else _numbers("mask", loss.mask, like)
+    start = None if initial_state is None else _numbers("initial_state", initial_state, like)
+    x = _numbers("x", x, like)
+    return Problem(network, network.params(), x, values, loss.with_mask(mask), start).checked()
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """A dense tensor.
+
+    Raises:
+        BpgenError: no rectangular array of numbers.
+    """
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = f"array of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
+        raise BpgenError(f"{name} must be a tensor, an array or lists of numbers, got a {kind}: {error}.") from None
+    require(tensor.layout == torch.strided, f"{name} is a sparse tensor: give {name}.to_dense().")
+    return tensor
+
+
+def _numbers(name: str, value: Any, like: Tensor) -> Tensor:
+    """Real numbers in the dtype and on the device of `like`.
+
+    Raises:
+        BpgenError: complex numbers, or finite ones that the dtype cannot hold.
+    """
+    tensor = _tensor(name, value)
+    require(not tensor.is_complex(), f"{name} is complex ({tensor.dtype}): a network takes real numbers, e.g. abs().")
+    cast = tensor.to(like)
+    require(
+        cast is tensor or not bool((cast.isinf() & ~tensor.isinf()).any()),
+        f"{name} holds numbers beyond the network's {like.dtype}: scale them, or make the network torch.float64.",
+    )
+    return cast
+
+
+def _classes(value: Any, like: Tensor) -> Tensor:
+    """Classes as int64 where they are whole numbers; other targets as they are, for the loss to name what is wrong."""
+    tensor = _tensor("target", value).to(like.device)
+    whole = not tensor.is_complex() and (not tensor.is_floating_point() or bool((tensor == tensor.round()).all()))
+    return tensor.long() if whole else tensor

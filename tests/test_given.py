@@ -1,0 +1,100 @@
+"""What Python callers hand in: cast where nothing is lost, refused with the reason and the cure elsewhere."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import bpgen
+from bpgen.errors import BpgenError
+from bpgen.stability import stability
+
+T, B, I, O = 5, 4, 3, 2
+X = torch.randint(2, (T, B, I), generator=torch.Generator().manual_seed(0)).double()
+Y = torch.tensor([0, 1, 1, 0])
+VALUES = torch.arange(B * O).view(B, O)
+MASK = torch.tensor([[0.0, 1, 1, 0]] * T)
+
+
+def network(n_out: int = O) -> bpgen.Network:
+    return bpgen.Network(bpgen.neurons.Leaky(alpha=0.5), n_in=I, n_rec=6, n_out=n_out, seed=0)
+
+
+FACES = {
+    "gradients": lambda net, x, y, **more: bpgen.gradients("eprop", net, x, y, **more).grads["W_rec"],
+    "sharpness": lambda net, x, y, **more: bpgen.sharpness(net, x, y, **more).eigenvalues,
+    "stability": lambda net, x, y, **more: stability("eprop", net, x, y, lr=0.1, **more).mu,
+}
+every_face = pytest.mark.parametrize("face", FACES)
+
+
+FORMS = {
+    "lists": lambda t: t.tolist(),
+    "numpy": lambda t: t.numpy(),
+    "numpy int8": lambda t: t.numpy().astype(np.int8),
+    "numpy float16": lambda t: t.numpy().astype(np.float16),
+    "bool": lambda t: t.bool(),
+    "int32": lambda t: t.int(),
+    "float64": lambda t: t.double(),
+    "not contiguous": lambda t: t.repeat_interleave(2, dim=-1)[..., ::2],
+}
+
+
+@every_face
+@pytest.mark.parametrize("form", FORMS)
+def test_any_array_of_numbers_is_what_it_says(face: str, form: str) -> None:
+    of, change = FACES[face], FORMS[form]
+    expected = of(network(), X.float(), Y)
+    assert torch.equal(of(network(), change(X), change(Y)), expected)
+    other = of(network(), change(X), 1 - change(Y) if isinstance(change(Y), np.ndarray) else (1 - Y).tolist())
+    assert not torch.equal(other, expected)  # the target counts
+
+
+@every_face
+def test_values_masks_and_starts_are_cast_like_inputs(face: str) -> None:
+    of = FACES[face]
+    start = torch.ones(B, 1, 6)
+    expected = of(network(), X.float(), VALUES.float(), loss="mse", initial_state=start)
+    assert torch.equal(of(network(), X, VALUES.tolist(), loss="mse", initial_state=start.int().numpy()), expected)
+    steps = torch.stack([Y] * T)
+    masked = of(network(), X.float(), steps, when="all", mask=MASK)
+    assert torch.equal(of(network(), X, steps.tolist(), when="all", mask=MASK.bool().tolist()), masked)
+    assert not torch.equal(of(network(), X, steps, when="all"), masked)
+
+
+REFUSED = {
+    "ragged lists": ({"x": [[[0.0, 1.0]], [[0.0]]]}, "lists of numbers"),
+    "text": ({"x": np.array([["a"]])}, "array of <U1"),
+    "sparse": ({"x": X.to_sparse()}, r"x\.to_dense\(\)"),
+    "complex": ({"x": X.to(torch.complex64)}, "real numbers"),
+    "too large": ({"x": X * 1e300}, "torch.float64"),
+    "two axes": ({"x": X[:, 0]}, "time first"),
+    "no tensor": ({"x": object()}, "got a object"),
+    "fractions as classes": ({"y": torch.tensor([0.5, 1, 0, 1])}, "loss='mse'"),
+    "a class too many": ({"y": torch.tensor([0, 1, 2, 0])}, "classes 0..1 for 2 outputs, got 2"),
+    "a class below": ({"y": torch.tensor([0, 1, -100, 0])}, "got -100. Weight padded steps with a mask of 0"),
+    "one output": ({"net": network(n_out=1), "y": torch.zeros(B)}, "n_out=2, or loss='mse'"),
+    "no network": ({"net": torch.nn.Linear(3, 2)}, "got a Linear"),
+}
+
+
+@every_face
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_has_no_meaning_is_refused_with_the_cure(face: str, fault: str) -> None:
+    given, message = REFUSED[fault]
+    with pytest.raises(BpgenError, match=message):
+        FACES[face](given.get("net", network()), given.get("x", X), given.get("y", Y))
+
+
+@pytest.mark.parametrize("rule", [network(), None, 3])
+def test_something_that_is_no_rule_is_refused(rule: object) -> None:
+    with pytest.raises(BpgenError, match="a rule or a rule's name"):
+        bpgen.gradients(rule, network(), X, Y)  # type: ignore[arg-type]
+    with pytest.raises(BpgenError, match="a rule or a rule's name"):
+        stability(rule, network(), X, Y, lr=0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("x", [X[:, 0], X[..., :2], X.numpy(), X.tolist()])
+def test_a_call_of_the_network_sees_that_x_fits(x: Tensor) -> None:
+    with pytest.raises(BpgenError, match=r"\[T,B,I\] with I=3"):
+        network()(x)

@@ -17,7 +17,7 @@ from bpgen.problem import Problem
 from bpgen.streams import generator
 
 TOL = 1e-3  # accepted residual of an eigenvalue, relative
-PROBES = 16  # random vectors of a sketch; it takes three times as many products
+PROBES = 10  # random vectors of a sketch; it takes three times as many products
 
 
 class Sketch(NamedTuple):

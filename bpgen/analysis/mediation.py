@@ -5,7 +5,10 @@ Per seed, with Δ the rule minus the reference and m̄ the mean of the measure o
     (3) total effect c = mean ΔY = c' + a b      direct c'      indirect a b, the product of paths
 which is the two-condition within-participant model of Judd, Kenny & McClelland 2001 with the product of paths of
 Montoya & Hayes 2017; (3) is an identity of least squares. b is the relation of measure and gap over seeds, so that a
-difference between rules alone has no indirect effect. Intervals are percentiles of a bootstrap over seeds.
+difference between rules alone has no indirect effect. Intervals are percentiles of a bootstrap over seeds, expanded for
+its narrowness at small n (Hesterberg 2015): Φ(-√(n/(n-3)) t) on either side, t Student's with n - 3 degrees of freedom.
+Simulated (tests/analysis): where nothing passes, 3 to 5 % of them leave zero out at 15 and 20 seeds and fewer at 8; of
+plain percentiles 8 to 12 %.
 
 What has to hold for an indirect effect to be a cause, and what no number here can show: the measure acts on the gap and
 not the gap, or a third thing that also varies between seeds, on the measure; its slope is the same under both rules and
@@ -13,19 +16,22 @@ linear in the scale it is given on; and runs that never reached the matched loss
 says that the seeds show no passage, not that there is none.
 
 References: C. M. Judd, D. A. Kenny, G. H. McClelland, Psychological Methods 6 (2001) 115; A. K. Montoya, A. F. Hayes,
-Psychological Methods 22 (2017) 6; D. P. MacKinnon et al., Multivariate Behavioral Research 39 (2004) 99.
+Psychological Methods 22 (2017) 6; D. P. MacKinnon et al., Multivariate Behavioral Research 39 (2004) 99; T. C. Hesterberg,
+American Statistician 69 (2015) 371.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from bpgen.analysis.statistics import RNG, Array, by_seed
 
-RESAMPLES = 2000
+RESAMPLES = 4000
 FEWEST = 6  # seeds: three coefficients and as many degrees of freedom
 PATHS = ("total", "direct", "indirect", "a", "b")
 
@@ -50,9 +56,10 @@ def mediation(matched: pd.DataFrame, mediator: str, gap: str, condition: str, re
     if n < FEWEST:
         return row | {f"{path}{end}": np.nan for path in PATHS for end in ("", " low", " high")}
     rng = np.random.default_rng(RNG)
-    drawn = np.array([_paths(M[i], Y[i]) for i in rng.integers(n, size=(RESAMPLES, n))])
-    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
-    for path, value, lowest, highest in zip(PATHS, _paths(M, Y), low, high, strict=True):
+    drawn = rng.integers(n, size=(RESAMPLES, n))
+    tail = special.ndtr(-math.sqrt(n / (n - 3)) * special.stdtrit(n - 3, 0.975))
+    low, high = np.quantile(_paths(M[drawn], Y[drawn]), [tail, 1 - tail], axis=0)
+    for path, value, lowest, highest in zip(PATHS, _paths(M[None], Y[None])[0], low, high, strict=True):
         row |= {path: float(value), f"{path} low": float(lowest), f"{path} high": float(highest)}
     return row
 
@@ -74,9 +81,9 @@ def mediations(
 
 
 def _paths(M: Array, Y: Array) -> Array:
-    """total, direct, indirect, a, b by least squares, of M and Y [n, 2] under the rule and the reference."""
-    dM, dY, mean = M[:, 0] - M[:, 1], Y[:, 0] - Y[:, 1], M.mean(1)
-    design = np.column_stack([np.ones_like(dM), dM, mean - mean.mean()])
-    direct, b, _ = np.linalg.lstsq(design, dY, rcond=None)[0]
-    a = dM.mean()
-    return np.array([dY.mean(), direct, a * b, a, b])
+    """total, direct, indirect, a, b [R,5] by least squares, of M and Y [R,n,2] under the rule and the reference."""
+    dM, dY, mean = M[..., 0] - M[..., 1], Y[..., 0] - Y[..., 1], M.mean(-1)
+    design = np.stack([np.ones_like(dM), dM, mean - mean.mean(-1, keepdims=True)], axis=-1)
+    direct, b, _ = np.moveaxis((np.linalg.pinv(design) @ dY[..., None])[..., 0], -1, 0)
+    a = dM.mean(-1)
+    return np.stack([dY.mean(-1), direct, a * b, a, b], axis=-1)

@@ -16,8 +16,8 @@ linear in the scale it is given on; and runs that never reached the matched loss
 says that the seeds show no passage, not that there is none.
 
 References: C. M. Judd, D. A. Kenny, G. H. McClelland, Psychological Methods 6 (2001) 115; A. K. Montoya, A. F. Hayes,
-Psychological Methods 22 (2017) 6; D. P. MacKinnon et al., Multivariate Behavioral Research 39 (2004) 99; T. C. Hesterberg,
-American Statistician 69 (2015) 371.
+Psychological Methods 22 (2017) 6; D. P. MacKinnon et al., Multivariate Behavioral Research 39 (2004) 99;
+T. C. Hesterberg, American Statistician 69 (2015) 371.
 """
 
 from __future__ import annotations

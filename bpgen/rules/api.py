@@ -16,6 +16,7 @@ from bpgen.losses import L2, Activity, Loss, LossName, When
 from bpgen.network import Network
 from bpgen.registry import find, plugins
 from bpgen.rules.base import Rule, RuleGradients
+from bpgen.rules.memory import require_room
 from bpgen.rules.traits import Traits
 from bpgen.streams import generator
 
@@ -91,6 +92,7 @@ def gradients(
     """
     problem = problem_of(network, x, target, Loss.of(loss, when, mask, regulariser, activity), initial_state)
     bound = rule_of(rule).bind(network, seed)
+    require_room(bound, problem)
     noise = network.draw_noise(problem.n_steps, problem.batch, generator(seed, "noise"))
     draws = bound.draw(network, problem.x, generator(seed, "draws"))
     with torch.no_grad():

@@ -56,7 +56,7 @@ def build(config: Config) -> Experiment:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     tracker = Tracker.of(config.wandb, config.tracking)
-    task: Task = config.task.make()
+    task = config.make_task()
     config = config.completed(task)
     rule: Rule = config.rule.make()
     module = training(config, make_network(config, task), rule)

@@ -16,6 +16,7 @@ from bpgen.losses import Loss, LossName
 from bpgen.network import Network
 from bpgen.problem import Problem
 from bpgen.rules import Carry, Draws, Rule, RuleGradients, gradients_of_chunk, load_rule
+from bpgen.rules.memory import require_room
 from bpgen.streams import generator
 from bpgen.tasks import Split
 from bpgen.training.loaders import Chunk, as_split
@@ -103,7 +104,7 @@ class RuleTraining(pl.LightningModule):
         with torch.no_grad():
             problem, draws = self.problem(batch, self.loss, "draws", self.current_epoch, batch_idx)
             if not self._fits:
-                problem.checked()
+                require_room(self.rule, problem.checked())
                 self._fits = True
             if isinstance(batch, Chunk):
                 result = self._on_chunk(batch, problem, draws)

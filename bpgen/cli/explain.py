@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.listing import Parser
 from bpgen.cli.output import folder
-from bpgen.errors import require
+from bpgen.errors import choice, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,7 @@ def run(argv: list[str]) -> int:
     add("study", metavar="STUDY", help="folder that `bpgen study` or `bpgen reproduce` wrote, finished or not")
     add("--samples", type=int, default=256, metavar="N", help="training sequences of a measure (default: 256)")
     add("--networks", default="all", choices=("all", "matched"), help="which saved networks (default: all)")
+    add("--rules", metavar="NAMES", help="only these, with commas (default: all); the slowest sets the matched losses")
     add("--reference", metavar="RULE", help="rule that mediation compares with (default: the first of the study)")
     add("--jobs", type=int, default=1, metavar="N", help="runs measured at once, one thread each (default: 1)")
     add("--out", metavar="FOLDER", help="where to write (default: STUDY/explain)")
@@ -42,11 +43,7 @@ def run(argv: list[str]) -> int:
     require(o.samples >= 1, f"--samples must be positive, got {o.samples}.")
     require(o.jobs >= 1, f"--jobs must be positive, got {o.jobs}.")
     study = Path(o.study).expanduser()
-    table = _table(study)
-    if o.reference is not None:
-        from bpgen.errors import choice
-
-        choice("rule", o.reference, list(dict.fromkeys(table["condition"])))
+    table = _chosen(_table(study), o.rules, o.reference)
     out = folder(o.out or str(study / "explain"))
     assert out is not None
     _measure(study, table, out, o)
@@ -74,6 +71,19 @@ def _table(study: Path) -> pd.DataFrame:
     table = finished(evaluation_table(runs, study))
     require(not table.empty, f"no run of {study} has finished: `bpgen study {plan}` carries it out.")
     return comparable(table)
+
+
+def _chosen(table: pd.DataFrame, rules: str | None, reference: str | None) -> pd.DataFrame:
+    """The rows of some rules.
+
+    Raises:
+        BpgenError: a rule that the study does not have.
+    """
+    known = list(dict.fromkeys(table["condition"]))
+    asked = known if rules is None else [name.strip() for name in rules.split(",") if name.strip()]
+    for name in [*asked, *([] if reference is None else [reference])]:
+        choice("rule", name, known)
+    return table[table["condition"].isin(asked)]
 
 
 def _measure(study: Path, table: pd.DataFrame, out: Path, o: Any) -> None:

@@ -103,25 +103,24 @@ def by_mean(whole: pd.DataFrame) -> list[str]:
 def sentence(found: Explained) -> str:
     """Which measure beats sharpness, for every gap."""
     said = [f"{GAPS[gap]}: {_beaten(found.whole[found.whole['gap'] == gap])}" for gap in found.gaps]
-    return f"What beats sharpness (λ₁ of W_rec) within rules at matched training loss: {'; '.join(said)}."
+    return f"Beats sharpness (λ₁ of W_rec) within rules at matched training loss: {'; '.join(said)}."
 
 
 def _beaten(ranked: pd.DataFrame) -> str:
-    own = ranked[ranked["measure"] == SHARPNESS].iloc[0]
+    own, better = ranked[ranked["measure"] == SHARPNESS].iloc[0], ranked[ranked["beats sharpness"]]
     if not math.isfinite(own["within"]):
         return "too few seeds to say"
-    place = f"λ₁ is number {own['rank']:.0f} of {len(ranked)} with τ = {own['within']:+.2f}"
-    better = ranked[ranked["beats sharpness"]]
+    place = f"λ₁ {own['within']:+.2f}, number {own['rank']:.0f} of {len(ranked)}"
     if len(better):
         return f"{', '.join(_named(row) for _, row in better.iterrows())} ({place})"
     first = ranked.iloc[0]
     if first["measure"] == SHARPNESS:
         return f"nothing ({place})"
-    return f"nothing that the seeds decide; the nearest is {_named(first)} ({place})"
+    return f"nothing for certain (first is {_named(first)}; {place})"
 
 
 def _named(row: pd.Series) -> str:
-    return f"{LABELS[row['measure']]} (τ = {row['within']:+.2f}, p {row['- sharpness p']:.2g})"
+    return f"{LABELS[row['measure']]} {row['within']:+.2f}, p {row['- sharpness p']:.2g}"
 
 
 def _cell(whole: pd.DataFrame, measure: str, gap: str) -> str:

@@ -83,6 +83,7 @@ class Study:
             tuning = self.tuning_runs()
             self._launch("tuning", tuning, launcher, progress)
             runs = self.main_runs(tuning)
+            collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)  # what is planned
             self._launch("runs", [run for run in runs if run.status != "failed"], launcher, progress)
             table = collect.evaluation_table(runs, self.folder)
             table.to_csv(self.folder / "table.csv", index=False)

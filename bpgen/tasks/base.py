@@ -119,7 +119,7 @@ class Task:
         kind = ("value", "values") if train.target.is_floating_point() else ("class", "classes")
         asked = f"{self.n_out} {kind[self.n_out > 1]}"
         each = {0: "one a sequence", 1: "one at every step"}[train.sample_axis]
-        weighted = "" if train.mask is None else ", at the steps that count"
+        weighted = "" if train.mask is None or bool((train.mask > 0).all()) else ", at the steps that count"
         first = (
             f"task {type(self).__name__}: T = {len(train.x)} steps, I = {self.n_in} inputs, O = {self.n_out} outputs "
             f"({asked}, {each}{weighted}); sequences: {', '.join(f'{n} {name}' for name, n in sizes.items())}"

@@ -14,6 +14,7 @@ from bpgen.tasks.adding import expected_in_unit
 from bpgen.tasks.digits import Digits
 
 N = 10_000
+FROM_FILES = {"npz", "seqmnist", "spike_events"}
 NOISES = (0.0, 0.1, 0.3, 1.0)
 
 
@@ -140,7 +141,7 @@ def test_cues_are_counted_in_spikes(noise, lowest):
     assert found > 0.72 or noise > 0.8  # of the last cue alone
 
 
-@pytest.mark.parametrize("name", [n for n in plugins("task") if n not in ("npz", "seqmnist", "digits")])
+@pytest.mark.parametrize("name", [n for n in plugins("task") if n not in {*FROM_FILES, "digits", "encoded"}])
 def test_every_drawn_task_states_it_and_is_solved_by_it_without_noise(name):
     """On its own test set: what is reported beside a gap."""
     made = task(name)
@@ -166,7 +167,7 @@ def test_of_handwriting_nobody_knows():
 CLEAN_GAP = {"pattern_generation": "very patterns", "delayed_match_to_sample": "four different trials"}
 
 
-@pytest.mark.parametrize("name", [n for n in plugins("task") if n not in ("npz", "seqmnist")])
+@pytest.mark.parametrize("name", [n for n in plugins("task") if n not in FROM_FILES])
 def test_every_task_says_whether_it_has_a_clean_gap(name):
     made = task(name)
     if name in CLEAN_GAP:

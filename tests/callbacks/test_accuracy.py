@@ -7,7 +7,7 @@ import torch
 
 import bpgen
 from bpgen.callbacks import Evaluation
-from bpgen.callbacks.generalization_gap import performance
+from bpgen.callbacks.performance import performance
 from bpgen.losses import Loss
 from bpgen.registry import find
 from bpgen.training.module import RuleTraining

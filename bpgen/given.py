@@ -6,22 +6,18 @@ precision); what has no such meaning is an error that says what to do.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError, require
-from bpgen.lengths import checked_lengths, last_steps, steps_there
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.problem import Problem
 
 
-def problem_of(
-    network: Network, x: Any, target: Any, loss: Loss, initial_state: Any = None, lengths: Any = None
-) -> Problem:
+def problem_of(network: Network, x: Any, target: Any, loss: Loss, initial_state: Any = None) -> Problem:
     """The checked problem of a network at its present weights.
 
     Args:
@@ -30,7 +26,6 @@ def problem_of(
         target: classes [B] or [T,B], or values [B,O] or [T,B,O], as the loss asks for.
         loss: the loss, with its mask if it has any.
         initial_state: s_0 [B,d,N], or None.
-        lengths: steps of each sequence [B]; None is T for all. What comes after, such as NaN, is padding.
 
     Raises:
         BpgenError: what does not fit, what was expected, and what to do.
@@ -41,44 +36,7 @@ def problem_of(
     mask = None if loss.mask is None else _numbers("mask", loss.mask, like)
     start = None if initial_state is None else _numbers("initial_state", initial_state, like)
     x = _numbers("x", x, like)
-    if lengths is not None and x.ndim == 3:
-        own = checked_lengths(lengths, *x.shape[:2]).to(x.device)
-        x = x.masked_fill(~steps_there(own, len(x)).unsqueeze(-1), 0)
-        require(
-            values.ndim >= (1 if loss.when == "last" else 2),
-            f"target must be [B, ...] or [T, B, ...], got {list(values.shape)}.",
-        )
-        values, loss = _within_lengths(loss.with_mask(mask), values, own, len(x))
-        mask = loss.mask
     return Problem(network, network.params(), x, values, loss.with_mask(mask), start).checked()
-
-
-def _within_lengths(loss: Loss, target: Tensor, lengths: Tensor, n_steps: int) -> tuple[Tensor, Loss]:
-    """Target of every step and the loss with its weights, which say the same as the equations of `bpgen.lengths`.
-
-    Args:
-        loss: as it would be of sequences of one length; its mask, if any, is that of the steps there are.
-        target: of the last step of each sequence, or of every step; what stands in padding does not count.
-        lengths: [B], int64.
-        n_steps: T.
-
-    Raises:
-        BpgenError: the loss has a regulariser of the activity, which would count padding.
-    """
-    require(
-        loss.activity is None,
-        "a regulariser of the activity counts all steps, padding too: leave lengths out and take sequences of one "
-        "length at a time.",
-    )
-    there = steps_there(lengths, n_steps)
-    if loss.when == "last":
-        return target.expand(n_steps, *target.shape), replace(loss, when="all", mask=last_steps(there))
-    padding = ~there if target.ndim == 2 else ~there.unsqueeze(-1)
-    if loss.mask is not None:
-        mask = loss.mask.masked_fill(~there, 0)
-    else:
-        mask = there / lengths.double() if loss.kind == "cross_entropy" else there.double()
-    return target.masked_fill(padding, 0), loss.with_mask(mask)
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -68,7 +68,6 @@ def gradients(
     regulariser: L2 | float | Mapping[str, float] | None = None,
     seed: int = 0,
     activity: Activity | float | None = None,
-    lengths: Tensor | None = None,
 ) -> RuleGradients:
     """The gradient that `rule` assigns to `network` on one batch, at its present weights.
 
@@ -84,7 +83,6 @@ def gradients(
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         seed: of everything random in the rule, and of feedback weights that are not drawn yet.
         activity: an `Activity` to add to the loss, or the coefficient of its rate form; None adds nothing.
-        lengths: steps of each sequence [B], where they differ: "last" is then its own last one; see `bpgen.lengths`.
 
     Returns:
         `RuleGradients` with the true loss, the outputs and one gradient per parameter.
@@ -92,14 +90,10 @@ def gradients(
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
-    problem = problem_of(network, x, target, Loss.of(loss, when, mask, regulariser, activity), initial_state, lengths)
+    problem = problem_of(network, x, target, Loss.of(loss, when, mask, regulariser, activity), initial_state)
     bound = rule_of(rule).bind(network, seed)
     require_room(bound, problem)
     noise = network.draw_noise(problem.n_steps, problem.batch, generator(seed, "noise"))
     draws = bound.draw(network, problem.x, generator(seed, "draws"))
     with torch.no_grad():
-        found = bound.gradients(replace(problem, current_noise=noise), draws)
-    if lengths is None or when == "all":
-        return found
-    own = torch.as_tensor(lengths, device=problem.x.device).long() - 1
-    return found._replace(outputs=found.outputs[own, torch.arange(problem.batch, device=own.device)])
+        return bound.gradients(replace(problem, current_noise=noise), draws)

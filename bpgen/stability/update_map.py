@@ -115,7 +115,6 @@ def stability(
     max_products: int = 200,
     probes: int = 10,
     seed: int = 0,
-    lengths: Tensor | None = None,
 ) -> StabilityResult:
     """How `rule` with learning rate `lr` behaves around the network's present weights.
 
@@ -137,13 +136,12 @@ def stability(
         max_products: budget of products with H, and again with Dĝ.
         probes: random vectors for the asymmetry; 0 leaves it out (nan).
         seed: of starting vectors, probes, the rule's draws, and feedback weights that are not drawn yet.
-        lengths: steps of each sequence [B], where they differ: "last" is then its own last one; see `bpgen.lengths`.
 
     Raises:
         BpgenError: a shape or option that does not fit, or a rule whose gradient cannot be differentiated.
     """
     objective = Loss.of(loss, when, mask, regulariser, activity)
-    problem = problem_of(network, x, target, objective, initial_state, lengths)
+    problem = problem_of(network, x, target, objective, initial_state)
     bound = rule_of(rule).bind(network, seed)
     jacobian = RuleJacobian(bound, problem, bound.draw(network, problem.x, generator(seed, "draws")))
     search = Search(top, tol, seed, max_products=max_products)

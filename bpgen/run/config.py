@@ -61,6 +61,8 @@ _YOUNGER = (
     Younger("trainer", None, "patience", None),
     Younger("task", "copy_memory", "held_out", False),
     Younger("task", "cue_accumulation", "perturbation", "gaussian"),
+    Younger("task", "npz", "step_weights", "sum"),
+    Younger("task", "npz", "class_weights", "equal"),
 )
 
 

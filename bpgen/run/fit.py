@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,13 +16,13 @@ import torch
 from bpgen._version import __version__
 from bpgen.errors import DivergedError, RuleError, raised_in, require
 from bpgen.figures.run import run_figures
-from bpgen.rules import chunk_note
 from bpgen.run.build import Experiment, build
 from bpgen.run.config import Config, config_hash, differences
 from bpgen.run.files import load_file
 from bpgen.run.folder import RunFolder
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Interrupt, Record, RunInterrupted
+from bpgen.run.time_left import TimeLeft
 from bpgen.training.module import RuleTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
@@ -129,7 +129,7 @@ def _refuse_edits(folder: RunFolder, began: dict[str, Any] | None, known: str | 
 def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     """Train, and write down, draw and track how it went."""
     config, say = experiment.config, audience.say
-    for line in _announcements(experiment):
+    for line in experiment.announcements():
         say(line)
     plain = config.plain()
     experiment.module.save_hyperparameters(plain, logger=False)  # into every checkpoint
@@ -151,19 +151,6 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
     return ending
 
 
-def _announcements(experiment: Experiment) -> Iterator[str]:
-    """What a user is told before training."""
-    module, data = experiment.module, experiment.data
-    note = chunk_note(module.rule, data.chunk) if data.chunk else ""
-    if note:
-        yield note
-    if module.finished_steps:
-        yield f"{experiment.config.rule.label} hands over finished weight changes: optimizer.lr is not used"
-    for measurement in experiment.measurements:
-        if measurement.enabled:
-            yield measurement.describe(experiment.start)
-
-
 def _train(
     experiment: Experiment, folder: RunFolder, audience: Audience, logger: Any, checkpoint: str | None
 ) -> Ending:
@@ -175,6 +162,7 @@ def _train(
         callbacks.append(ProgressBar(experiment.columns))
     else:
         clock.attach(ProgressLines(audience.say, experiment.columns))
+        callbacks.append(TimeLeft(audience.say, clock))
 
     def ended(status: str, message: str = "") -> Ending:
         return Ending(folder, status, message, _EXIT_CODES[status])

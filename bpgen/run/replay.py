@@ -51,8 +51,8 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> LoadedR
     require(bool(saved), f"{folder} holds no saved weights yet.")
     step = max(saved) if step is None else step
     require(step in saved, f"{folder} has no evaluation at step {step}; it has {', '.join(map(str, saved))}.")
-    config = Config.of(plain)
-    task: Task = config.task.make()
+    config = run.config()
+    task = config.make_task()
     return LoadedRun(*_restored(run, config, task, step), task, plain)
 
 
@@ -89,7 +89,7 @@ def evaluations(saved: SavedSteps) -> Iterator[Evaluation]:
     """The evaluations one after another, with network, rule, loss, learning rate and data as they were."""
     rows = {int(row["step"]): row for row in saved.folder.rows() if "step" in row}
     config = saved.folder.config()
-    task: Task = config.task.make()
+    task = config.make_task()
     splits: TaskSplits | None = None
     for step in saved.steps:
         module = training(config, *_restored(saved.folder, config, task, step))

@@ -115,7 +115,8 @@ class Task:
         """The size of the task in one line, and a line for whatever is odd about its data."""
         sizes = {name: self.split(name).size for name in SPLITS if self.has(name)}
         train = self.split("train")
-        asked = f"{self.n_out} {'values' if train.target.is_floating_point() else 'classes'}"
+        kind = ("value", "values") if train.target.is_floating_point() else ("class", "classes")
+        asked = f"{self.n_out} {kind[self.n_out > 1]}"
         each = {0: "one a sequence", 1: "one at every step"}[train.sample_axis]
         weighted = "" if train.mask is None else ", at the steps that count"
         first = (

@@ -12,8 +12,6 @@ from torch import nn
 
 from bpgen.errors import choice, require
 from bpgen.losses import L2, Activity, ActivityForm, Loss, LossName, When
-from bpgen.tasks import Task
-from bpgen.training.data import TaskData
 
 
 @dataclass(frozen=True)
@@ -182,10 +180,6 @@ class TrainerOptions:
         require(there, "trainer.accelerator is gpu, and torch finds none here: use cpu or auto.")
         if finished_steps:
             leave_steps_alone(self.clip, self.accumulate)
-
-    def data(self, task: Task, loss: Loss, seed: int) -> TaskData:
-        """A task's data in batches as these options want them."""
-        return TaskData(task, loss, self.batch_size, seed, self.chunk, self.stream)
 
 
 def plain_steps(optimizer: Optimizer, schedule: Schedule) -> Optimizer:

@@ -13,7 +13,6 @@ from bpgen.analysis.statistics import mean_effect
 
 WIDTH, HEIGHT = 460, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 46
-_NAMES = 84  # what names below an axis take
 SHAPES = (  # in a box of 8, one for every condition in turn
     "M0-4A4 4 0 1 0 0 4A4 4 0 1 0 0-4Z",
     "M-3.5-3.5H3.5V3.5H-3.5Z",
@@ -147,7 +146,8 @@ class Chart:
 
     @property
     def _below(self) -> int:
-        return _NAMES if self.x.names else _BOTTOM
+        longest = max((min(len(name), 20) for name in self.x.names), default=0)
+        return 26 + 3 * longest if longest else _BOTTOM  # they stand aslant
 
     def _px(self, value: float) -> float:
         return round(_LEFT + self.x.at(value) * (WIDTH - _LEFT - _RIGHT), 1)
@@ -202,6 +202,8 @@ def _ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
+    if high < 10 * low:
+        return [v for v in _ticks(low, high) if v > 0]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 6, 7, 8, 9)):
         values = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]

@@ -142,7 +142,7 @@ def gather(folders: Sequence[str], title: str = "", paper: str | None = None, co
         if study is not None or own:
             sections.append(_section(study, own, number, paper))
             number += len(sections[-1].rows)
-    names = [s.title for s in sections]
+    names = [s.title for s in sections] if known or len(found) > 1 else [found[0].path.resolve().name]
     return Report(title or (names[0] if len(names) == 1 else ", ".join(names)), sections, _versions(found), command)
 
 

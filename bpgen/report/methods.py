@@ -42,7 +42,7 @@ def methods(runs: Sequence[RunEntry], study: StudyEntry | None) -> list[str]:
         _seeds(runs),
         _measures(values),
         _tuning(study),
-        _MATCHING,
+        _MATCHING if len(configs) > 1 else "",
     ]
     return [paragraph for paragraph in paragraphs if paragraph]
 
@@ -90,7 +90,8 @@ def _training(v: _Values) -> str:
     text += f", gradients clipped at {v.of('trainer.clip')}" if v.has("trainer.clip") else ""
     schedule = v.of("schedule.name")
     text += f", learning rate schedule {schedule}" if schedule not in ("", "constant", "none") else ""
-    loss = f" Loss: {v.of('loss.kind')}, on {v.of('loss.when')} time step(s)." if v.of("loss.kind") else ""
+    when = {"last": "at the last time step", "all": "at all time steps"}.get(v.of("loss.when"), v.of("loss.when"))
+    loss = f" Loss: {v.of('loss.kind').replace('_', ' ')}, {when}." if v.of("loss.kind") else ""
     l2 = f" L2 penalty {v.of('loss.l2')}, part of the loss." if v.has("loss.l2") else ""
     return f"{text}.{loss}{l2}"
 

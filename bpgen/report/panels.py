@@ -36,7 +36,8 @@ def charts(table: pd.DataFrame, rows: Sequence[Row]) -> list[tuple[str, list[Dra
 
 
 def _of_setting(setting: Setting, by_path: dict[str, Row]) -> Iterator[Chart]:
-    if not setting.finished.empty and LOSS in setting.finished and setting.finished[LOSS].notna().any():
+    measured = setting.finished[LOSS].notna() if LOSS in setting.finished else pd.Series(dtype=bool)
+    if setting.finished.loc[measured.index[measured], "run"].nunique() > 1:
         yield from _matched(setting, by_path)
     for column, title, label, log in _CURVES:
         if column in setting.table and setting.table[column].notna().any():
@@ -87,7 +88,7 @@ def _curves(setting: Setting, by_path: dict[str, Row], of: tuple[str, str, str, 
         chart.lines.append(Line(row.number, row.style, own["step"].tolist(), ys, text, unfinished))
     n = setting.table.groupby("condition")["seed"].nunique()
     low, high = int(n.min()), int(n.max())
-    chart.note = f"n = {low if low == high else f'{low} to {high}'} runs a condition, a line each"
+    chart.note = f"{low if low == high else f'{low} to {high}'} run{'s' * (high > 1)} a condition, a line each"
     return chart
 
 

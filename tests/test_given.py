@@ -73,6 +73,8 @@ REFUSED = {
     "fractions as classes": ({"y": torch.tensor([0.5, 1, 0, 1])}, "loss='mse'"),
     "a class too many": ({"y": torch.tensor([0, 1, 2, 0])}, "classes 0..1 for 2 outputs, got 2"),
     "a class below": ({"y": torch.tensor([0, 1, -100, 0])}, "got -100. Weight padded steps with a mask of 0"),
+    "nan": ({"x": X * float("nan")}, "x holds 60 nan or infinite values, the first at .0, 0, 0."),
+    "an infinite value": ({"x": X.index_fill(2, torch.tensor([1]), float("inf"))}, "x holds 20 nan or infinite"),
     "one output": ({"net": network(n_out=1), "y": torch.zeros(B)}, "n_out=2, or loss='mse'"),
     "no network": ({"net": torch.nn.Linear(3, 2)}, "got a Linear"),
 }
@@ -98,3 +100,33 @@ def test_something_that_is_no_rule_is_refused(rule: object) -> None:
 def test_a_call_of_the_network_sees_that_x_fits(x: Tensor) -> None:
     with pytest.raises(BpgenError, match=r"\[T,B,I\] with I=3"):
         network()(x)
+
+
+STEPS = torch.stack([Y] * T)
+
+
+@every_face
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [(-MASK, ">= 0"), (MASK * 0, "zero everywhere"), (MASK * float("nan"), "nan or infinite"), (MASK[0], r"\[T,B\]")],
+)
+def test_weights_of_steps_that_are_none_are_refused(face: str, mask: Tensor, message: str) -> None:
+    with pytest.raises(BpgenError, match=message):
+        FACES[face](network(), X, STEPS, when="all", mask=mask)
+
+
+@every_face
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_what_stands_in_padding_reaches_nothing(face: str, loss: str) -> None:
+    of, lengths = FACES[face], torch.tensor([3, 5, 2, 4])
+    off = torch.arange(T).unsqueeze(1) >= lengths
+    target = STEPS if loss == "cross_entropy" else torch.rand(T, B, O, generator=torch.Generator().manual_seed(1))
+    expected = of(network(), X.masked_fill(off.unsqueeze(-1), 0), target, loss=loss, when="all", mask=~off)
+    nan = float("nan")
+    dirty = target.masked_fill(off, -100) if loss == "cross_entropy" else target.masked_fill(off.unsqueeze(-1), nan)
+    assert torch.equal(
+        of(network(), X.masked_fill(off.unsqueeze(-1), nan), dirty, loss=loss, when="all", mask=~off), expected
+    )
+    one_more = torch.arange(T).unsqueeze(1) <= lengths
+    with pytest.raises(BpgenError, match=r"nan or infinite|classes"):
+        of(network(), X.masked_fill(off.unsqueeze(-1), nan), dirty, loss=loss, when="all", mask=one_more)

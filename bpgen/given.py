@@ -19,7 +19,9 @@ from bpgen.problem import Problem
 from bpgen.tasks.contract import filled
 
 
-def problem_of(network: Network, x: Any, target: Any, loss: Loss, initial_state: Any = None) -> Problem:
+def problem_of(
+    network: Network, x: Any, target: Any, loss: Loss, initial_state: Any = None, lengths: Any = None
+) -> Problem:
     """The checked problem of a network at its present weights.
 
     Args:
@@ -28,6 +30,7 @@ def problem_of(network: Network, x: Any, target: Any, loss: Loss, initial_state:
         target: classes [B] or [T,B], or values [B,O] or [T,B,O], as the loss asks for.
         loss: the loss, with its mask if it has any.
         initial_state: s_0 [B,d,N], or None.
+        lengths: steps of each sequence [B] where they differ; what comes after is padding.
 
     Raises:
         BpgenError: what does not fit, what was expected, and what to do.
@@ -40,7 +43,24 @@ def problem_of(network: Network, x: Any, target: Any, loss: Loss, initial_state:
         None if initial_state is None else filled(_numbers("initial_state", initial_state, like), None, "initial_state")
     )
     problem = Problem(network, network.params(), _numbers("x", x, like), values, loss.with_mask(mask), start)
-    return _without_padding(problem).checked()
+    return _without_padding(problem if lengths is None else _of_lengths(problem, lengths)).checked()
+
+
+def _of_lengths(problem: Problem, lengths: Any) -> Problem:
+    """The same where each sequence ends at its own step.
+
+    Raises:
+        BpgenError: lengths that are none, or targets or weights of another shape.
+    """
+    T, B, given = problem.n_steps, problem.batch, _tensor("lengths", lengths)
+    require(
+        list(given.shape) == [B] and not given.is_floating_point() and 1 <= int(given.min()) <= int(given.max()) <= T,
+        f"lengths must be whole numbers [B] = [{B}] from 1 to T = {T}, got {given.dtype} {list(given.shape)}.",
+    )
+    problem.loss.check_shapes(problem.target, T, B, problem.network.n_out)
+    target, loss = problem.loss.of_lengths(problem.target, given.to(problem.x.device), T)
+    mask = None if loss.mask is None else loss.mask.to(problem.x)
+    return replace(problem, target=target, loss=loss.with_mask(mask))
 
 
 def _without_padding(problem: Problem) -> Problem:

@@ -151,6 +151,7 @@ def sharpness(
     backend: Backend = "lanczos",
     chunk_size: int | None = None,
     activity: Activity | float | None = None,
+    lengths: Tensor | None = None,
 ) -> SharpnessResult:
     """The largest eigenvalues of the loss's Hessian at the network's present weights.
 
@@ -173,12 +174,13 @@ def sharpness(
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None chooses. The answer does not depend on it.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
+        lengths: steps of each sequence [B] where they differ: each is taken as if run by itself.
 
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
     objective = Loss.of(loss, when, mask, regulariser, activity)
-    problem = problem_of(network, x, target, objective, initial_state)
+    problem = problem_of(network, x, target, objective, initial_state, lengths)
     search = Search(top, tol, seed, definition, max_products, backend)
     return eigenvalues(problem, block, search, start=start, chunk_size=chunk_size)
 

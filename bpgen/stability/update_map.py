@@ -115,6 +115,7 @@ def stability(
     max_products: int = 200,
     probes: int = 10,
     seed: int = 0,
+    lengths: Tensor | None = None,
 ) -> StabilityResult:
     """How `rule` with learning rate `lr` behaves around the network's present weights.
 
@@ -130,6 +131,7 @@ def stability(
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing. It adds
             its coefficient to the eigenvalues of H and of Dĝ alike, whatever the rule.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
+        lengths: steps of each sequence [B] where they differ: each is taken as if run by itself.
         lr, momentum: learning rate η, and β of heavy-ball momentum.
         top: how many eigenvalues μ.
         tol: accepted residuals relative to λ_1 and to the largest |μ|.
@@ -141,7 +143,7 @@ def stability(
         BpgenError: a shape or option that does not fit, or a rule whose gradient cannot be differentiated.
     """
     objective = Loss.of(loss, when, mask, regulariser, activity)
-    problem = problem_of(network, x, target, objective, initial_state)
+    problem = problem_of(network, x, target, objective, initial_state, lengths)
     bound = rule_of(rule).bind(network, seed)
     jacobian = RuleJacobian(bound, problem, bound.draw(network, problem.x, generator(seed, "draws")))
     search = Search(top, tol, seed, max_products=max_products)

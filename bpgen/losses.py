@@ -136,8 +136,7 @@ class Loss:
         """The steps of a sequence in blocks of `size`: where each is, its target, and its part of the loss, if any.
 
         Args:
-            x: inputs [T,B,I].
-            target: of every step, or of the last one.
+            x, target: inputs [T,B,I], and the target of every step or of the last one.
             size: steps of a block; the last one may be shorter.
         """
         T = len(x)
@@ -176,8 +175,7 @@ class Loss:
             x, target: inputs [k,B,I] and targets of these steps, or the target of the last one.
             share, ends: k/T, and whether they are the last ones.
 
-        Returns:
-            Targets [k,B] or [k,B,O], and the loss with weights of the steps [k,B].
+        Returns: targets [k,B] or [k,B,O], and the loss with weights of the steps [k,B].
         """
         k, B = x.shape[:2]
         if self.when == "all":

@@ -124,10 +124,8 @@ def stability(
         network: the network; it is left as found.
         x: inputs [T,B,I].
         target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
-        loss: "cross_entropy" or "mse" (½ Σ_o (y-y*)²).
-        when: whether the loss is taken at the "last" step or at "all" steps.
-        mask: weights m [T,B] of the steps, only with "all".
-        initial_state: s_0 [B,d,N], or None.
+        loss, when: "cross_entropy" or "mse" (½ Σ_o (y-y*)²), taken at the "last" step or at "all" steps.
+        mask, initial_state: weights m [T,B] of the steps, only with "all"; s_0 [B,d,N]; or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing. It adds
             its coefficient to the eigenvalues of H and of Dĝ alike, whatever the rule.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.

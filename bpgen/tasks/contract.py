@@ -65,7 +65,7 @@ def checked_split(owner: str, sizes: tuple[Any, Any], found: Any) -> Split:
     mask = None if len(found) == 2 or found[2] is None else checked_mask(found[2], owner, [T, n])
     off = None if mask is None else mask == 0
     target = _target(found[1], owner, n_out, [T, n], off)
-    x = _filled(x, off, f"{owner}: x")
+    x = filled(x, off, f"{owner}: x")
     same = x is found[0] and target is found[1] and (mask is None or mask is found[2])
     return found if same and isinstance(found, Split) else Split(x, target, mask)
 
@@ -134,7 +134,7 @@ def _target(value: Any, owner: str, n_out: int, shape: list[int], off: Tensor | 
             f"{owner}: values must be [n,O] or [T,n,O] with T = {shape[0]}, n = {shape[1]}, O = n_out = {n_out}, got "
             f"{list(target.shape)}. Classes are whole numbers [n] or [T,n].",
         )
-        return _filled(target, off if target.ndim == 3 else None, f"{owner}: the target")
+        return filled(target, off if target.ndim == 3 else None, f"{owner}: the target")
     target = target.to(torch.int64)
     require(
         list(target.shape) in ([shape[1]], shape),
@@ -150,8 +150,12 @@ def _target(value: Any, owner: str, n_out: int, shape: list[int], off: Tensor | 
     return target
 
 
-def _filled(values: Tensor, off: Tensor | None, what: str) -> Tensor:
-    """Finite values [T,n,...], NaN of padding replaced by 0."""
+def filled(values: Tensor, off: Tensor | None, what: str) -> Tensor:
+    """Finite values [T,n,...], NaN of padding (`off` [T,n]) replaced by 0.
+
+    Raises:
+        BpgenError: others are not finite.
+    """
     if bool(values.sum().isfinite()):  # one pass over the numbers, nearly always
         return values
     bad = ~values.isfinite()

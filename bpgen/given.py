@@ -18,6 +18,8 @@ from bpgen.network import Network
 from bpgen.problem import Problem
 from bpgen.tasks.contract import filled
 
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 def problem_of(
     network: Network, x: Any, target: Any, loss: Loss, initial_state: Any = None, lengths: Any = None
@@ -50,17 +52,24 @@ def _of_lengths(problem: Problem, lengths: Any) -> Problem:
     """The same where each sequence ends at its own step.
 
     Raises:
-        BpgenError: lengths that are none, or targets or weights of another shape.
+        BpgenError: lengths that are none, targets or weights of another shape, NaN in a step that there is, or a
+            regulariser of the activity.
     """
     T, B, given = problem.n_steps, problem.batch, _tensor("lengths", lengths)
     require(
-        list(given.shape) == [B] and not given.is_floating_point() and 1 <= int(given.min()) <= int(given.max()) <= T,
+        list(given.shape) == [B] and given.dtype in _WHOLE and 1 <= int(given.min()) <= int(given.max()) <= T,
         f"lengths must be whole numbers [B] = [{B}] from 1 to T = {T}, got {given.dtype} {list(given.shape)}.",
     )
+    require(
+        problem.loss.activity is None,
+        "a regulariser of the activity counts all steps, padding too: take sequences of one length at a time.",
+    )
     problem.loss.check_shapes(problem.target, T, B, problem.network.n_out)
-    target, loss = problem.loss.of_lengths(problem.target, given.to(problem.x.device), T)
+    own = given.to(problem.x.device).long()
+    x = filled(problem.x, torch.arange(T, device=own.device).unsqueeze(1) >= own, "x")
+    target, loss = problem.loss.of_lengths(problem.target, own, T)
     mask = None if loss.mask is None else loss.mask.to(problem.x)
-    return replace(problem, target=target, loss=loss.with_mask(mask))
+    return replace(problem, x=x, target=target, loss=loss.with_mask(mask))
 
 
 def _without_padding(problem: Problem) -> Problem:

@@ -30,6 +30,7 @@ _SPLITS = {"train": "training", "val": "validation", "test": "test", "test_noisy
 def _optional(split: str, name: str, label: str, unit: str, shown: str) -> Column:
     """A column of one split, there where it says something."""
     brief = f"val {label}" if split == "val" else ""
+    shown = "" if split == "val" else shown
     return Column(f"{split}/{name}", f"{label}, {_SPLITS[split]}", unit, "", shown, brief=brief, optional=True)
 
 

@@ -122,8 +122,13 @@ class Npz(Task):
         return {name: _reweighted(split, weights) for name, split in splits.items()}
 
     def notes(self) -> list[str]:
-        """Classes that never occur, or not in training."""
+        """Classes that never occur, or not in training; numbers far from 1."""
         found = [] if not self._gaps else [self._gaps]
+        train = self.split("train")
+        for name, values in (("x", train.x), ("y", train.target if self.loss == "mse" else None)):
+            size = 1.0 if values is None else float(values.square().mean().sqrt())
+            if not 0.03 < size < 10:
+                found.append(f"{name} is about {size:.2g}: learning rates and initial weights are for numbers about 1")
         if self.loss == "cross_entropy":
             asked = {name: _counted(self.split(name)) for name in SPLITS if self.has(name)}
             found += labels.not_trained(asked.pop("train"), asked)

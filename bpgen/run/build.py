@@ -49,6 +49,7 @@ class Experiment:
 
     def announcements(self) -> Iterator[str]:
         """What a user is told before training."""
+        yield self.data.task.describe()
         note = chunk_note(self.module.rule, self.data.chunk) if self.data.chunk else ""
         if note:
             yield note

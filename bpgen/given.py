@@ -79,7 +79,7 @@ def _within_lengths(loss: Loss, target: Tensor, lengths: Tensor, n_steps: int) -
     if loss.mask is not None:
         mask = loss.mask.masked_fill(~there, 0)
     else:
-        mask = there / lengths.double() if loss.kind == "cross_entropy" else there.double()
+        mask = there.double() if loss.kind == "mse" else there / lengths.double()
     return target.masked_fill(padding, 0), loss.with_mask(mask)
 
 
@@ -97,7 +97,7 @@ def _without_padding(problem: Problem) -> Problem:
         off = mask == 0
     if start is not None:
         filled(start, None, "initial_state")
-    if problem.loss.kind == "mse":
+    if problem.loss.kind != "cross_entropy":
         target = filled(target, off if target.ndim == 3 else None, "target")
     elif off is not None:
         target = target.masked_fill(off, 0)

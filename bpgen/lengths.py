@@ -2,7 +2,7 @@
 
 Sequence b has the steps 1..T_b of the T in the batch; the rest is padding. Then, with weights m of the steps,
     last step:  L = (1/B) Σ_b ℓ(y_{T_b,b})                       m_tb = 1 at t = T_b
-    all steps:  L = (1/B) Σ_b Σ_{t<=T_b} m_tb ℓ(y_{t,b})         m = 1/T_b (cross_entropy) or 1 (mse), unless given
+    all steps:  L = (1/B) Σ_b Σ_{t<=T_b} m_tb ℓ(y_{t,b})         m = 1/T_b (1 for mse), unless given
 which is the mean of the losses of the sequences taken one by one. No step after the last of a sequence reaches its
 loss, so its gradient is that of the sequence alone, for every rule that is defined by its equations.
 """

@@ -2,8 +2,9 @@
 
     last step:  L = (1/B) Σ_b ℓ(y_{T,b})                  all steps:  L = (1/B) Σ_{t,b} m_{tb} ℓ(y_{t,b})
     ℓ = -log softmax(y)[y*]  (cross_entropy)              ℓ = ½ Σ_o (y_o - y*_o)²  (mse)
+    ℓ = -Σ_o y*_o log σ(y_o) + (1 - y*_o) log(1 - σ(y_o))  (binary_cross_entropy: several labels at once)
 The weights m of the steps are fixed beforehand, because an online learner cannot know a future mask; without a
-mask m = 1/T for cross-entropy and 1 for squared error. Losses of split batches therefore add up.
+mask m = 1/T for the cross-entropies and 1 for squared error. Losses of split batches therefore add up.
 Its regularisers (`bpgen.regularisers`) are part of it.
 """
 
@@ -15,13 +16,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from bpgen.errors import BpgenError, choice, require
 from bpgen.regularisers import L2, Activity, ActivityForm
 
 __all__ = ["L2", "Activity", "ActivityForm", "Loss", "LossName", "When"]
 
-LossName = Literal["cross_entropy", "mse"]
+LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 When = Literal["last", "all"]
 
 
@@ -29,7 +31,7 @@ When = Literal["last", "all"]
 class Loss:
     """A loss: what is compared, at which steps, with which weights, and what is added.
 
-    kind: "cross_entropy" (target: int64 classes) or "mse" (target: float).
+    kind: "cross_entropy" (target: int64 classes), "mse" or "binary_cross_entropy" (target: float, the latter in 0..1).
     when: "last" (outputs [B,O]) or "all" (outputs [T,B,O]).
     mask: weights m [T,B] of the steps, only with "all".
     regulariser: an `L2` on the weights, or None.
@@ -95,6 +97,8 @@ class Loss:
         if self.kind == "mse":
             error = outputs - target.to(outputs.dtype)
             per_step = 0.5 * error.square().sum(-1)
+        elif self.kind == "binary_cross_entropy":
+            error, per_step = outputs.sigmoid() - target.to(outputs.dtype), self._per_step(outputs, target)
         else:
             log_p, index = _log_softmax(outputs), target.unsqueeze(-1)
             minus_log_p = -log_p.gather(-1, index)
@@ -117,6 +121,9 @@ class Loss:
         if self.kind == "cross_entropy":
             p = _log_softmax(outputs).exp()
             tangents = p * (tangents - (p * tangents).sum(-1, keepdim=True))
+        elif self.kind == "binary_cross_entropy":
+            p = outputs.sigmoid()
+            tangents = p * (1 - p) * tangents
         return tangents / n if weights is None else tangents * (weights / n).unsqueeze(-1)
 
     def total(self, outputs: Tensor, target: Tensor, params: Mapping[str, Tensor], h: Tensor | None = None) -> Tensor:
@@ -179,7 +186,7 @@ class Loss:
         """
         k, B = x.shape[:2]
         if self.when == "all":
-            even = share / k if self.kind == "cross_entropy" else 1.0
+            even = 1.0 if self.kind == "mse" else share / k
             return target, self.with_mask(x.new_full((k, B), even) if self.mask is None else self.mask)
         mask = x.new_zeros(k, B)
         mask[-1] = float(ends)
@@ -192,7 +199,7 @@ class Loss:
             BpgenError: what does not fit, and what was expected.
         """
         steps = [batch] if self.when == "last" else [n_steps, batch]
-        expected = steps + ([n_out] if self.kind == "mse" else [])
+        expected = steps + ([] if self.kind == "cross_entropy" else [n_out])
         require(
             list(target.shape) == expected,
             f"target must be {expected} for loss={self.kind!r}, when={self.when!r}, got {list(target.shape)}.",
@@ -212,10 +219,18 @@ class Loss:
                 f"target must hold classes 0..{n_out - 1} for {n_out} outputs, got {wrong}.{hint}",
             )
 
+        if self.kind == "binary_cross_entropy":
+            require(
+                bool((target >= 0).all()) and bool((target <= 1).all()),
+                "target must hold numbers from 0 to 1 for binary cross-entropy, 1 where a label applies.",
+            )
+
     def _per_step(self, outputs: Tensor, target: Tensor) -> Tensor:
         """ℓ, shaped like `outputs` without their last axis."""
         if self.kind == "mse":
             return 0.5 * (outputs - target.to(outputs.dtype)).square().sum(-1)
+        if self.kind == "binary_cross_entropy":
+            return (softplus(outputs) - target.to(outputs.dtype) * outputs).sum(-1)
         return -_log_softmax(outputs).gather(-1, target.unsqueeze(-1)).squeeze(-1)
 
     def _weights(self, outputs: Tensor) -> tuple[Tensor | None, float]:

@@ -72,8 +72,9 @@ def _sizes(case: Case) -> None:
 def _loss(case: Case) -> None:
     task = case.task
     for name, (x, target, mask) in case.splits().items():
-        kind = "mse" if target.is_floating_point() else "cross_entropy"
-        assert task.loss == kind, f"targets of {name} are for {kind}, the task says loss = {task.loss!r}."
+        kinds = ("mse", "binary_cross_entropy") if target.is_floating_point() else ("cross_entropy",)
+        wanted = " or ".join(kinds)
+        assert task.loss in kinds, f"targets of {name} are for {wanted}, the task says loss = {task.loss!r}."
         assert mask is None or task.when == "all", f"{name} has a mask of the steps, and when is {task.when!r}."
         try:
             Loss.of(task.loss, task.when, mask).check(target, len(x), x.shape[1], task.n_out)

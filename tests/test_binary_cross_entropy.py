@@ -83,7 +83,7 @@ def test_split_batches_chunks_and_lengths_add_up(when):
     lengths = gradients("bptt", net, x, target, KIND, when, lengths=[T] * B)
     torch.testing.assert_close(lengths.grads["W_rec"], whole.grads["W_rec"], rtol=0, atol=1e-12)
     chunk, loss = Loss(KIND, when).of_chunk(x, target)
-    assert float(loss.data(net(x, when="all"), chunk)) == pytest.approx(float(whole.loss), abs=1e-12)
+    assert loss.data(net(x, when="all"), chunk).item() == pytest.approx(float(whole.loss), abs=1e-12)
 
 
 def test_far_outputs_stay_finite():

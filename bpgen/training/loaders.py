@@ -24,7 +24,7 @@ from bpgen.tasks import Split, Task
 def with_targets_for(loss: Loss, split: Split, n_out: int) -> Split:
     """The same sequences with targets as the loss wants them.
 
-    One class a sequence is repeated over the steps for a loss at all steps; classes become one-hot for a loss of values.
+    One class a sequence is repeated over the steps for a loss at all steps; a loss of values gets classes one-hot.
 
     Raises:
         BpgenError: values cannot become classes, or a target of all steps is missing.

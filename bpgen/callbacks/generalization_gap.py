@@ -4,7 +4,10 @@
 Both without regulariser, on clean test inputs, and as `gap_noisy` on test inputs perturbed by the task's noise
 (Liu et al. 2022). Accuracy is the fraction of (unmasked) outputs that are right: their largest component is the
 target's, or, for continuous targets, all components are within the task's tolerance; nan where a task has none, and
-where outputs are not finite. What has no validation or test sequences has no such numbers: nan.
+where outputs are not finite. What has no validation or test sequences has no such numbers: nan. Nor has a task whose
+clean test cannot differ from training a clean gap. Under noise even an ideal observer, who knows how the trials are
+made, answers less well: what remains of the noisy gap once its own gap on the same sequences is taken off is
+gap_noisy/beyond_ideal, there where a task knows its ideal observer.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from bpgen.columns import Column
 from bpgen.errors import require
 from bpgen.problem import Problem
 from bpgen.tasks import Split
+from bpgen.training.splits import Splits
 
 _CHUNK = 1024  # most sequences run at once,
 _NUMBERS = 2**24  # and most numbers T·B·N·(d+K) that a run keeps: bounds of memory that change nothing
@@ -59,6 +63,14 @@ class GeneralizationGap(Measurement):
         Column("gap/accuracy", "gap (train - test accuracy)", _ACCURACY, "gap", "{:+.1%}"),
         Column("gap_noisy/loss", "gap in loss, noisy inputs", _LOSS, "gap", "{:+.3g}", "gap_noisy/accuracy"),
         Column("gap_noisy/accuracy", "gap, noisy inputs", _ACCURACY, "gap", "{:+.1%}"),
+        Column(
+            "gap_noisy/beyond_ideal",
+            "gap, noisy inputs, beyond an ideal observer's",
+            _ACCURACY,
+            "",
+            "{:+.1%}",
+            optional=True,
+        ),
     )
 
     def __init__(self, train_samples: int | None = 5000, test_samples: int | None = None) -> None:
@@ -74,7 +86,13 @@ class GeneralizationGap(Measurement):
         parts = [splits.described("train", self.train_samples)]
         parts += [splits.described(name, self.test_samples) for name in ("val", "test")]
         noise = splits.noise_sd
-        return f"gap: {', '.join(parts)} samples" + (f"; test noise sd {noise:g}" if noise is not None else "")
+        said = [f"gap: {', '.join(parts)} samples"] + ([] if noise is None else [f"test noise sd {noise:g}"])
+        if splits.clean_gap is not True:
+            said.append(f"clean gap not defined: {splits.clean_gap}")
+        ideal = self._ideal(evaluation)
+        if ideal is not None:
+            said.append(f"an ideal observer is right on {ideal[0]:.1%} of training, {ideal[1]:.1%} of the noisy test")
+        return "; ".join(said)
 
     def measure(self, evaluation: Evaluation) -> Metrics:
         """Twelve numbers and the objective; see the module's docstring."""
@@ -92,7 +110,26 @@ class GeneralizationGap(Measurement):
             row |= {f"{name}/loss": measured.loss, f"{name}/accuracy": measured.accuracy}
         for gap, other in (("gap", found["test"]), ("gap_noisy", found["test_noisy"])):
             row |= {f"{gap}/loss": other.loss - train.loss, f"{gap}/accuracy": train.accuracy - other.accuracy}
+        if evaluation.splits.clean_gap is not True:
+            row |= {"gap/loss": math.nan, "gap/accuracy": math.nan}
+        ideal = self._ideal(evaluation)
+        if ideal is not None:
+            row["gap_noisy/beyond_ideal"] = row["gap_noisy/accuracy"] - (ideal[0] - ideal[1])
         return row
+
+    def _ideal(self, evaluation: Evaluation) -> tuple[float, float] | None:
+        """The accuracies of the ideal observer on training and on noisy test sequences; None where none is known."""
+        splits = evaluation.splits
+        noisy = evaluation.noisy(self.test_samples)
+        if noisy is None or (splits.continuous and splits.tolerance is None):
+            return None
+        found = []
+        for split, perturbed in ((evaluation.training(self.train_samples), False), (noisy, True)):
+            answers = splits.ideal(split, perturbed)
+            if answers is None:
+                return None
+            found.append(_share_right(answers.target, split, splits))
+        return found[0], found[1]
 
 
 @torch.no_grad()
@@ -124,6 +161,17 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
         float(accuracy.compute()) if defined else math.nan,
         float(mean_activity.compute()) if loss.activity is not None else 0.0,
     )
+
+
+def _share_right(answers: Tensor, split: Split, splits: Splits) -> float:
+    """How many answers are right; both as the loss wants targets."""
+    if splits.continuous:
+        right = ((answers - split.target).abs() <= (splits.tolerance or 0)).all(-1)
+    elif answers.is_floating_point():  # one-hot
+        right = answers.argmax(-1) == split.target.argmax(-1)
+    else:
+        right = answers == split.target
+    return float((right if split.mask is None else right[split.mask > 0]).double().mean())
 
 
 def _sequences(problem: Problem) -> int:

@@ -63,7 +63,7 @@ def run(argv: list[str]) -> int:
 
         dry_run(config, print)
         return 0
-    from bpgen.cli.report import report
+    from bpgen.cli.ending import report
     from bpgen.run.fit import fit
 
     return report(fit(config, terminal=sys.stderr.isatty()))
@@ -82,7 +82,7 @@ def _resume(argv: list[str]) -> int:
         len(tokens) == 2 and tokens[0] == "--resume" and bool(tokens[1]),
         "--resume needs the folder of a run and takes no other options: a continued run keeps its own config.",
     )
-    from bpgen.cli.report import report
+    from bpgen.cli.ending import report
     from bpgen.run.fit import resume
 
     return report(resume(tokens[1], terminal=sys.stderr.isatty()))

@@ -144,7 +144,9 @@ def _gaps(setting: Setting) -> Iterator[Check]:
             text = f"{rule} has a larger gap than bptt ({inputs} test inputs)"
             check = _larger_gap(setting, "a", text, rule, REFERENCE, gap, "gap_by_rule")
             if gap == CLEAN_GAP and setting.reuses_training:
-                same = not_measured(check.effect.planned, note="the test inputs are the training inputs")
+                same = not_measured(
+                    check.effect.planned, note="not defined: the trials of the test are those of training"
+                )
                 check = replace(check, kind="description", effect=same)
             yield check
 

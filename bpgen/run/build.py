@@ -49,6 +49,7 @@ class Experiment:
 
     def announcements(self) -> Iterator[str]:
         """What a user is told before training."""
+        yield self.data.task.describe()
         note = chunk_note(self.module.rule, self.data.chunk) if self.data.chunk else ""
         if note:
             yield note
@@ -68,7 +69,7 @@ def build(config: Config) -> Experiment:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     tracker = Tracker.of(config.wandb, config.tracking)
-    task: Task = config.task.make()
+    task = config.make_task()
     config = config.completed(task)
     rule: Rule = config.rule.make()
     module = training(config, make_network(config, task), rule)

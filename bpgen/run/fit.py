@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from bpgen._version import __version__
+from bpgen.callbacks.best import EarlyStopping, best_of
 from bpgen.errors import DivergedError, RuleError, raised_in, require
 from bpgen.figures.run import run_figures
 from bpgen.run.build import Experiment, build
@@ -158,6 +159,8 @@ def _train(
     module, config = experiment.module, experiment.config
     clock = experiment.clock.attach(Record(folder, experiment.columns))
     callbacks: list[pl.Callback] = [clock, Interrupt(folder)]
+    if config.trainer.patience is not None:
+        callbacks.append(EarlyStopping(config.trainer.best_by, config.trainer.patience))
     if audience.terminal:
         callbacks.append(ProgressBar(experiment.columns))
     else:
@@ -205,10 +208,13 @@ def _summary(experiment: Experiment, ending: Ending, before: Before, spent: floa
     rows = ending.folder.rows()
     measuring = {name: round(seconds, 3) for name, seconds in experiment.clock.seconds.items()}
     seconds = before.seconds + spent
+    by = experiment.config.trainer.best_by
+    best = best_of(rows, by)
     return {
         "status": ending.status,
         "message": ending.message,
         "last": rows[-1] if rows else {},
+        "best": {} if best is None else {"column": by, **best._asdict()},
         "seconds": {
             "total": round(seconds, 3),
             "training": round(seconds - sum(measuring.values()), 3),

@@ -47,13 +47,13 @@ def run_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    config, factors = run.config, run.condition.factors
+    config, factors, task = run.config, run.condition.factors, run.config.make_task()
     known = {
         "condition": run.condition.label,
         "rule": str(factors.get("rule", config.rule.name)),
         "alpha": config.neuron.options.get("alpha"),
         "task": config.task.name,
-        REUSES: bool(config.task.make().reuses_training),
+        REUSES: task.clean_gap is not True,
         "seed": run.seed,
     }
     others = {axis: value for axis, value in factors.items() if axis not in ("rule", "task", "neuron.alpha")}

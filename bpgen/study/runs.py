@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from typing import Any
 
 from bpgen.run.config import Config, config_hash
 from bpgen.run.folder import RunFolder
+from bpgen.study.catalogue import ENDED, slug
 from bpgen.study.launchers import Job
 from bpgen.study.locks import RUNS_LOCK
 from bpgen.study.plan import Condition
-
-ENDED = ("finished", "diverged")  # both are data: neither is run again
 
 
 @dataclass
@@ -103,8 +101,3 @@ def _folders(study: Path) -> dict[str, RunFolder]:
         if name not in folders or summary.get("status") in ENDED:
             folders[name] = folder
     return folders
-
-
-def slug(text: str) -> str:
-    """A text as a file name."""
-    return re.sub(r"[^A-Za-z0-9.=]+", "_", text).strip("_")

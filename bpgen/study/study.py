@@ -83,6 +83,7 @@ class Study:
             tuning = self.tuning_runs()
             self._launch("tuning", tuning, launcher, progress)
             runs = self.main_runs(tuning)
+            collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)  # what is planned
             self._launch("runs", [run for run in runs if run.status != "failed"], launcher, progress)
             table = collect.evaluation_table(runs, self.folder)
             table.to_csv(self.folder / "table.csv", index=False)
@@ -91,9 +92,9 @@ class Study:
 
     def _load_data(self) -> None:
         """Load the data of every task once: what is missing is said before any run, and fetched only once."""
-        tasks = {repr(condition.config.task): condition.config.task for condition in self.conditions}
-        for task in tasks.values():
-            task.make().split("train")
+        tasks = {repr(condition.config.task): condition.config for condition in self.conditions}
+        for config in tasks.values():
+            config.make_task().split("train")
 
     def tuning_runs(self) -> list[Run]:
         """All runs of the tuning stage: conditions x candidates x tuning seeds."""
@@ -134,8 +135,8 @@ class Study:
         parent = self.folder / "runs" / stage / slug(condition.label)
         if stage:
             parent = parent / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
-        own = replace(config, seed=seed, out=str(parent)).completed(config.task.make())
-        return Run(condition, seed, own, tuned, stage)
+        whole = replace(config, seed=seed, out=str(parent))
+        return Run(condition, seed, whole.completed(whole.make_task()), tuned, stage)
 
     def _launch(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress) -> None:
         if not runs:

@@ -27,10 +27,12 @@ class Splits:
         device: where subsets are handed out.
         tolerance: within which an output counts as right, for values; None where there is no accuracy.
         noise_sd: of the noise on test inputs; None where there is none.
+        clean_gap: True where training and clean test performance can differ, else why they cannot.
     """
 
     tolerance: float | None = None
     noise_sd: float | None = None
+    clean_gap: bool | str = True
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -52,6 +54,10 @@ class Splits:
     def perturb(self, x: Tensor, random: torch.Generator) -> Tensor:
         """Test inputs with the noise of the test."""
         raise NotImplementedError
+
+    def ideal(self, split: Split, noisy: bool) -> Split | None:
+        """The sequences with the answers of the task's ideal observer for targets; None where nobody knows them."""
+        return None
 
     def subset(self, name: SplitName, n: int | None, seed: int) -> Split | None:
         """What `draw` gives, drawn once; None where there is no such split."""
@@ -89,7 +95,7 @@ class TaskSplits(Splits):
     def __init__(self, task: Task, loss: Loss) -> None:
         super().__init__()
         self.task, self.loss = task, loss
-        self.tolerance, self.noise_sd = task.tolerance, task.noise_sd
+        self.tolerance, self.noise_sd, self.clean_gap = task.tolerance, task.noise_sd, task.clean_gap
 
     @property
     def continuous(self) -> bool:
@@ -118,6 +124,13 @@ class TaskSplits(Splits):
     def perturb(self, x: Tensor, random: torch.Generator) -> Tensor:
         """The task's own noise."""
         return self.task.perturb(x, random)
+
+    def ideal(self, split: Split, noisy: bool) -> Split | None:
+        """See `Splits.ideal`."""
+        answer = self.task.ideal_answer(split.x.cpu(), self.task.noise_sd if noisy else 0.0)
+        if answer is None:
+            return None
+        return on_device(with_targets_for(self.loss, Split(split.x.cpu(), answer, None), self.task.n_out), self.device)
 
 
 class LoaderSplits(Splits):

@@ -103,7 +103,7 @@ def test_help(command, capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "examples:" in text
-    assert "--step N|all" in text
+    assert "--step N|best|all" in text
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement
@@ -139,6 +137,9 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
     """Of the noise-free network on a split; nan where there is none."""
     if split is None:
         return Performance(math.nan, math.nan, math.nan)
+    from torchmetrics import MeanMetric  # slow to import, and not needed by those who read the options
+    from torchmetrics.classification import MulticlassAccuracy
+
     whole, splits = evaluation.problem(split), evaluation.splits
     loss, network, device = evaluation.module.loss, evaluation.network, split.x.device
     # a diverged loss stays nan: torchmetrics' "warn" drops it, and "disable" forgets the weights

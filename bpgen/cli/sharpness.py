@@ -37,7 +37,7 @@ def parser() -> Parser:
     )
     add = options.add_argument
     add("run", metavar="RUN|CHECKPOINT", help="a run's folder, or one file of its weights/")
-    add("--step", default="last", metavar="N|all", help="which evaluation (default: the last one)")
+    add("--step", default="last", metavar="N|best|all", help="which evaluation (default: the last one)")
     add(
         "--block",
         metavar="NAME",

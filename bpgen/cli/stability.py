@@ -48,7 +48,7 @@ def parser() -> Parser:
     )
     add = options.add_argument
     add("run", metavar="RUN|CHECKPOINT", help="a run's folder, or one file of its weights/")
-    add("--step", default="last", metavar="N|all", help="which evaluation (default: the last one)")
+    add("--step", default="last", metavar="N|best|all", help="which evaluation (default: the last one)")
     add("--lr", type=float, metavar="η", help="learning rate (default: the run's, at that step)")
     add("--momentum", type=float, metavar="β", help="momentum (default: the run's)")
     add("--samples", type=int, metavar="N", help="size of the training subset (default: as in the run, or 512)")

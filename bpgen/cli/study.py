@@ -144,8 +144,8 @@ def _dry_run(study: Any, launcher: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from bpgen.run.durations import duration
     from bpgen.study.estimate import estimates
-    from bpgen.study.progress import duration
     from bpgen.study.runs import ENDED
 
     tuning = study.tuning_runs()

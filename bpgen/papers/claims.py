@@ -96,13 +96,18 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> str:
     for v in verdicts:
         c, e = v.check, v.check.effect
         decision = v.decision + (f" (about {v.more_seeds} more seeds)" if v.more_seeds else "")
-        low, high = e.interval()
-        interval = f"{_number(c, low, False)} to {_number(c, high, False)}"
         statement = c.text + (f" [{e.note}]" if e.note else "")
         p = "" if c.kind == "description" else f"{v.p_support:.2g}, {v.p_refute:.2g}"
-        effect = _number(c, e.estimate)
-        rows.append((f"({c.claim})", c.setting, statement, decision, effect, interval, _n(v), _interest(c), p))
+        rows.append((f"({c.claim})", c.setting, statement, decision, *in_cells(v), _interest(c), p))
     return markdown_table((*header, "p for, against"), rows)
+
+
+def in_cells(verdict: Verdict) -> tuple[str, str, str]:
+    """Effect, interval and n of a verdict, as its tables write them."""
+    check = verdict.check
+    low, high = check.effect.interval()
+    interval = f"{_number(check, low, False)} to {_number(check, high, False)}"
+    return _number(check, check.effect.estimate), interval, _n(verdict)
 
 
 def _curvature_measured(results: StudyResults) -> str:

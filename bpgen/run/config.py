@@ -20,19 +20,19 @@ from typing import Any, NamedTuple
 import yaml
 
 from bpgen._version import __version__
-from bpgen.callbacks import EvaluationClock
+from bpgen.callbacks.clock import EvaluationClock
 from bpgen.errors import choice, require
 from bpgen.network import Network
 from bpgen.registry import KindName, find
 from bpgen.run.files import FORMAT
+from bpgen.run.names import CHOSEN, RUN
 from bpgen.signatures import check_options, options_of
 from bpgen.tasks import Task
 from bpgen.tracking.wandb import Mode, Tracking
 from bpgen.training.options import LossOptions, Optimizer, Schedule, TrainerOptions
 
 Options = Mapping[str, Any]
-CHOSEN: dict[KindName, str] = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # by name; the defaults
-GROUPS: dict[str, type] = {  # always there, and the class whose constructor takes the options
+GROUPS: dict[str, type] = {  # the class whose constructor takes the options
     "network": Network,
     "loss": LossOptions,
     "optimizer": Optimizer,
@@ -42,7 +42,6 @@ GROUPS: dict[str, type] = {  # always there, and the class whose constructor tak
     "tracking": Tracking,
 }
 GIVEN = {"network": frozenset({"neuron", "n_in", "n_out", "seed", "dtype"})}  # arguments that are no options
-_RUN = ("seed", "out", "wandb", "threads")
 _NOT_DECIDING = ("out", "wandb", "tracking")
 
 
@@ -58,8 +57,12 @@ class Younger(NamedTuple):
 _YOUNGER = (
     Younger("network", None, "areas", None),
     Younger("neuron", None, "adaptive", 1.0),
+    Younger("trainer", None, "best_by", "val/loss"),
+    Younger("trainer", None, "patience", None),
     Younger("task", "copy_memory", "held_out", False),
     Younger("task", "cue_accumulation", "perturbation", "gaussian"),
+    Younger("task", "npz", "step_weights", "sum"),
+    Younger("task", "npz", "class_weights", "equal"),
 )
 
 
@@ -129,14 +132,14 @@ class Config:
         for key, value in plain.items():
             if key == "format":  # of a config file
                 continue
-            require(key in _RUN or isinstance(value, Mapping), f"{key} in a config must be a mapping of options.")
+            require(key in RUN or isinstance(value, Mapping), f"{key} in a config must be a mapping of options.")
             if key in CHOSEN:
                 options = {option: v for option, v in value.items() if option != "name"}
                 fields[key] = Choice(key, value.get("name", CHOSEN[key]), options)
             elif key in GROUPS and is_dataclass(GROUPS[key]):
                 check_options(GROUPS[key], value, key)
                 fields[key] = GROUPS[key](**value)
-            elif key in GROUPS or key in _RUN:
+            elif key in GROUPS or key in RUN:
                 fields[key] = value
             else:
                 measurements[key] = value

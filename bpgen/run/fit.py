@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,15 +14,16 @@ import pandas as pd
 import torch
 
 from bpgen._version import __version__
+from bpgen.callbacks.best import EarlyStopping, best_of
 from bpgen.errors import DivergedError, RuleError, raised_in, require
 from bpgen.figures.run import run_figures
-from bpgen.rules import chunk_note
 from bpgen.run.build import Experiment, build
 from bpgen.run.config import Config, config_hash, differences
 from bpgen.run.files import load_file
 from bpgen.run.folder import RunFolder
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Interrupt, Record, RunInterrupted
+from bpgen.run.time_left import TimeLeft
 from bpgen.training.module import RuleTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
@@ -129,7 +130,7 @@ def _refuse_edits(folder: RunFolder, began: dict[str, Any] | None, known: str | 
 def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     """Train, and write down, draw and track how it went."""
     config, say = experiment.config, audience.say
-    for line in _announcements(experiment):
+    for line in experiment.announcements():
         say(line)
     plain = config.plain()
     experiment.module.save_hyperparameters(plain, logger=False)  # into every checkpoint
@@ -151,19 +152,6 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
     return ending
 
 
-def _announcements(experiment: Experiment) -> Iterator[str]:
-    """What a user is told before training."""
-    module, data = experiment.module, experiment.data
-    note = chunk_note(module.rule, data.chunk) if data.chunk else ""
-    if note:
-        yield note
-    if module.finished_steps:
-        yield f"{experiment.config.rule.label} hands over finished weight changes: optimizer.lr is not used"
-    for measurement in experiment.measurements:
-        if measurement.enabled:
-            yield measurement.describe(experiment.start)
-
-
 def _train(
     experiment: Experiment, folder: RunFolder, audience: Audience, logger: Any, checkpoint: str | None
 ) -> Ending:
@@ -171,10 +159,13 @@ def _train(
     module, config = experiment.module, experiment.config
     clock = experiment.clock.attach(Record(folder, experiment.columns))
     callbacks: list[pl.Callback] = [clock, Interrupt(folder)]
+    if config.trainer.patience is not None:
+        callbacks.append(EarlyStopping(config.trainer.best_by, config.trainer.patience))
     if audience.terminal:
         callbacks.append(ProgressBar(experiment.columns))
     else:
         clock.attach(ProgressLines(audience.say, experiment.columns))
+        callbacks.append(TimeLeft(audience.say, clock))
 
     def ended(status: str, message: str = "") -> Ending:
         return Ending(folder, status, message, _EXIT_CODES[status])
@@ -217,10 +208,13 @@ def _summary(experiment: Experiment, ending: Ending, before: Before, spent: floa
     rows = ending.folder.rows()
     measuring = {name: round(seconds, 3) for name, seconds in experiment.clock.seconds.items()}
     seconds = before.seconds + spent
+    by = experiment.config.trainer.best_by
+    best = best_of(rows, by)
     return {
         "status": ending.status,
         "message": ending.message,
         "last": rows[-1] if rows else {},
+        "best": {} if best is None else {"column": by, **best._asdict()},
         "seconds": {
             "total": round(seconds, 3),
             "training": round(seconds - sum(measuring.values()), 3),

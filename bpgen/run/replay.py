@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bpgen.callbacks import Evaluation
+from bpgen.callbacks.best import best_of
 from bpgen.errors import BpgenError, require
 from bpgen.network import Network
 from bpgen.rules import Rule
@@ -36,12 +37,12 @@ class SavedSteps(NamedTuple):
     steps: list[int]
 
 
-def load_run(folder: str | os.PathLike[str], step: int | None = None) -> LoadedRun:
+def load_run(folder: str | os.PathLike[str], step: int | Literal["best"] | None = None) -> LoadedRun:
     """Network, rule, task and config of a run, as they were at an evaluation.
 
     Args:
         folder: a folder that `bpgen fit` wrote.
-        step: the evaluation's step; the last one by default.
+        step: the evaluation's step, or "best" by the column trainer.best_by; the last one by default.
 
     Raises:
         BpgenError: not a run folder, or nothing was saved at that step.
@@ -49,7 +50,7 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> LoadedR
     run = RunFolder.existing(folder)
     saved, plain = run.weights(), run.plain_config()
     require(bool(saved), f"{folder} holds no saved weights yet.")
-    step = max(saved) if step is None else step
+    step = max(saved) if step is None else _best_step(run) if step == "best" else step
     require(step in saved, f"{folder} has no evaluation at step {step}; it has {', '.join(map(str, saved))}.")
     config = run.config()
     task = config.make_task()
@@ -61,7 +62,7 @@ def saved_steps(path: str | os.PathLike[str], step: str = "last") -> SavedSteps:
 
     Args:
         path: a folder that `bpgen fit` wrote, or RUN/weights/stepN.pt.
-        step: a number, "last" or "all"; of a file, only its own.
+        step: a number, "last", "best" or "all"; of a file, only its own.
 
     Raises:
         BpgenError: not a run, nothing saved there, or no such step.
@@ -74,15 +75,30 @@ def saved_steps(path: str | os.PathLike[str], step: str = "last") -> SavedSteps:
     require(bool(saved), f"{path} holds no saved weights yet.")
     if step == "all":
         return SavedSteps(folder, saved)
+    if step == "best":
+        return SavedSteps(folder, [_best_step(folder)])
     if step == "last":
         return SavedSteps(folder, saved[-1:])
     try:
         wanted = int(step)
     except ValueError:
-        raise BpgenError(f"--step must be a number, last or all, got {step!r}.") from None
+        raise BpgenError(f"--step must be a number, last, best or all, got {step!r}.") from None
     near = min(saved, key=lambda s: abs(s - wanted))
     require(wanted in saved, f"{path} saved nothing at step {step}; the nearest is {near}. --step all takes all.")
     return SavedSteps(folder, [wanted])
+
+
+def _best_step(folder: RunFolder) -> int:
+    """The step of the best evaluation.
+
+    Raises:
+        BpgenError: the column holds no number.
+    """
+    by = folder.config().trainer.best_by
+    best = best_of(folder.rows(), by)
+    if best is None:
+        raise BpgenError(f"{folder.path} has no best step: {by} holds no number (--trainer.best_by of the run).")
+    return best.step
 
 
 def evaluations(saved: SavedSteps) -> Iterator[Evaluation]:

@@ -30,6 +30,10 @@ def with_targets_for(loss: Loss, split: Split, n_out: int) -> Split:
         BpgenError: values cannot become classes, or a target of all steps is missing.
     """
     x, target, mask = split
+    require(
+        loss.when == "all" or mask is None or bool((mask[-1] > 0).all()),
+        "in some sequences the last step does not count (a mask or lengths): use --loss.when all.",
+    )
     if not target.is_floating_point():
         if loss.when == "all" and target.ndim == 1:
             target = target.expand(x.shape[0], -1)

@@ -19,9 +19,11 @@ from bpgen.rules import Carry, Draws, Rule, RuleGradients, gradients_of_chunk, l
 from bpgen.rules.memory import require_room
 from bpgen.streams import generator
 from bpgen.tasks import Split
+from bpgen.training import callback
 from bpgen.training.loaders import Chunk, as_split
 from bpgen.training.options import Optimizer, Schedule, leave_steps_alone, plain_steps
 
+callback.join(pl.Callback)
 # Measurements take validation data from the loader by themselves: there is no validation loop
 warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
 

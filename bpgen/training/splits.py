@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,6 +15,9 @@ from bpgen.streams import generator
 from bpgen.tasks import Split, Task
 from bpgen.tasks.base import SplitName
 from bpgen.training.loaders import Chunk, as_split, on_device, with_targets_for
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 class Splits:
@@ -230,6 +231,8 @@ def _joined(loader: Iterable[Any], n: int | None) -> Split:
 
 def _test_loader(module: pl.LightningDataModule) -> Any:
     """A data module's loader of test data, which Lightning itself asks for after training only."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     try:
         module.setup("test")
         return _first(module.test_dataloader())

@@ -1,6 +1,7 @@
 """The typed config: the same files and names as version 0.1, and every mistake where it is made."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import yaml
 from bpgen.cli.options import resolve
 from bpgen.errors import BpgenError
 from bpgen.network import Network
-from bpgen.run.config import Choice, Config, as_begun, config_hash, differences
+from bpgen.run import names
+from bpgen.run.config import GROUPS, Choice, Config, as_begun, config_hash, differences
 from bpgen.run.parts import groups
 from bpgen.training.options import Optimizer
 
@@ -45,6 +47,12 @@ def test_a_run_that_began_before_an_option_came_is_without_it(name, option, befo
     assert Config.of(as_begun(lacking)).task.options[option] == before
     assert config_hash(as_begun(lacking)) == config_hash(lacking) != config_hash(written)
     assert as_begun({**lacking, "task": {"name": "romo"}})["task"] == {"name": "romo"}
+
+
+def test_names_that_are_checked_early_are_those_of_the_config():
+    assert tuple(GROUPS) == names.GROUPS
+    mine = {*names.CHOSEN, *names.GROUPS, *names.RUN, "measurements"}
+    assert {field.name for field in fields(Config)} == mine
 
 
 def test_plain_and_back():

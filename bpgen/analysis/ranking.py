@@ -9,7 +9,7 @@ Of every measure and gap (`bpgen.analysis.granulated`):
     within step, across step, along
                  the same at equal steps instead of equal losses, and along each run: these mix in the training loss
     partial      rank correlation within rules at matched loss given λ_1, the sharpness
-    - sharpness  `within` minus that of λ_1, from the same bootstrap samples
+    - sharpness  `within` minus that of λ_1, from the same bootstrap samples; p after Holm, and alone without
 A verdict is given within rules only: "explains" if the interval is above 0 and the permutation test, corrected for all
 measures and gaps at once by its largest τ (Westfall & Young 1993), is below α; "reversed" for the other side; "between
 rules only" if a measure orders the rules and not the runs of a rule; else "undecided". A measure beats sharpness if
@@ -132,6 +132,7 @@ class _Ranking:
             table = table.assign(**_columns(prefix, effects))
         table["within p"] = self._adjusted(granules[WITHIN], taus, WITHIN)
         table["across p"] = self._adjusted(granules[ACROSS], taus, ACROSS)
+        table["- sharpness p alone"] = table["- sharpness p"]
         table["- sharpness p"] = holm_of(table["- sharpness p"])
         table["verdict"] = [_verdict(row) for _, row in table.iterrows()]
         table["beats sharpness"] = (table["- sharpness"] > 0) & (table["- sharpness p"] <= ALPHA)

@@ -13,7 +13,7 @@ from bpgen.analysis.settings import SHARPNESS, Setting, settings
 from bpgen.report.charts import Axis, Chart, Drawing, Line, Point, interval_bar
 
 if TYPE_CHECKING:
-    from bpgen.report.content import Row
+    from bpgen.report.rows import Row
 
 _STEPS = "training step"
 _CURVES = (

@@ -91,6 +91,14 @@ def update_status(runs: Iterable[Run], study: Path) -> None:
         run.skipped = run.status in ENDED
 
 
+def forget_failed(runs: Iterable[Run]) -> None:
+    """Let runs that failed be done anew: their folders make room."""
+    for run in runs:
+        if run.status == "failed" and run.folder is not None:
+            shutil.rmtree(run.folder.path)
+            run.folder, run.status, run.message = None, "waiting", ""
+
+
 def _folders(study: Path) -> dict[str, RunFolder]:
     """All run folders of a study by the hash of their config."""
     folders: dict[str, RunFolder] = {}

@@ -24,6 +24,7 @@ from bpgen.run.folder import RunFolder
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Interrupt, Record, RunInterrupted
 from bpgen.run.time_left import TimeLeft
+from bpgen.threads import using
 from bpgen.training.module import RuleTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
@@ -53,12 +54,14 @@ class Before(NamedTuple):
     """What an earlier part of the same run left.
 
     hash: of its config. seconds: it took so far. wandb_id: of its W&B run. checkpoint: where to go on.
+    threads: on which it computed; they decide the last bit of large products.
     """
 
     hash: str
     seconds: float = 0.0
     wandb_id: str | None = None
     checkpoint: str | None = None
+    threads: int | None = None
 
 
 def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bool = True) -> Ending:
@@ -102,7 +105,10 @@ def resume(path: str, say: Say = say_at_once, terminal: bool = False, draw: bool
     require(same, f"{path}/config.yaml does not fit the checkpoint: was it edited? Start a new run with it instead.")
     folder.forget_after(checkpoint["global_step"])
     seconds = summary.get("seconds", {}).get("total", 0.0)
-    before = Before(config_hash(folder.plain_config()), seconds, summary.get("wandb_id"), str(folder.checkpoint))
+    threads = checkpoint.get("threads", torch.get_num_threads())
+    before = Before(
+        config_hash(folder.plain_config()), seconds, summary.get("wandb_id"), str(folder.checkpoint), threads
+    )
     return _carry_out(experiment, folder, before, Audience(say, terminal, draw))
 
 
@@ -128,10 +134,17 @@ def _refuse_edits(folder: RunFolder, began: dict[str, Any] | None, known: str | 
 
 
 def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
-    """Train, and write down, draw and track how it went."""
+    """Train, and write down, draw and track how it went, on the threads that suit the run."""
+    with using(experiment.config.threads or before.threads, experiment.multiplications) as chosen:
+        for line in experiment.announcements():
+            audience.say(line)
+        if chosen is not None:
+            audience.say(str(chosen))
+        return _trained(experiment, folder, before, audience)
+
+
+def _trained(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     config, say = experiment.config, audience.say
-    for line in experiment.announcements():
-        say(line)
     plain = config.plain()
     experiment.module.save_hyperparameters(plain, logger=False)  # into every checkpoint
     tracker = experiment.tracker

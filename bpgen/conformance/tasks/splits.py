@@ -67,7 +67,8 @@ def _sizes(case: Case) -> None:
 
 @SUITE.prop(
     "its loss and when fit its targets",
-    "classes go with cross_entropy, values with mse (or binary_cross_entropy: labels that apply or do not); `when` says whether a target belongs to a sequence or to a step.",
+    "classes go with cross_entropy, values with mse (labels that apply or do not also with binary_cross_entropy); "
+    "`when` says whether a target belongs to a sequence or to a step.",
 )
 def _loss(case: Case) -> None:
     task = case.task

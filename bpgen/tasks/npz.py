@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bpgen.errors import choice, require
+from bpgen.lengths import last_steps
 from bpgen.streams import generator
 from bpgen.tasks import labels
 from bpgen.tasks.archive import read_arrays
@@ -96,7 +97,7 @@ class Npz(Task):
         if not answers.timed:
             if there is None and not balanced:
                 return Split(x, target)
-            return Split(x, target.expand(T, *target.shape), _last(torch.ones(T, n) if there is None else there))
+            return Split(x, target.expand(T, *target.shape), last_steps(torch.ones(T, n) if there is None else there))
         if mask is not None:
             weights = torch.from_numpy(mask.astype(np.float32))
             return Split(x, target, weights if there is None else weights * there)
@@ -128,13 +129,6 @@ class Npz(Task):
             asked = {name: _counted(self.split(name)) for name in SPLITS if self.has(name)}
             found += labels.not_trained(asked.pop("train"), asked)
         return found
-
-
-def _last(there: Tensor) -> Tensor:
-    """Weight 1 at the last step of each sequence [T,n]."""
-    T = len(there)
-    last = T - 1 - there.flip(0).to(torch.uint8).argmax(0)
-    return (torch.arange(T).unsqueeze(1) == last).float()
 
 
 def _counted(split: Split) -> NDArray[Any]:

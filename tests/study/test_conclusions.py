@@ -19,7 +19,7 @@ def test_planted_differences_are_said_with_their_size():
     assert gap.text.startswith("rflo has a larger gap than bptt at training loss ")
     assert sharp.text.startswith("rflo is sharper than bptt at training loss ")
     assert float(sharp.effect.removesuffix(" times")) == pytest.approx(4, rel=0.5)
-    assert "n = 8" in sharp.text
+    assert "n = 7 of 8" in sharp.text  # 80 % of the runs reach the matched loss
     low, high = map(float, sharp.interval.split(" to "))
     assert low < float(sharp.effect.removesuffix(" times")) < high
 

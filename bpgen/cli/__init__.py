@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 
-from bpgen import __version__
+from bpgen import __version__, threads
 from bpgen.errors import BpgenError, unknown
 
 COMMANDS = {
@@ -73,5 +73,6 @@ def _dispatch(argv: list[str]) -> int:
     command, *rest = [*_ALIASES.get(argv[0], argv[:1]), *argv[1:]]
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "See `bpgen --help`.")
+    threads.prepare()  # before anything imports torch
     result: int = import_module(f"bpgen.cli.{command.replace('-', '_')}").run(rest)
     return result

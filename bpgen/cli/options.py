@@ -24,6 +24,7 @@ from bpgen.registry import KindName
 from bpgen.run.config import Config
 from bpgen.run.names import CHOSEN
 from bpgen.run.parts import groups, is_written, measurements
+from bpgen.threads import HELP as THREADS
 from bpgen.tracking.own_settings import Mode
 
 
@@ -70,7 +71,7 @@ def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
         help="Weights & Biases: auto is what W&B's own variables and settings file say; where they say nothing, online "
         "when a key is configured, else offline into the run's folder.",
     )
-    run.add_argument("--threads", type=int | None, default=None, help="CPU threads; null leaves the choice to torch.")
+    run.add_argument("--threads", type=int | None, default=None, help=THREADS)
     for action in parser._actions:  # a whole group as a file of its own would be a second kind of config
         if action.metavar == "CONFIG":
             action.help = argparse.SUPPRESS

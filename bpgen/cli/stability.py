@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.listing import Parser
-from bpgen.cli.output import as_json, folder, head_of
+from bpgen.cli.output import as_json, folder, head_of, on_threads
 from bpgen.errors import require
+from bpgen.threads import HELP as THREADS
 
 if TYPE_CHECKING:
     from bpgen.run.replay import SavedSteps
@@ -57,6 +58,7 @@ def parser() -> Parser:
     add("--max_products", type=int, default=300, metavar="N", help="budget of products (default: 300)")
     add("--probes", type=int, default=10, metavar="N", help="random vectors for the asymmetry (default: 10)")
     add("--no_regulariser", action="store_true", help="leave the regularisers out of the loss")
+    add("--threads", type=int, metavar="N", help=THREADS)
     add("--json", action="store_true", help="print JSON instead of a table")
     add("--out", metavar="FOLDER", help="write stability.json and figures there")
     return options
@@ -77,7 +79,9 @@ def run(argv: list[str]) -> int:
         "the run was not trained by sgd with one learning rate, whose stability this is: ask for one with --lr.",
     )
     own = [plain.get(name, {}).get("samples") for name in ("stability", "sharpness")]
-    results = _measured(saved, next(filter(None, [o.samples, *own, 512])), o)
+    samples = next(filter(None, [o.samples, *own, 512]))
+    with on_threads(saved, samples, o):
+        results = _measured(saved, samples, o)
     head = {**head_of(saved), "block": "all"}
     text = as_json({**head, "evaluations": results})
     if o.json:

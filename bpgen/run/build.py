@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from bpgen.callbacks import Column, Evaluation, EvaluationClock, Measurement
 from bpgen.network import Network
 from bpgen.registry import find
@@ -43,6 +41,11 @@ class Experiment:
         return [column for measurement in self.measurements for column in measurement.columns]
 
     @property
+    def multiplications(self) -> int:
+        """Of the recurrent product of a training step, which decides how many threads can share it."""
+        return self.config.trainer.batch_size * self.module.network.W_rec.numel()
+
+    @property
     def start(self) -> Evaluation:
         """The evaluation before the first step."""
         return Evaluation(self.module, self.data.splits, lr=self.module.optimizer.lr)
@@ -66,8 +69,6 @@ def build(config: Config) -> Experiment:
     Raises:
         BpgenError: bad input; nothing was written yet.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     tracker = Tracker.of(config.wandb, config.tracking)
     task = config.make_task()
     config = config.completed(task)

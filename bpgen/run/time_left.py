@@ -14,6 +14,7 @@ from bpgen.callbacks.clock import EvaluationClock
 from bpgen.run.build import build
 from bpgen.run.config import Config
 from bpgen.run.durations import brief, duration
+from bpgen.threads import using
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
 _FIRST = 1.0  # seconds of steps to judge by
@@ -75,5 +76,7 @@ def dry_run(config: Config, say: Callable[[str], None]) -> None:
     for line in experiment.announcements():
         say(line)
     callbacks = [experiment.clock, TimeLeft(say, experiment.clock, stop=True)]
-    with quiet_lightning(), suppress(Enough):
+    with using(config.threads, experiment.multiplications) as chosen, quiet_lightning(), suppress(Enough):
+        if chosen is not None:
+            say(str(chosen))
         trainer_for(config.trainer, callbacks, None, None).fit(experiment.module, datamodule=experiment.data)

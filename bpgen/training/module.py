@@ -152,7 +152,8 @@ class RuleTraining(pl.LightningModule):
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is carried within a sequence."""
+        """Keep what is carried within a sequence, and the number of threads, which decides the last bits."""
+        checkpoint["threads"] = torch.get_num_threads()
         checkpoint["carry"] = None if self.carry is None else self.carry.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

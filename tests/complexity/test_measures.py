@@ -111,6 +111,8 @@ def test_distance_and_rank_of_a_known_change():
         assert distance(net) == pytest.approx(0.5 * rank**0.5, rel=1e-12)
         assert effective_rank(moved(p, 7 * change)) == pytest.approx(rank, rel=1e-6)
     assert math.isnan(effective_rank(moved(p, 0 * change)))
+    uneven = Q[:, :2] @ torch.tensor([3.0, 1.0]).double().diag() @ Q[:, 2:4].T
+    assert effective_rank(moved(p, uneven)) == pytest.approx(4 / 27**0.25, rel=1e-6)  # exp of the entropy of (¾, ¼)
     whole = trained(p)
     parts = [(whole.problem.params[n] - whole.start[n]).square().sum() for n in whole.start]
     assert distance(whole) == pytest.approx(float(sum(parts)) ** 0.5, rel=1e-12)
@@ -188,6 +190,7 @@ def test_state_jacobian_against_a_dense_one(name):
         for b, length in enumerate(last):
             p.mask[length:, b] = 0
             p.mask[0, b] = 0  # a step before the last one that counts is no padding
+            p.x[length:, b] = 30  # neurons would saturate there
     network, params = p.network, p.network.masked(p.network.params())
     run = asked(p).run(in_place=False)
     squares = []

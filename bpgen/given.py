@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError, require
-from bpgen.lengths import checked_lengths, last_steps, steps_there
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.problem import Problem
 from bpgen.tasks.contract import filled
+
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def problem_of(
@@ -31,56 +32,44 @@ def problem_of(
         target: classes [B] or [T,B], or values [B,O] or [T,B,O], as the loss asks for.
         loss: the loss, with its mask if it has any.
         initial_state: s_0 [B,d,N], or None.
-        lengths: steps of each sequence [B]; None is T for all. What comes after, such as NaN, is padding.
+        lengths: steps of each sequence [B] where they differ; what comes after is padding.
 
     Raises:
         BpgenError: what does not fit, what was expected, and what to do.
     """
     require(isinstance(network, Network), f"network must be a bpgen.Network, got a {type(network).__name__}.")
     like = network.W_rec
-    values = _classes(target, like) if loss.kind == "cross_entropy" else _numbers("target", target, like)
     mask = None if loss.mask is None else _numbers("mask", loss.mask, like)
-    start = None if initial_state is None else _numbers("initial_state", initial_state, like)
-    x = _numbers("x", x, like)
-    if lengths is not None and x.ndim == 3:
-        own = checked_lengths(lengths, *x.shape[:2]).to(x.device)
-        x = x.masked_fill(~steps_there(own, len(x)).unsqueeze(-1), 0)
-        require(
-            values.ndim >= (1 if loss.when == "last" else 2),
-            f"target must be [B, ...] or [T, B, ...], got {list(values.shape)}.",
-        )
-        values, loss = _within_lengths(loss.with_mask(mask), values, own, len(x))
-        mask = loss.mask
-    problem = Problem(network, network.params(), x, values, loss.with_mask(mask), start)
-    return _without_padding(problem).checked()
+    values = _classes(target, like) if loss.kind == "cross_entropy" else _numbers("target", target, like)
+    start = (
+        None if initial_state is None else filled(_numbers("initial_state", initial_state, like), None, "initial_state")
+    )
+    problem = Problem(network, network.params(), _numbers("x", x, like), values, loss.with_mask(mask), start)
+    return _without_padding(problem if lengths is None else _of_lengths(problem, lengths)).checked()
 
 
-def _within_lengths(loss: Loss, target: Tensor, lengths: Tensor, n_steps: int) -> tuple[Tensor, Loss]:
-    """Target of every step and the loss with its weights, which say the same as the equations of `bpgen.lengths`.
-
-    Args:
-        loss: as it would be of sequences of one length; its mask, if any, is that of the steps there are.
-        target: of the last step of each sequence, or of every step; what stands in padding does not count.
-        lengths: [B], int64.
-        n_steps: T.
+def _of_lengths(problem: Problem, lengths: Any) -> Problem:
+    """The same where each sequence ends at its own step.
 
     Raises:
-        BpgenError: the loss has a regulariser of the activity, which would count padding.
+        BpgenError: lengths that are none, targets or weights of another shape, NaN in a step that there is, or a
+            regulariser of the activity.
     """
+    T, B, given = problem.n_steps, problem.batch, _tensor("lengths", lengths)
     require(
-        loss.activity is None,
-        "a regulariser of the activity counts all steps, padding too: leave lengths out and take sequences of one "
-        "length at a time.",
+        list(given.shape) == [B] and given.dtype in _WHOLE and 1 <= int(given.min()) <= int(given.max()) <= T,
+        f"lengths must be whole numbers [B] = [{B}] from 1 to T = {T}, got {given.dtype} {list(given.shape)}.",
     )
-    there = steps_there(lengths, n_steps)
-    if loss.when == "last":
-        return target.expand(n_steps, *target.shape), replace(loss, when="all", mask=last_steps(there))
-    padding = ~there if target.ndim == 2 else ~there.unsqueeze(-1)
-    if loss.mask is not None:
-        mask = loss.mask.masked_fill(~there, 0)
-    else:
-        mask = there / lengths.double() if loss.kind == "cross_entropy" else there.double()
-    return target.masked_fill(padding, 0), loss.with_mask(mask)
+    require(
+        problem.loss.activity is None,
+        "a regulariser of the activity counts all steps, padding too: take sequences of one length at a time.",
+    )
+    problem.loss.check_shapes(problem.target, T, B, problem.network.n_out)
+    own = given.to(problem.x.device).long()
+    x = filled(problem.x, torch.arange(T, device=own.device).unsqueeze(1) >= own, "x")
+    target, loss = problem.loss.of_lengths(problem.target, own, T)
+    mask = None if loss.mask is None else loss.mask.to(problem.x)
+    return replace(problem, x=x, target=target, loss=loss.with_mask(mask))
 
 
 def _without_padding(problem: Problem) -> Problem:

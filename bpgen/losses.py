@@ -185,20 +185,26 @@ class Loss:
         mask[-1] = float(ends)
         return target.expand(k, *target.shape), replace(self, when="all", mask=mask)
 
+    def of_lengths(self, target: Tensor, lengths: Tensor, n_steps: int) -> tuple[Tensor, Loss]:
+        """Target and loss of padded sequences of `lengths` [B] steps, each taken as if it had been run by itself.
+
+        At the last step that is each sequence's own; at all steps only its own count, cross-entropy as their mean.
+        """
+        step = torch.arange(n_steps, device=lengths.device).unsqueeze(1)
+        if self.when == "last":
+            mask = (step == lengths - 1).double()
+            return target.expand(n_steps, *target.shape), replace(self, when="all", mask=mask)
+        there = (step < lengths).double()
+        even = there / lengths if self.kind == "cross_entropy" else there
+        return target, self.with_mask(even if self.mask is None else self.mask * there)
+
     def check(self, target: Tensor, n_steps: int, batch: int, n_out: int) -> None:
         """See that the target and the mask fit T steps, B samples and O outputs.
 
         Raises:
             BpgenError: what does not fit, and what was expected.
         """
-        steps = [batch] if self.when == "last" else [n_steps, batch]
-        expected = steps + ([n_out] if self.kind == "mse" else [])
-        require(
-            list(target.shape) == expected,
-            f"target must be {expected} for loss={self.kind!r}, when={self.when!r}, got {list(target.shape)}.",
-        )
-        mask = self.mask
-        require(mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}.")
+        self.check_shapes(target, n_steps, batch, n_out)
         if self.kind == "cross_entropy":
             require(n_out > 1, "cross-entropy with one output is zero whatever it is: give n_out=2, or loss='mse'.")
             require(
@@ -211,6 +217,17 @@ class Loss:
                 0 <= wrong < n_out,
                 f"target must hold classes 0..{n_out - 1} for {n_out} outputs, got {wrong}.{hint}",
             )
+
+    def check_shapes(self, target: Tensor, n_steps: int, batch: int, n_out: int) -> None:
+        """As `check`, of the shapes alone."""
+        steps = [batch] if self.when == "last" else [n_steps, batch]
+        expected = steps + ([n_out] if self.kind == "mse" else [])
+        require(
+            list(target.shape) == expected,
+            f"target must be {expected} for loss={self.kind!r}, when={self.when!r}, got {list(target.shape)}.",
+        )
+        mask = self.mask
+        require(mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}.")
 
     def _per_step(self, outputs: Tensor, target: Tensor) -> Tensor:
         """ℓ, shaped like `outputs` without their last axis."""

@@ -9,7 +9,7 @@ Of every measure and gap (`bpgen.analysis.granulated`):
     within step, across step, along
                  the same at equal steps instead of equal losses, and along each run: these mix in the training loss
     partial      rank correlation within rules at matched loss given λ_1, the sharpness
-    - sharpness  `within` minus that of λ_1, from the same bootstrap samples
+    - sharpness  `within` minus that of λ_1, from the same bootstrap samples; p after Holm, and alone without
 A verdict is given within rules only: "explains" if the interval is above 0 and the permutation test, corrected for all
 measures and gaps at once by its largest τ (Westfall & Young 1993), is below α; "reversed" for the other side; "between
 rules only" if a measure orders the rules and not the runs of a rule; else "undecided". A measure beats sharpness if
@@ -20,7 +20,7 @@ Signs are such that a positive τ is what a measure promises: a larger one (a sm
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -55,19 +55,17 @@ def levels(table: pd.DataFrame) -> list[float]:
     return [float(v) for v in np.geomspace(math.sqrt(lowest * start), lowest, LEVELS)]
 
 
-def beside_levels(table: pd.DataFrame) -> set[tuple[str, int, int]]:
-    """Condition, seed and step of the networks on both sides of where a run first passes one of its levels."""
-    found = set()
+def beside_levels(table: pd.DataFrame) -> list[Hashable]:
+    """The rows, by their index, on both sides of where a run first passes one of its setting's levels."""
+    found: set[Hashable] = set()
     for setting in settings(table):
         wanted = levels(setting.table)
-        for (condition, seed), own in setting.finished.groupby(["condition", "seed"]):
-            own = own.sort_values("step")
+        for _, own in setting.finished.sort_values("step").groupby(["condition", "seed"]):
             for level in wanted:
                 below = np.flatnonzero(own[LOSS].to_numpy(float) <= level)
                 if len(below):
-                    near = own["step"].to_numpy()[max(0, below[0] - 1) : below[0] + 1]
-                    found |= {(str(condition), int(seed), int(step)) for step in near}
-    return found
+                    found |= set(own.index[max(0, below[0] - 1) : below[0] + 1])
+    return [row for row in table.index if row in found]
 
 
 def tables(table: pd.DataFrame, columns: Sequence[str]) -> Tables:
@@ -85,6 +83,8 @@ def tables(table: pd.DataFrame, columns: Sequence[str]) -> Tables:
         steps.append(seen.assign(at=seen["step"])[[*_KEYS, *columns]])
         for number, level in enumerate(levels(here)):
             values = at_loss(seen, level, list(columns))
+            place = values["condition"].map(setting.conditions.index)  # the study's order, not that of getting there
+            values = values.assign(_p=place).sort_values(["_p", "seed"]).drop(columns="_p")
             matched.append(values.assign(setting=setting.name, at=number, level=level)[[*_KEYS, "level", *columns]])
     empty = pd.DataFrame(columns=[*_KEYS, *columns])
     return Tables(*(pd.concat(parts, ignore_index=True) if parts else empty for parts in (steps, matched)))
@@ -132,6 +132,7 @@ class _Ranking:
             table = table.assign(**_columns(prefix, effects))
         table["within p"] = self._adjusted(granules[WITHIN], taus, WITHIN)
         table["across p"] = self._adjusted(granules[ACROSS], taus, ACROSS)
+        table["- sharpness p alone"] = table["- sharpness p"]
         table["- sharpness p"] = holm_of(table["- sharpness p"])
         table["verdict"] = [_verdict(row) for _, row in table.iterrows()]
         table["beats sharpness"] = (table["- sharpness"] > 0) & (table["- sharpness p"] <= ALPHA)

@@ -91,11 +91,7 @@ def _measure(study: Path, table: pd.DataFrame, out: Path, o: Any) -> None:
     from bpgen.analysis.ranking import beside_levels
     from bpgen.study.networks import measure_networks
 
-    asked = table
-    if o.networks == "matched":
-        wanted = beside_levels(table)
-        keys = zip(table["condition"], table["seed"], table["step"], strict=True)
-        asked = table[[key in wanted for key in keys]]
+    asked = table.loc[beside_levels(table)] if o.networks == "matched" else table
     total = None
     for left in measure_networks(study, asked, o.samples, out / "networks.csv", o.jobs):
         total = left if total is None else total

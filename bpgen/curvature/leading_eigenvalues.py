@@ -172,7 +172,7 @@ def sharpness(
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None chooses. The answer does not depend on it.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
-        lengths: steps of each sequence [B], where they differ: "last" is then its own last one; see `bpgen.lengths`.
+        lengths: steps of each sequence [B] where they differ: as for `bpgen.gradients`.
 
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.

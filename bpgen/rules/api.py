@@ -84,7 +84,8 @@ def gradients(
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         seed: of everything random in the rule, and of feedback weights that are not drawn yet.
         activity: an `Activity` to add to the loss, or the coefficient of its rate form; None adds nothing.
-        lengths: steps of each sequence [B], where they differ: "last" is then its own last one; see `bpgen.lengths`.
+        lengths: steps of each sequence [B] where they differ: each is taken as if run by itself, at its own last step
+            or over its own steps; the outputs are then those of all steps.
 
     Returns:
         `RuleGradients` with the true loss, the outputs and one gradient per parameter.
@@ -98,8 +99,4 @@ def gradients(
     noise = network.draw_noise(problem.n_steps, problem.batch, generator(seed, "noise"))
     draws = bound.draw(network, problem.x, generator(seed, "draws"))
     with torch.no_grad():
-        found = bound.gradients(replace(problem, current_noise=noise), draws)
-    if lengths is None or when == "all":
-        return found
-    own = torch.as_tensor(lengths, device=problem.x.device).long() - 1
-    return found._replace(outputs=found.outputs[own, torch.arange(problem.batch, device=own.device)])
+        return bound.gradients(replace(problem, current_noise=noise), draws)

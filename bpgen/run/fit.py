@@ -189,7 +189,8 @@ def _train(
             trainer.fit(module, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
         except DivergedError as error:
             lr = trainer.optimizers[0].param_groups[0]["lr"]
-            return ended("diverged", f"diverged: {error}, with learning rate {lr:g}. Try {_smaller(module, lr)}.")
+            cure = _smaller(module, lr, folder.rows())
+            return ended("diverged", f"diverged: {error}, with learning rate {lr:g}. Try {cure}.")
         except (RunInterrupted, KeyboardInterrupt) as stop:
             again = f"continue with: bpgen fit --resume {shlex.quote(str(folder.path))}"
             message = f"interrupted at step {trainer.global_step}; {again}"
@@ -204,12 +205,17 @@ def _train(
     return ended("finished")
 
 
-def _smaller(module: RuleTraining, lr: float) -> str:
-    """What to try when a run diverged at a learning rate."""
+def _smaller(module: RuleTraining, lr: float, rows: list[dict[str, float]]) -> str:
+    """What to try when a run diverged at a learning rate: nothing that the curvature at the start forbids."""
     rule = module.rule
     if module.finished_steps:
         return "smaller steps by the options of the rule (bpgen fit --rule NAME --help)"
+    curvature = rows[0].get("sharpness/lambda_max", 0.0) if rows else 0.0
+    steep = curvature * lr > 3  # then 1/λ is below lr/3
     smaller = f"a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
+    if steep:
+        allowed = f"e.g. {1 / curvature:.1g}: the sharpness at the start was {curvature:.2g}"
+        smaller = f"inputs and targets scaled to about 1, a smaller --optimizer.lr ({allowed})"
     return (
         f"{smaller}, {rule.when_diverged} or --trainer.clip 1"
         if rule.when_diverged

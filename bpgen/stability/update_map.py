@@ -129,13 +129,13 @@ def stability(
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing. It adds
             its coefficient to the eigenvalues of H and of Dĝ alike, whatever the rule.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
+        lengths: steps of each sequence [B] where they differ: each is taken as if run by itself.
         lr, momentum: learning rate η, and β of heavy-ball momentum.
         top: how many eigenvalues μ.
         tol: accepted residuals relative to λ_1 and to the largest |μ|.
         max_products: budget of products with H, and again with Dĝ.
         probes: random vectors for the asymmetry; 0 leaves it out (nan).
         seed: of starting vectors, probes, the rule's draws, and feedback weights that are not drawn yet.
-        lengths: steps of each sequence [B], where they differ: "last" is then its own last one; see `bpgen.lengths`.
 
     Raises:
         BpgenError: a shape or option that does not fit, or a rule whose gradient cannot be differentiated.

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from bpgen.callbacks import Evaluation
-from bpgen.callbacks.generalization_gap import Performance, performance
+from bpgen.callbacks.performance import Performance, performance
 from bpgen.complexity import MEASURES, Trained, measured
 from bpgen.errors import BpgenError
 from bpgen.run.build import make_network

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bpgen.errors import require
-from bpgen.lengths import steps_there as in_lengths
 from bpgen.tasks.contract import checked_mask
 
 Array = NDArray[Any]
@@ -122,7 +121,7 @@ def steps_there(arrays: Mapping[str, Array], shape: tuple[int, ...], timed: bool
             f"lengths in {file} must be whole numbers [n] = [{n}] from 1 to T = {T}, got {lengths.dtype} "
             f"{list(lengths.shape)}{f' up to {lengths.max()}' if lengths.size else ''}.",
         )
-        there = in_lengths(torch.from_numpy(lengths.astype(np.int64)), T)
+        there = torch.arange(T).unsqueeze(1) < torch.from_numpy(lengths.astype(np.int64))
     if mask is None:
         return there
     require_numbers(mask, f"mask in {file}")

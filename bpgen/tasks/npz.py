@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bpgen.errors import choice, require
-from bpgen.lengths import last_steps
 from bpgen.streams import generator
 from bpgen.tasks import labels
 from bpgen.tasks.archive import read_arrays
@@ -97,7 +96,7 @@ class Npz(Task):
         if not answers.timed:
             if there is None and not balanced:
                 return Split(x, target)
-            return Split(x, target.expand(T, *target.shape), last_steps(torch.ones(T, n) if there is None else there))
+            return Split(x, target.expand(T, *target.shape), _last(torch.ones(T, n) if there is None else there))
         if mask is not None:
             weights = torch.from_numpy(mask.astype(np.float32))
             return Split(x, target, weights if there is None else weights * there)
@@ -123,12 +122,24 @@ class Npz(Task):
         return {name: _reweighted(split, weights) for name, split in splits.items()}
 
     def notes(self) -> list[str]:
-        """Classes that never occur, or not in training."""
+        """Classes that never occur, or not in training; numbers far from 1."""
         found = [] if not self._gaps else [self._gaps]
+        train = self.split("train")
+        for name, values in (("x", train.x), ("y", train.target if self.loss == "mse" else None)):
+            size = 1.0 if values is None else float(values.square().mean().sqrt())
+            if not 0.03 < size < 10:
+                found.append(f"{name} is about {size:.2g}: learning rates and initial weights are for numbers about 1")
         if self.loss == "cross_entropy":
             asked = {name: _counted(self.split(name)) for name in SPLITS if self.has(name)}
             found += labels.not_trained(asked.pop("train"), asked)
         return found
+
+
+def _last(there: Tensor) -> Tensor:
+    """Weight 1 at the last step of each sequence [T,n]."""
+    T = len(there)
+    last = T - 1 - there.flip(0).to(torch.uint8).argmax(0)
+    return (torch.arange(T).unsqueeze(1) == last).float()
 
 
 def _counted(split: Split) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from bpgen.callbacks import (
     GeneralizationGap,
     Measurement,
     Sharpness,
-    generalization_gap,
+    performance,
 )
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity, Loss
@@ -104,7 +104,7 @@ def test_a_clean_gap_that_is_not_defined_is_not_measured():
 
 def test_samples_count_equally_whatever_the_chunks(monkeypatch):
     whole = GeneralizationGap().measure(evaluation())
-    monkeypatch.setattr(generalization_gap, "_CHUNK", 7)  # the last chunk is smaller
+    monkeypatch.setattr(performance, "_CHUNK", 7)  # the last chunk is smaller
     parts = GeneralizationGap().measure(evaluation())
     assert parts == pytest.approx(whole, abs=1e-6)
 
@@ -117,11 +117,11 @@ def test_memory_bounds_how_many_sequences_run_at_once(monkeypatch):
     whole = GeneralizationGap().measure(at)
     assert max(seen) == 40
     seen.clear()
-    monkeypatch.setattr(generalization_gap, "_NUMBERS", 5 * 8 * 2 * 6)
+    monkeypatch.setattr(performance, "_NUMBERS", 5 * 8 * 2 * 6)
     parts = GeneralizationGap().measure(at)
     assert max(seen) == 6
     assert parts == pytest.approx(whole, abs=1e-6)
-    monkeypatch.setattr(generalization_gap, "_NUMBERS", 1)
+    monkeypatch.setattr(performance, "_NUMBERS", 1)
     assert GeneralizationGap().measure(at) == pytest.approx(whole, abs=1e-6)
 
 

@@ -1,9 +1,12 @@
 """A task from a user's own file."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
+from bpgen.cli import main
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.tasks.npz import Npz
@@ -200,6 +203,26 @@ def test_odd_labels_are_named(tmp_path, y, says):
     assert "sequences: 15 train, 5 test" in first
     assert says is None or any(says in note for note in notes)
     assert any("never occur" in note or "not in train" in note for note in notes) == (says is not None)
+
+
+def test_numbers_far_from_1_are_named(tmp_path):
+    task = Npz(write(tmp_path, x=X / 100, y=20 * RANDOM.normal(size=(N, 2)), split=ALL))
+    said = task.describe()
+    assert "x is about 0.01: learning rates" in said
+    assert "y is about 2" in said
+    assert "learning rates" not in Npz(write(tmp_path, x=X, y=CLASSES, split=ALL)).describe()
+
+
+def test_values_too_large_for_the_learning_rate_are_told_one_that_works(tmp_path, capsys):
+    file = write(tmp_path, x=20 * X, y=300 * np.cumsum(X[..., :1], 0))
+    options = ["--task.file", file, "--trainer.max_epochs", "2", "--network.n_rec", "16", "--rule", "bptt"]
+    options += ["--out", str(tmp_path), "--wandb", "off", "--alignment.samples", "0"]
+    assert main(["fit", "--task", "npz", *options]) == 3
+    out, err = capsys.readouterr()
+    assert "val R² -" in out
+    assert "nan" not in out
+    advised = re.search(r"inputs and targets scaled to about 1, a smaller --optimizer.lr [(]e[.]g[.] (.*?):", err)[1]
+    assert main(["fit", "--task", "npz", *options, "--optimizer.lr", advised]) == 0
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ COMMANDS = {
     "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
     "explain": "rank measures of a study's saved networks by how well they explain the gap: sharpness or another",
     "compare": "compare learning rules over several seeds on embedded data",
+    "plot": "draw existing runs together in one figure",
     "report": "write one page about runs and studies: verdicts, charts, runs, methods, commands",
     "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",
     "bench": "measure the speed of the rules against their peers and their floors",

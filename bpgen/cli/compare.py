@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bpgen.cli.listing import Parser
 from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code
+from bpgen.cli.study_views import print_results
 from bpgen.errors import require
 from bpgen.registry import find
 
@@ -46,5 +47,6 @@ def run(argv: list[str]) -> int:
         return 0
     from bpgen.study.report import report_study
 
-    print(report_study(results, command("compare", argv)))
+    report_study(results, command("compare", argv))
+    print_results(results)
     return exit_code(results)

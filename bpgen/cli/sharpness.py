@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bpgen.cli.curvature_words import density_plot
 from bpgen.cli.listing import Parser
 from bpgen.cli.output import as_json, folder, head_of, on_threads
 from bpgen.errors import require
@@ -143,6 +144,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
                 f"step {row['step']}: trace {t['value']:.5g} ({t['confidence']:.0%} interval {t['low']:.5g} to "
                 f"{t['high']:.5g}), of which the top {len(row['eigenvalues'])}: {row['top_mass']:.1%}"
             )
+        print(density_plot(results[-1]["density"], results[-1]["eigenvalues"]))
     if "measures" in results[0]:
         shown = results if len(results) <= 6 else results[-1:]
         beyond = Table(title="beyond λ_1" + "; all evaluations with --json" * (shown != results), title_justify="left")

@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bpgen.cli.curvature_words import STABILITY_LEGEND, stability_verdict
 from bpgen.cli.listing import Parser
 from bpgen.cli.output import as_json, folder, head_of, on_threads
 from bpgen.errors import require
@@ -149,6 +150,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, 100)  # a cut number is worse than a wrapped line
     console.print(table)
+    print(f"\n{STABILITY_LEGEND}\n\nstep {results[-1]['step']}: {stability_verdict(head['rule'], results[-1])}")
 
 
 def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]]) -> None:

@@ -47,7 +47,8 @@ def run(argv: list[str]) -> int:
         return 0
     from bpgen.study.report import report_study
 
-    print(report_study(results, command("study", argv)))
+    report_study(results, command("study", argv))
+    study_views.print_results(results)
     return exit_code(results)
 
 

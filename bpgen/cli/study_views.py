@@ -1,7 +1,8 @@
-"""What `bpgen study` prints instead of running: how a study stands, its runs as commands, a W&B sweep file."""
+"""What the commands with many runs print: what came out, how a study stands, its runs as commands, a sweep file."""
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,32 @@ def write_sweep(study: Any, file: str) -> None:
     print(
         f"{file}: {count} runs; next: wandb sweep {file}, then wandb agent with the name it gives, as often as you like"
     )
+
+
+def print_results(results: Any) -> None:
+    """What came out of a study, in sentences, and where everything is; the tables are in summary.md."""
+    from rich.console import Console
+
+    from bpgen.analysis.matching import finished
+    from bpgen.study.catalogue import ENDED
+    from bpgen.study.conclusions import conclusions, in_words
+
+    say = Console(highlight=False, soft_wrap=False, markup=False, emoji=False).print
+    count = Counter(run.status for run in results.runs)
+    counts = [f"{count[kind]} {kind}" for kind in (*ENDED, "interrupted", "failed") if count[kind]]
+    before = sum(run.skipped for run in results.runs)
+    said = f"{', '.join(counts) or 'none at an end'}; {before} of them done by an earlier call"
+    say(f"\n{results.plan.name}: {len(results.runs)} runs, {said}")
+    if results.plan.question:
+        say(results.plan.question)
+    found = conclusions(results.table) if not finished(results.table).empty else []
+    for line in in_words(found):
+        say(line)
+    if not found:
+        say("nothing to compare: it takes two conditions with runs that have finished")
+    for run in (*results.tuning, *results.runs):
+        if run.status != "finished":
+            say(f"  {run.name}: {run.status}: {run.message.removeprefix(f'{run.status}: ')}")
+    folder = results.folder
+    print(f"\nsummary   {folder / 'summary.md'}\ntable     {folder / 'table.csv'}\nfigures   {folder / 'figures'}")
+    print(f"next      one page to read and send: bpgen report {shlex.quote(str(folder))}")

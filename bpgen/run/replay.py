@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from bpgen.callbacks import Evaluation
 from bpgen.callbacks.best import best_of
@@ -17,17 +17,9 @@ from bpgen.run.build import make_network, training
 from bpgen.run.config import Config
 from bpgen.run.files import load_file
 from bpgen.run.folder import RunFolder
+from bpgen.run.loaded import LoadedRun
 from bpgen.tasks import Task
 from bpgen.training.splits import TaskSplits
-
-
-class LoadedRun(NamedTuple):
-    """A run read back: network and rule as they were at one evaluation, the task, and the config."""
-
-    network: Network
-    rule: Rule
-    task: Task
-    config: dict[str, Any]
 
 
 class SavedSteps(NamedTuple):
@@ -54,7 +46,9 @@ def load_run(folder: str | os.PathLike[str], step: int | Literal["best"] | None 
     require(step in saved, f"{folder} has no evaluation at step {step}; it has {', '.join(map(str, saved))}.")
     config = run.config()
     task = config.make_task()
-    return LoadedRun(*_restored(run, config, task, step), task, plain)
+    loaded = LoadedRun(*_restored(run, config, task, step), task, plain)
+    loaded.folder = run
+    return loaded
 
 
 def saved_steps(path: str | os.PathLike[str], step: str = "last") -> SavedSteps:

@@ -48,7 +48,7 @@ class _Measure(NamedTuple):
         if not math.isfinite(value):
             return "?"
         if self.log:
-            return f"{'x ' if unit else ''}{math.exp(min(value, 50)):.3g}"
+            return f"{math.exp(min(value, 50)):.3g}{' times' if unit else ''}"
         return f"{self.scale * value:+.3g}{f' {self.unit}' if unit else ''}"
 
 

@@ -123,7 +123,7 @@ def test_verdicts_are_those_of_the_numbers(tmp_path, rng):
         assert found["sharpness"].verdict == verdict
         assert found["gap"].verdict == "undecided"
         assert found["sharpness"].n == "4 of 5"  # 80 % of the runs reach the matched loss
-        factor_found = float(found["sharpness"].effect.removeprefix("x "))
+        factor_found = float(found["sharpness"].effect.removesuffix(" times"))
         assert factor_found == pytest.approx(4.0 if verdict == "larger" else 0.25, rel=0.2)
 
 

@@ -13,6 +13,7 @@ from bpgen._version import __version__
 
 _HOMES = {
     "Network": "bpgen.network",
+    "fit": "bpgen.cli.python",
     "gradients": "bpgen.rules",
     "list_rules": "bpgen.rules",
     "load_rule": "bpgen.rules",
@@ -25,6 +26,7 @@ __all__ = [
     "conformance",
     "curvature",
     "errors",
+    "fit",
     "gradients",
     "list_rules",
     "load_rule",
@@ -37,6 +39,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bpgen import conformance, curvature, errors, neurons, rules, stability
+    from bpgen.cli.python import fit
     from bpgen.curvature import sharpness
     from bpgen.network import Network
     from bpgen.rules import gradients, list_rules, load_rule

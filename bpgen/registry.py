@@ -39,7 +39,7 @@ KINDS: dict[KindName, Kind] = {
     "rule": Kind("bpgen.rules", "bpgen.rules:Rule"),
     "task": Kind("bpgen.tasks", "bpgen.tasks:Task"),
     "neuron": Kind("bpgen.neurons", "bpgen.neurons:Neuron"),
-    "measurement": Kind("bpgen.measurements", "bpgen.callbacks:Measurement"),
+    "measurement": Kind("bpgen.measurements", "bpgen.callbacks.measurement:Measurement"),
     "launcher": Kind("bpgen.launchers", "bpgen.study.launchers:Launcher"),
     "paper": Kind("bpgen.papers", "bpgen.papers:Paper"),
 }

@@ -73,6 +73,8 @@ REFUSED = {
     "fractions as classes": ({"y": torch.tensor([0.5, 1, 0, 1])}, "loss='mse'"),
     "a class too many": ({"y": torch.tensor([0, 1, 2, 0])}, "classes 0..1 for 2 outputs, got 2"),
     "a class below": ({"y": torch.tensor([0, 1, -100, 0])}, "got -100. Weight padded steps with a mask of 0"),
+    "nan": ({"x": X * float("nan")}, "x holds 60 nan or infinite values, the first at .0, 0, 0."),
+    "an infinite value": ({"x": X.index_fill(2, torch.tensor([1]), float("inf"))}, "x holds 20 nan or infinite"),
     "one output": ({"net": network(n_out=1), "y": torch.zeros(B)}, "n_out=2, or loss='mse'"),
     "no network": ({"net": torch.nn.Linear(3, 2)}, "got a Linear"),
 }
@@ -98,3 +100,83 @@ def test_something_that_is_no_rule_is_refused(rule: object) -> None:
 def test_a_call_of_the_network_sees_that_x_fits(x: Tensor) -> None:
     with pytest.raises(BpgenError, match=r"\[T,B,I\] with I=3"):
         network()(x)
+
+
+STEPS = torch.stack([Y] * T)
+
+
+@every_face
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [(-MASK, ">= 0"), (MASK * 0, "zero everywhere"), (MASK * float("nan"), "nan or infinite"), (MASK[0], r"\[T,B\]")],
+)
+def test_weights_of_steps_that_are_none_are_refused(face: str, mask: Tensor, message: str) -> None:
+    with pytest.raises(BpgenError, match=message):
+        FACES[face](network(), X, STEPS, when="all", mask=mask)
+
+
+@every_face
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_what_stands_in_padding_reaches_nothing(face: str, loss: str) -> None:
+    of, lengths = FACES[face], torch.tensor([3, 5, 2, 4])
+    off = torch.arange(T).unsqueeze(1) >= lengths
+    target = STEPS if loss == "cross_entropy" else torch.rand(T, B, O, generator=torch.Generator().manual_seed(1))
+    expected = of(network(), X.masked_fill(off.unsqueeze(-1), 0), target, loss=loss, when="all", mask=~off)
+    nan = float("nan")
+    dirty = target.masked_fill(off, -100) if loss == "cross_entropy" else target.masked_fill(off.unsqueeze(-1), nan)
+    assert torch.equal(
+        of(network(), X.masked_fill(off.unsqueeze(-1), nan), dirty, loss=loss, when="all", mask=~off), expected
+    )
+    one_more = torch.arange(T).unsqueeze(1) <= lengths
+    with pytest.raises(BpgenError, match=r"nan or infinite|classes"):
+        of(network(), X.masked_fill(off.unsqueeze(-1), nan), dirty, loss=loss, when="all", mask=one_more)
+
+
+RATIOS = {"norm_matched", "scaled_bptt", "unscaled"}  # of a batch's gradients: no sum over its sequences
+RULES = [name for name, t in bpgen.list_rules().items() if not t.stochastic and t.update == "gradient"]
+
+
+@pytest.mark.parametrize("rule", sorted(set(RULES) - RATIOS))
+@pytest.mark.parametrize("when", ["last", "all"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_lengths_are_each_sequence_by_itself(rule: str, when: str, loss: str) -> None:
+    net = bpgen.Network(bpgen.neurons.Leaky(alpha=0.5), n_in=I, n_rec=6, n_out=O, seed=0, dtype=torch.float64)
+    lengths, nan = torch.tensor([3, 5, 1, 4]), float("nan")
+    target = STEPS.clone() if loss == "cross_entropy" else torch.rand(T, B, O, dtype=torch.float64)
+    target = target[-1] if when == "last" else target
+    padded = X.masked_fill((torch.arange(T).unsqueeze(1) >= lengths).unsqueeze(-1), nan)
+    options = {"loss": loss, "when": when}
+    found = bpgen.gradients(rule, net, padded, target, lengths=lengths, **options).grads
+    apart = [
+        bpgen.gradients(
+            rule, net, X[:n, b : b + 1], target[b : b + 1] if when == "last" else target[:n, b : b + 1], **options
+        ).grads
+        for b, n in enumerate(lengths.tolist())
+    ]
+    for name, grad in found.items():
+        expected = sum(each[name] for each in apart) / B
+        assert torch.allclose(grad, expected, rtol=1e-10, atol=1e-12), name
+    wrong = bpgen.gradients(rule, net, X, target, **options).grads  # negative control
+    assert any(not torch.allclose(wrong[name], found[name], rtol=1e-3) for name in found)
+
+
+@every_face
+@pytest.mark.parametrize("lengths", [[3, 5, 0, 4], [3, 6, 1, 4], [3.5, 1, 2, 3], [1, 2]])
+def test_lengths_that_are_none_are_refused(face: str, lengths: list[float]) -> None:
+    with pytest.raises(BpgenError, match=r"lengths must be whole numbers \[B\] = \[4\] from 1 to T = 5"):
+        FACES[face](network(), X, Y, lengths=lengths)
+
+
+def test_sharpness_with_lengths_is_that_of_the_dense_hessian_of_the_mean() -> None:
+    net = bpgen.Network(bpgen.neurons.Leaky(alpha=0.5), n_in=I, n_rec=6, n_out=O, seed=0, dtype=torch.float64)
+    lengths = [3, 5, 1, 4]
+
+    def loss(W_rec: Tensor) -> Tensor:
+        params = {**net.params(), "W_rec": W_rec}
+        runs = [net.run(params, X[:n, b : b + 1], in_place=False).outputs for b, n in enumerate(lengths)]
+        return torch.nn.functional.cross_entropy(torch.cat(runs), Y)
+
+    free = ~torch.eye(6, dtype=torch.bool).flatten()
+    dense = torch.autograd.functional.hessian(loss, net.params()["W_rec"]).view(36, 36)[free][:, free]
+    found = bpgen.sharpness(net, X, Y, lengths=lengths, tol=1e-8)
+    assert float(found.eigenvalues[0]) == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-10)

@@ -60,7 +60,7 @@ class Setting:
 
     @property
     def reuses_training(self) -> bool:
-        """Whether test inputs are training inputs, so that a gap on clean ones is zero by construction."""
+        """Whether the trials of the test are those of training, so that a gap on clean ones is zero by construction."""
         return REUSES in self.table and bool(self.table[REUSES].astype(bool).any())
 
     @property

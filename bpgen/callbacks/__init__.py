@@ -5,6 +5,7 @@ trainer.fit(RuleTraining(network, "rflo"), datamodule)
 """
 
 from bpgen.callbacks.alignment import Alignment
+from bpgen.callbacks.best import EarlyStopping
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Evaluation
 from bpgen.callbacks.generalization_gap import GeneralizationGap
@@ -17,6 +18,7 @@ from bpgen.columns import Column
 __all__ = [
     "Alignment",
     "Column",
+    "EarlyStopping",
     "Evaluation",
     "EvaluationClock",
     "GeneralizationGap",

@@ -7,17 +7,16 @@ import time
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.errors import require
-from bpgen.training.module import RuleTraining
+from bpgen.training.callback import Callback, LightningModule, Trainer
 from bpgen.training.splits import LoaderSplits, Splits
 
 
-class EvaluationClock(pl.Callback):
+class EvaluationClock(Callback):
     """Decides when to measure; the start and the end of training are always measured.
 
     It calls every measurement (a callback with `measure`) among the trainer's callbacks or among those it was given by
@@ -43,21 +42,21 @@ class EvaluationClock(pl.Callback):
         self.seconds: dict[str, float] = {}
         self.rows: list[Metrics] = []
         self._log_steps: frozenset[int] = frozenset()
-        self._attached: list[pl.Callback] = []
+        self._attached: list[Callback] = []
         self._splits: Splits | None = None
         self._checked = False
 
     @classmethod
-    def of(cls, trainer: pl.Trainer) -> EvaluationClock:
+    def of(cls, trainer: Trainer) -> EvaluationClock:
         """The clock of a trainer: the one among its callbacks, or a new one that is put before them."""
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, cls):
                 return callback
         callbacks.insert(0, cls())  # first, so that callbacks that monitor a metric find the present one
         return cls.of(trainer)
 
-    def attach(self, *callbacks: pl.Callback) -> EvaluationClock:
+    def attach(self, *callbacks: Callback) -> EvaluationClock:
         """Take callbacks that act at evaluations only: the trainer then need not offer them every hook of every step.
 
         That saves some 0.2 ms a step for the five that every run has. Their own state is not saved. Returns itself.
@@ -65,7 +64,7 @@ class EvaluationClock(pl.Callback):
         self._attached += callbacks
         return self
 
-    def check(self, evaluation: Evaluation, *callbacks: pl.Callback) -> None:
+    def check(self, evaluation: Evaluation, *callbacks: Callback) -> None:
         """Find out before training what would fail in it, once; of these callbacks and of those it was given.
 
         Raises:
@@ -77,8 +76,18 @@ class EvaluationClock(pl.Callback):
                     measurement.check(evaluation)
         self._checked = True
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def left(self, trainer: Trainer) -> int:
+        """How many evaluations are still to come."""
+        step, total = trainer.global_step, trainer.estimated_stepping_batches
+        if self.every == "log":
+            return sum(other > step for other in self._log_steps)
+        batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+        return math.ceil((total - step) / (math.ceil(batches) if self.every == "epoch" else int(self.every)))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the initial network, unless this is a continued run."""
+        from bpgen.training.module import RuleTraining
+
         require(isinstance(pl_module, RuleTraining), "measurements need a bpgen.training.RuleTraining as the module.")
         if self.every == "log":
             total = trainer.estimated_stepping_batches
@@ -87,19 +96,19 @@ class EvaluationClock(pl.Callback):
         if self.last_step < 0:
             self._evaluate(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Measure at every n-th or at log-spaced steps."""
         step = trainer.global_step
         due = step in self._log_steps if self.every == "log" else self.every != "epoch" and step % int(self.every) == 0
         if due and step != self.last_step:  # several batches share a step under accumulation
             self._evaluate(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure at the end of an epoch."""
         if self.every == "epoch" and trainer.global_step != self.last_step:
             self._evaluate(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the final network."""
         if trainer.global_step != self.last_step:
             self._evaluate(trainer, pl_module)
@@ -112,7 +121,7 @@ class EvaluationClock(pl.Callback):
         """Continue from there."""
         self.last_step, self.seconds = state_dict["last_step"], dict(state_dict["seconds"])
 
-    def _evaluate(self, trainer: pl.Trainer, module: Any) -> None:
+    def _evaluate(self, trainer: Trainer, module: Any) -> None:
         self.last_step = trainer.global_step
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         evaluation = Evaluation(module, self._splits_of(trainer, module), _epochs(trainer), self.last_step, lr)
@@ -134,7 +143,7 @@ class EvaluationClock(pl.Callback):
         if not math.isfinite(row.get("train/loss", 0.0)):
             raise module.divergence(f"the training loss is {row['train/loss']}", evaluation.step)
 
-    def _tell(self, trainer: pl.Trainer, module: pl.LightningModule, row: Metrics, callbacks: list[Any]) -> None:
+    def _tell(self, trainer: Trainer, module: LightningModule, row: Metrics, callbacks: list[Any]) -> None:
         """Hand the row to whoever wants it."""
         self.rows.append(row)
         for listener in callbacks:
@@ -144,7 +153,7 @@ class EvaluationClock(pl.Callback):
             logger.log_metrics({name: float(value) for name, value in row.items()}, step=trainer.global_step)
         trainer.callback_metrics.update({name: torch.tensor(float(value)) for name, value in row.items()})
 
-    def _splits_of(self, trainer: pl.Trainer, module: RuleTraining) -> Splits:
+    def _splits_of(self, trainer: Trainer, module: Any) -> Splits:
         """What measurements look at: the splits of the data module, or else of the loaders."""
         if self._splits is None:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -161,7 +170,7 @@ def _measuring(callbacks: Iterable[Any]) -> list[Any]:
     return [callback for callback in callbacks if hasattr(callback, "measure") and callback.enabled]
 
 
-def _epochs(trainer: pl.Trainer) -> float:
+def _epochs(trainer: Trainer) -> float:
     """How many epochs of batches training has seen."""
     loader: Any = trainer.train_dataloader
     if hasattr(loader, "epochs"):

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from bpgen.network import Network
 from bpgen.problem import Problem
 from bpgen.tasks import Split
 from bpgen.tasks.base import SplitName
-from bpgen.training.module import RuleTraining
 from bpgen.training.splits import Splits
+
+if TYPE_CHECKING:
+    from bpgen.training.module import RuleTraining
 
 Metrics = dict[str, float | int]  # metrics by the name of their column
 

@@ -3,39 +3,36 @@
     gap/loss = L_test - L_train        gap/accuracy = accuracy_train - accuracy_test        (positive is worse)
 Both without regulariser, on clean test inputs, and as `gap_noisy` on test inputs perturbed by the task's noise
 (Liu et al. 2022). Accuracy is the fraction of (unmasked) outputs that are right: their largest component is the
-target's, or, for continuous targets, all components are within the task's tolerance; nan where a task has none, and
-where outputs are not finite. What has no validation or test sequences has no such numbers: nan.
+target's, or, for continuous targets, all components are within the task's tolerance; of several labels at once it is
+the fraction of labels whose output has the right sign; nan where a task has none, and
+where outputs are not finite. For values there is R² besides, 1 - Σ error²/Σ (target - mean)², of which 0 is to answer
+the mean; where training has some class half again as often as another, there is the balanced accuracy, the mean over
+classes of the share that is right: chance is one over their number.
+What has no validation or test sequences has no such numbers: nan. Nor has a task whose clean test cannot differ from
+training a clean gap. Under noise even an ideal observer, who knows how the trials are made, answers less well: what
+remains of the noisy gap once its own gap on the same sequences is taken off is gap_noisy/beyond_ideal, there where a
+task knows its ideal observer.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement
+from bpgen.callbacks.performance import performance, share_right
 from bpgen.columns import Column
 from bpgen.errors import require
-from bpgen.problem import Problem
-from bpgen.tasks import Split
 
-_CHUNK = 1024  # most sequences run at once,
-_NUMBERS = 2**24  # and most numbers T·B·N·(d+K) that a run keeps: bounds of memory that change nothing
 _LOSS, _ACCURACY = "nats or ½·error²", "fraction"
 _SPLITS = {"train": "training", "val": "validation", "test": "test", "test_noisy": "test, noisy inputs"}
 
 
-class Performance(NamedTuple):
-    """Loss without regulariser, accuracy, and the cost of the activity, on one split."""
-
-    loss: float
-    accuracy: float
-    activity: float
+def _optional(split: str, name: str, label: str, unit: str, shown: str) -> Column:
+    """A column of one split, there where it says something."""
+    brief = f"val {label}" if split == "val" else ""
+    shown = "" if split == "val" else shown
+    return Column(f"{split}/{name}", f"{label}, {_SPLITS[split]}", unit, "", shown, brief=brief, optional=True)
 
 
 class GeneralizationGap(Measurement):
@@ -61,6 +58,16 @@ class GeneralizationGap(Measurement):
         Column("gap/accuracy", "gap (train - test accuracy)", _ACCURACY, "gap", "{:+.1%}"),
         Column("gap_noisy/loss", "gap in loss, noisy inputs", _LOSS, "gap", "{:+.3g}", "gap_noisy/accuracy"),
         Column("gap_noisy/accuracy", "gap, noisy inputs", _ACCURACY, "gap", "{:+.1%}"),
+        Column(
+            "gap_noisy/beyond_ideal",
+            "gap, noisy inputs, beyond an ideal observer's",
+            _ACCURACY,
+            "",
+            "{:+.1%}",
+            optional=True,
+        ),
+        *(_optional(split, "balanced_accuracy", "balanced accuracy", "fraction", "{:.1%}") for split in _SPLITS),
+        *(_optional(split, "r2", "R²", "1", "{:.3f}") for split in _SPLITS),
     )
 
     def __init__(self, train_samples: int | None = 5000, test_samples: int | None = None) -> None:
@@ -76,7 +83,13 @@ class GeneralizationGap(Measurement):
         parts = [splits.described("train", self.train_samples)]
         parts += [splits.described(name, self.test_samples) for name in ("val", "test")]
         noise = splits.noise_sd
-        return f"gap: {', '.join(parts)} samples" + (f"; test noise sd {noise:g}" if noise is not None else "")
+        said = [f"gap: {', '.join(parts)} samples"] + ([] if noise is None else [f"test noise sd {noise:g}"])
+        if splits.clean_gap is not True:
+            said.append(f"clean gap not defined: {splits.clean_gap}")
+        ideal = self._ideal(evaluation)
+        if ideal is not None:
+            said.append(f"an ideal observer is right on {ideal[0]:.1%} of training, {ideal[1]:.1%} of the noisy test")
+        return "; ".join(said)
 
     def measure(self, evaluation: Evaluation) -> Metrics:
         """Twelve numbers and the objective; see the module's docstring."""
@@ -92,53 +105,29 @@ class GeneralizationGap(Measurement):
             row["train/objective"] += float(regulariser.value(evaluation.network.params()))
         for name, measured in found.items():
             row |= {f"{name}/loss": measured.loss, f"{name}/accuracy": measured.accuracy}
+            if train.uneven and not math.isnan(measured.balanced):
+                row[f"{name}/balanced_accuracy"] = measured.balanced
+            if not math.isnan(measured.r2):
+                row[f"{name}/r2"] = measured.r2
         for gap, other in (("gap", found["test"]), ("gap_noisy", found["test_noisy"])):
             row |= {f"{gap}/loss": other.loss - train.loss, f"{gap}/accuracy": train.accuracy - other.accuracy}
+        if evaluation.splits.clean_gap is not True:
+            row |= {"gap/loss": math.nan, "gap/accuracy": math.nan}
+        ideal = self._ideal(evaluation)
+        if ideal is not None:
+            row["gap_noisy/beyond_ideal"] = row["gap_noisy/accuracy"] - (ideal[0] - ideal[1])
         return row
 
-
-@torch.no_grad()
-def performance(evaluation: Evaluation, split: Split | None) -> Performance:
-    """Of the noise-free network on a split; nan where there is none."""
-    if split is None:
-        return Performance(math.nan, math.nan, math.nan)
-    whole, splits = evaluation.problem(split), evaluation.splits
-    loss, network, device = evaluation.module.loss, evaluation.network, split.x.device
-    # a diverged loss stays nan: torchmetrics' "warn" drops it, and "disable" forgets the weights
-    mean_loss, mean_activity = (
-        MeanMetric(nan_strategy=float("nan")).to(device).set_dtype(torch.float64) for _ in range(2)
-    )
-    accuracy = MulticlassAccuracy(2 if splits.continuous else max(2, network.n_out), average="micro").to(device)
-    finite = True
-    for part, _ in whole.chunks(_sequences(whole)):
-        run = part.run()
-        mean_loss.update(part.loss.data(run.outputs, part.target).double(), part.batch)
-        if loss.activity is not None:
-            mean_activity.update(loss.activity.value(run.h).double(), part.batch)
-        finite = finite and bool(run.outputs.isfinite().all())
-        accuracy.update(*_answers(part, run.outputs, splits.tolerance, splits.continuous))
-    defined = finite and (splits.tolerance is not None if splits.continuous else network.n_out > 1)
-    return Performance(
-        float(mean_loss.compute()),
-        float(accuracy.compute()) if defined else math.nan,
-        float(mean_activity.compute()) if loss.activity is not None else 0.0,
-    )
-
-
-def _sequences(problem: Problem) -> int:
-    """How many to run at once."""
-    neuron = problem.network.neuron
-    each = problem.n_steps * problem.network.n_rec * (neuron.n_states + neuron.n_currents)
-    return max(1, min(_CHUNK, _NUMBERS // each))
-
-
-def _answers(part: Problem, outputs: Tensor, tolerance: float | None, continuous: bool) -> tuple[Tensor, Tensor]:
-    """What was answered and what was wanted, as classes; of values, whether they are right, and 1."""
-    target, mask = part.target, part.loss.mask
-    if continuous:
-        predicted = ((outputs - target).abs() <= (tolerance or 0)).all(-1).long()
-        wanted = torch.ones_like(predicted)
-    else:
-        predicted, wanted = outputs.argmax(-1), target.argmax(-1) if part.loss.kind == "mse" else target
-    seen = slice(None) if mask is None else mask > 0
-    return predicted[seen].flatten(), wanted[seen].flatten()
+    def _ideal(self, evaluation: Evaluation) -> tuple[float, float] | None:
+        """The accuracies of the ideal observer on training and on noisy test sequences; None where none is known."""
+        splits = evaluation.splits
+        noisy = evaluation.noisy(self.test_samples)
+        if noisy is None or (splits.continuous and splits.tolerance is None):
+            return None
+        found = []
+        for split, perturbed in ((evaluation.training(self.train_samples), False), (noisy, True)):
+            answers = splits.ideal(split, perturbed)
+            if answers is None:
+                return None
+            found.append(share_right(answers.target, split, splits))
+        return found[0], found[1]

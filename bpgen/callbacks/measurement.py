@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar, TypeVar
 
-import lightning.pytorch as pl
-
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.columns import Column
 from bpgen.errors import require
+from bpgen.training.callback import Callback, LightningModule, Trainer
 
 Self = TypeVar("Self", bound="Measurement")
 
 
-class Measurement(pl.Callback):
+class Measurement(Callback):
     """Base of the measurements. A subclass names its `columns` and writes `measure`; the evaluation clock calls it.
 
     In a trainer's list of callbacks it works by itself, alone or beside others, which then share one clock. Rows go to
@@ -55,7 +54,7 @@ class Measurement(pl.Callback):
         """One line for the log: what is measured, on which subset."""
         return f"{self.name}: {', '.join(column.label for column in self.columns)}"
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See that there is a clock."""
         EvaluationClock.of(trainer)
 

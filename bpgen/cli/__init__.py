@@ -6,11 +6,12 @@ import os
 import sys
 from importlib import import_module
 
-from bpgen import __version__
+from bpgen import __version__, threads
 from bpgen.errors import BpgenError, unknown
 
 COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
+    "ls": "list runs and studies with their status and last numbers, or write them into one table",
     "sharpness": "measure the curvature of the networks that a run saved",
     "stability": "measure how stable a run's rule was around the networks it saved",
     "rules": "list the installed learning rules, their traits, or all about one",
@@ -19,7 +20,10 @@ COMMANDS = {
     "tasks": "list the installed tasks",
     "plugins": "list every installed part: rules, tasks, neurons, measurements, launchers, papers",
     "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
+    "explain": "rank measures of a study's saved networks by how well they explain the gap: sharpness or another",
     "compare": "compare learning rules over several seeds on embedded data",
+    "plot": "draw existing runs together in one figure",
+    "report": "write one page about runs and studies: verdicts, charts, runs, methods, commands",
     "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",
     "bench": "measure the speed of the rules against their peers and their floors",
 }
@@ -70,5 +74,6 @@ def _dispatch(argv: list[str]) -> int:
     command, *rest = [*_ALIASES.get(argv[0], argv[:1]), *argv[1:]]
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "See `bpgen --help`.")
+    threads.prepare()  # before anything imports torch
     result: int = import_module(f"bpgen.cli.{command.replace('-', '_')}").run(rest)
     return result

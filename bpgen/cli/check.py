@@ -45,13 +45,13 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--why", action="store_true", help="say of each check what it protects from")
     options = parser.parse_args(argv)
 
-    import torch
-
     from bpgen.conformance import plan
 
-    torch.set_num_threads(1)  # matrices of five neurons: a second thread only costs time
     given = dict(_option(text) for text in options.options)
     checks = plan(f"{options.kind}:{options.name}" if options.kind else options.name, **given)
+    import torch
+
+    torch.set_num_threads(1)  # matrices of five neurons: a second thread only costs time
     outcomes = {}
     for check, outcome in _carried_out(checks, shown=not options.json, why=options.why):
         outcomes[check.name] = outcome

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bpgen.cli.listing import Parser
 from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code
+from bpgen.cli.study_views import print_results
 from bpgen.errors import require
+from bpgen.registry import find
 
 DESCRIPTION = """\
 Train the same networks on the same batches with several rules and seeds, and compare generalization gap and sharpness
@@ -29,6 +31,8 @@ def run(argv: list[str]) -> int:
     rules = [rule.strip().replace("-", "_") for rule in options.rules.split(",") if rule.strip()]
     require(bool(rules), "--rules needs names of rules, e.g. --rules bptt,rflo.")
     require(len(set(rules)) == len(rules), f"--rules names a rule twice: {options.rules}.")
+    for rule in rules:
+        find("rule", rule)  # a misspelt name is refused before anything is imported
     from bpgen.study.plan import Plan
 
     plan = Plan(
@@ -43,5 +47,6 @@ def run(argv: list[str]) -> int:
         return 0
     from bpgen.study.report import report_study
 
-    print(report_study(results, command("compare", argv)))
+    report_study(results, command("compare", argv))
+    print_results(results)
     return exit_code(results)

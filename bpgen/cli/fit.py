@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from bpgen.cli.given import given
 from bpgen.cli.listing import joined_by_underscores
 from bpgen.errors import require
 from bpgen.registry import plugins
+from bpgen.shipped import configs
 
+DRY = "--dry_run"
 MANUAL = """\
 bpgen fit: train a recurrent network with a learning rule, and measure along the way, on the true loss,
   - sharpness: the leading eigenvalue of the Hessian,
@@ -28,6 +31,7 @@ choosing the parts (their own options follow below, for the parts chosen now):
   --config NAME|FILE  take options from a config; the command line wins; may be given several times
                       shipped: {configs}
   --print_config      print the resolved config and stop
+  --dry_run           say what would be done and how long it would take, from its first steps, and stop
   --resume RUN        continue the run in this folder; takes no other options
   -h, --help          this text
 
@@ -40,23 +44,39 @@ def run(argv: list[str]) -> int:
     argv = [joined_by_underscores(token) for token in argv]
     if any(token == "--resume" or token.startswith("--resume=") for token in argv):
         return _resume(argv)
-    from bpgen.cli.options import chosen_parts, make_parser, resolve
-    from bpgen.shipped import configs
+    help_only, config_only, dry = [_takes(argv, flags) for flags in (("-h", "--help"), ("--print_config",), (DRY,))]
+    asked = given(argv)  # misspelt names are refused before anything is imported
+    if not help_only and not config_only:
+        print(f"{asked.chosen['rule']} on {asked.chosen['task']}: loading torch and Lightning", flush=True)
+    from bpgen.cli.options import make_parser, resolve, suited
 
-    if "-h" in argv or "--help" in argv:
-        parser = make_parser(chosen_parts(argv))
+    if help_only:
         print(MANUAL.format(configs=", ".join(configs()), neurons=", ".join(plugins("neuron"))))
-        print(parser.format_help().split("\n\n", 2)[-1], end="")
+        print(make_parser(asked.chosen).format_help().split("\n\n", 2)[-1], end="")
         return 0
-    show = "--print_config" in argv
-    config = resolve([token for token in argv if token != "--print_config"])
-    if show:
+    config = resolve(asked)
+    if config_only:
         print(config.yaml(), end="")
         return 0
-    from bpgen.cli.report import report
+    suits = [f"{key} {value}" for key, value in suited(asked).items()]
+    if suits:
+        print(f"{config.rule.label} runs at {', '.join(suits)}, which suit it; your own options decide otherwise")
+    if dry:
+        from bpgen.run.time_left import dry_run
+
+        dry_run(config, print)
+        return 0
+    from bpgen.cli.ending import report
     from bpgen.run.fit import fit
 
     return report(fit(config, terminal=sys.stderr.isatty()))
+
+
+def _takes(argv: list[str], flags: tuple[str, ...]) -> bool:
+    """Whether a flag is given, which is then taken out."""
+    found = any(token in flags for token in argv)
+    argv[:] = [token for token in argv if token not in flags]
+    return found
 
 
 def _resume(argv: list[str]) -> int:
@@ -65,7 +85,7 @@ def _resume(argv: list[str]) -> int:
         len(tokens) == 2 and tokens[0] == "--resume" and bool(tokens[1]),
         "--resume needs the folder of a run and takes no other options: a continued run keeps its own config.",
     )
-    from bpgen.cli.report import report
+    from bpgen.cli.ending import report
     from bpgen.run.fit import resume
 
     return report(resume(tokens[1], terminal=sys.stderr.isatty()))

@@ -1,9 +1,9 @@
 """Options of a run: from command line and config files to one resolved config.
 
-The names of rule, task and neuron are found first, so that the parser can be built from the signatures and
-docstrings of exactly these classes: `--rule rflo --rule.scale 0.5` is typed, checked and documented like any
-other option, for a stranger's rule as for a built-in. Values come from, in rising order: defaults, the config files
-in their order, the command line.
+The parser is built from the signatures and docstrings of exactly the chosen rule, task and neuron: `--rule rflo
+--rule.scale 0.5` is typed, checked and documented like any other option, for a stranger's rule as for a built-in.
+Values come from, in rising order: defaults, what the rule declares to suit it, the config files in their order, the
+command line.
 """
 
 from __future__ import annotations
@@ -11,48 +11,49 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from bpgen.callbacks import Measurement
+from bpgen.callbacks.measurement import Measurement
+from bpgen.cli.given import FLAGS, Given, given, written_options
 from bpgen.cli.wording import Manual, one_line
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import KindName, find
-from bpgen.run.config import CHOSEN, Config
-from bpgen.run.files import read_config
+from bpgen.run.config import Config
+from bpgen.run.names import CHOSEN
 from bpgen.run.parts import groups, is_written, measurements
-from bpgen.shipped import configs
-from bpgen.tracking.wandb import Mode
-
-Flat = dict[str, Any]  # "group.option" or "option" -> value
+from bpgen.threads import HELP as THREADS
+from bpgen.tracking.own_settings import Mode
 
 
-def resolve(argv: list[str]) -> Config:
-    """The resolved config of a command line.
+def resolve(argv: list[str] | Given) -> Config:
+    """The resolved config of a command line, read already or not.
 
     Raises:
         BpgenError: an unknown name or option, a value of the wrong type, or an unreadable config.
     """
-    configs, names, rest = _scan(argv)
-    flat: Flat = {}
-    for config in configs:
-        flat.update(_flatten(read_config(_find_config(config)), config))
-    chosen, flat = _choose(names, flat)
-    parser = make_parser(chosen)
-    _check_names(parser, flat, rest, configs)
-    arguments = [f"--{key}={_text(value)}" for key, value in flat.items()]
+    asked = argv if isinstance(argv, Given) else given(argv)
+    parser = make_parser(asked.chosen)
+    _check_names(parser, asked)
+    arguments = [f"--{key}={_text(value)}" for key, value in {**suited(asked), **asked.options}.items()]
     try:
-        parsed = parser.parse_args([*arguments, *rest]).as_dict()
+        parsed = parser.parse_args([*arguments, *asked.tokens]).as_dict()
     except argparse.ArgumentError as error:
         raise BpgenError(one_line(str(error))) from None
-    for part, name in chosen.items():
+    for part, name in asked.chosen.items():
         parsed[part] = {"name": name, **(parsed.get(part) or {})}
     absent = [name for name in measurements() if not is_written(name, parsed.get(name, {}))]
     return Config.of({key: value for key, value in parsed.items() if key not in absent})
+
+
+def suited(asked: Given) -> dict[str, Any]:
+    """Options of the run that the rule declares to suit it (`Rule.suits`), where the user gave none."""
+    rule = find("rule", asked.chosen["rule"]).load()
+    said = {key for key, _ in written_options(asked.tokens)} | set(asked.options)
+    return {key: value for key, value in rule.suits.items() if key not in said}
 
 
 def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
@@ -78,107 +79,27 @@ def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
         help="Weights & Biases: auto is what W&B's own variables and settings file say; where they say nothing, online "
         "when a key is configured, else offline into the run's folder.",
     )
-    run.add_argument("--threads", type=int | None, default=None, help="CPU threads; null leaves the choice to torch.")
+    run.add_argument("--threads", type=int | None, default=None, help=THREADS)
     for action in parser._actions:  # a whole group as a file of its own would be a second kind of config
         if action.metavar == "CONFIG":
             action.help = argparse.SUPPRESS
     return parser
 
 
-def chosen_parts(argv: list[str]) -> dict[KindName, str]:
-    """Rule, task and neuron of a command line, its config files aside: what `--help` describes."""
-    return _choose(_scan(argv)[1], {})[0]
-
-
-def _choose(names: Mapping[str, str], flat: Flat) -> tuple[dict[KindName, str], Flat]:
-    """Rule, task and neuron, and the options of the config files that are left.
-
-    Args:
-        names: of those on the command line.
-        flat: the options of the config files.
-    """
-    chosen: dict[KindName, str] = {}
-    left = {key: value for key, value in flat.items() if key not in [f"{part}.name" for part in CHOSEN]}
-    for part, default in CHOSEN.items():
-        configured = str(flat.get(f"{part}.name", default))
-        chosen[part] = find(part, names.get(part, configured)).name
-        if part in names and chosen[part] not in (configured, configured.replace("-", "_")):
-            left = {key: value for key, value in left.items() if not key.startswith(f"{part}.")}  # another part's
-    return chosen, left
-
-
-def _check_names(parser: ArgumentParser, flat: Flat, rest: list[str], configs: list[str]) -> None:
+def _check_names(parser: ArgumentParser, asked: Given) -> None:
     """See that every option exists, of the config files and of the command line."""
     known = _option_names(parser)
     mappings = {key.split(".")[0] for key in known if "." in key}
-    for key in flat:
+    for key in asked.options:
         require(key not in mappings, f"{key} in a config must be a mapping of options, e.g. {key}: {{...}}.")
         if key not in known:
-            raise unknown("option", key, known, f"It stands in config {' or '.join(configs)}.")
-    for key, _ in _options(rest):
+            raise unknown("option", key, known, f"It stands in config {' or '.join(asked.configs)}.")
+    for key, _ in written_options(asked.tokens):
         if key not in known:
-            flags = [f"--{k}" for k in (*known, *CHOSEN, "config", "resume", "print_config")]
+            owners = [f"'--{other}'" for other in sorted(known) if other.endswith(f".{key}")]
+            require(not owners, f"unknown option '--{key}'. Did you mean {' or '.join(owners)}?")
+            flags = [f"--{k}" for k in (*known, *CHOSEN, *FLAGS)]
             raise unknown("option", f"--{key}", flags, "See `bpgen fit --help`.")
-
-
-def _scan(argv: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
-    """Take --config and the names of rule, task and neuron out of a command line."""
-    configs: list[str] = []
-    names: dict[str, str] = {}
-    rest: list[str] = []
-    tokens = iter(argv)
-    examples = {"config": "digits"} | {str(part): name for part, name in CHOSEN.items()}
-    for token in tokens:
-        key, equals, value = token.removeprefix("--").partition("=")
-        part = key.removesuffix(".name")
-        if not token.startswith("--") or part not in examples:
-            rest.append(token)
-            continue
-        if not equals:
-            value = next(tokens, "")
-            require(
-                bool(value) and not value.startswith("--"),
-                f"--{key} needs a name, e.g. --{key} {examples[part]}.",
-            )
-        if key == "config":
-            configs.append(value)
-        else:
-            names[part] = value
-    return configs, names, rest
-
-
-def _find_config(name: str) -> Path:
-    """A config by path, or by the name of a shipped one."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    require(not path.is_dir(), f"{name} is a folder: name the config in it, e.g. {path / 'config.yaml'}.")
-    shipped = configs()
-    if name in shipped:
-        return shipped[name]
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise BpgenError(f"there is no config file {name}. Shipped configs go by name: {', '.join(shipped)}.")
-    raise unknown("config", name, shipped, "Or give the path of a YAML file.")
-
-
-def _flatten(config: dict[str, Any], source: str) -> Flat:
-    """`{rule: rflo, network: {n_rec: 64}}` -> `{"rule.name": "rflo", "network.n_rec": 64}`."""
-    flat: Flat = {}
-    for key, value in config.items():
-        if key in CHOSEN and isinstance(value, str):
-            flat[f"{key}.name"] = value
-        elif isinstance(value, dict):
-            flat.update({f"{key}.{option}": v for option, v in value.items()})
-        else:
-            flat[str(key)] = "off" if key == "wandb" and value is False else value  # what YAML makes of off
-    return flat
-
-
-def _options(tokens: list[str]) -> Iterator[tuple[str, str]]:
-    for token in tokens:
-        if token.startswith("--") and len(token) > 2:
-            key, _, value = token[2:].partition("=")
-            yield key, value
 
 
 def _option_names(parser: ArgumentParser) -> set[str]:

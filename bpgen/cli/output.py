@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpgen.errors import BpgenError
+from bpgen.errors import BpgenError, require
+from bpgen.threads import using
 
 if TYPE_CHECKING:
     from bpgen.run.replay import SavedSteps
@@ -27,6 +32,17 @@ def folder(name: str | None) -> Path | None:
     except OSError as error:
         raise BpgenError(f"cannot write to {name}: {error.strerror}. Choose another --out.") from None
     return path
+
+
+@contextmanager
+def on_threads(saved: SavedSteps, samples: int, options: Namespace) -> Iterator[None]:
+    """Measure on so many samples with the threads that were asked for, or that suit the run's networks."""
+    require(options.threads is None or options.threads >= 1, f"--threads must be positive, got {options.threads}.")
+    n_rec = int(saved.folder.plain_config()["network"].get("n_rec", 128))
+    with using(options.threads, samples * n_rec**2) as chosen:
+        if chosen is not None and not options.json:
+            print(chosen, file=sys.stderr)
+        yield
 
 
 def as_json(value: Any) -> str:

@@ -1,60 +1,43 @@
-"""What a user is shown at the end of a run: the result, where everything is, and what to try next."""
+"""`bpgen report`: one self-contained page from any runs and studies, whole or half done."""
 
 from __future__ import annotations
 
-import math
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from bpgen.cli.listing import Parser
+from bpgen.cli.study import command
+from bpgen.registry import plugins
 
-from bpgen.run.fit import Ending
-from bpgen.run.parts import measurements
-
-
-def report(ending: Ending) -> int:
-    """Print how a run ended and return its exit code."""
-    console = Console(highlight=False, soft_wrap=True)
-    folder = ending.folder
-    rows = folder.rows()
-    if rows:
-        console.print(_table(f"{folder.path.name}: {ending.status}", rows))
-    path, config = folder.path, folder.config()
-    seconds = folder.summary()["seconds"]
-    console.print(f"{seconds['total']:.0f} s, of which {seconds['training']:.0f} s training")
-    console.print(f"numbers   {path / 'metrics.csv'}")
-    console.print(f"figures   {path / 'figures' / 'overview.png'}")
-    if config.wandb != "off" and (path / "wandb").is_dir():
-        place = shlex.quote(str(path / "wandb"))
-        unsent = any((path / "wandb").glob("offline-run-*"))
-        sends = f"; `wandb sync {place}` uploads it" if unsent else ""
-        console.print(f"W&B       `wandb leet {place}` shows it here without an account{sends}")
-    if ending.message:
-        print(ending.message, file=sys.stderr)
-    elif ending.status == "finished":
-        other = "bptt" if config.rule.name != "bptt" else "rflo"
-        again = shlex.quote(str(path / "config.yaml"))
-        console.print(f"next      the same under another rule: bpgen fit --config {again} --rule {other}")
-    return ending.exit_code
+DESCRIPTION = """\
+Write one HTML file about runs and studies, also about ones that are half done: the question, verdicts with effect,
+interval and n, charts in which every point leads to its run, a table that sorts and filters, what failed and why,
+methods from the configs, versions, and the commands that make it again. It needs nothing else: send it, print it, open
+it offline."""
 
 
-def _table(title: str, rows: Sequence[Mapping[str, float]]) -> Table:
-    """What measurements want to be shown, at the first and the last evaluation."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    ends = {f"step {row['step']:.0f}": row for row in (rows[0], rows[-1])}  # one column where nothing followed
-    for step in ends:
-        table.add_column(step, justify="right")
-    for column in (column for cls in measurements().values() for column in cls.columns):
-        there = any(_measured(row, column.name) for row in ends.values())
-        elsewhere = any(_measured(row, column.unless) for row in rows)
-        if column.shown and there and not elsewhere:
-            values = [column.shown.format(r[column.name]) if _measured(r, column.name) else "" for r in ends.values()]
-            table.add_row(column.label, *values)
-    return table
+def run(argv: list[str]) -> int:
+    """Run the command."""
+    parser = Parser(prog="bpgen report", description=DESCRIPTION)
+    parser.add_argument("folder", nargs="+", metavar="FOLDER", help="runs, studies, or folders that hold some")
+    parser.add_argument("--out", metavar="FILE", help="default: report.html in the only FOLDER, or here if several")
+    parser.add_argument("--title", default="", help="of the page (default: the name of the study)")
+    text = f"judge the claims of: {', '.join(plugins('paper'))} (default: known by the name of the study)"
+    parser.add_argument("--paper", metavar="NAME", help=text)
+    parser.add_argument(
+        "--files", action="store_true", help="also the tables as CSV and figures as PNG and SVG beside it"
+    )
+    options = parser.parse_args(argv)
+    from bpgen.report.content import gather
+    from bpgen.report.page import write_report
 
-
-def _measured(row: Mapping[str, float], key: str) -> bool:
-    return not math.isnan(row.get(key, math.nan))
+    report = gather(options.folder, options.title, options.paper, command("report", argv))
+    default = Path(options.folder[0]) if len(options.folder) == 1 else Path()
+    file = Path(options.out or default / "report.html").expanduser()
+    written = write_report(report, file, options.files)
+    for section in report.sections:
+        print(f"{section.title}: {section.counts}")
+        for verdict in section.verdicts:
+            print(f"  {verdict.claim + ' ' if verdict.claim else ''}{verdict.verdict}: {verdict.text}")
+    others = f", and {len(written) - 1} files in {written[1].parent}" if len(written) > 1 else ""
+    print(f"report    {file} ({file.stat().st_size / 1e6:.1f} MB{others})")
+    return 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
+import textwrap
 from typing import Any
 
 from bpgen.cli.described import described, module_text, options_of
 from bpgen.cli.listing import Parser, table
 from bpgen.registry import find
 
+_CELL = 34  # letters
 _DESCRIPTION = (
     "List the installed learning rules: name, package, what it is. A rule of yours appears after `pip install`; "
     "`bpgen new rule` writes its package, `bpgen check NAME` examines it."
@@ -46,8 +49,16 @@ def run(argv: list[str]) -> int:
     elif options.markdown:
         print(_table({name: _columns(t) for name, t in rules.items()}, " | ", "| ", " |"))
     else:
-        print(_table({name: _columns(t) for name, t in rules.items()}, "  ", "", ""))
+        print(_in_two({name: _columns(t) for name, t in rules.items()}))
     return 0
+
+
+def _in_two(rows: dict[str, dict[str, str]]) -> str:
+    """Two tables for a terminal: where the credit comes from, then what it costs and when it is exact."""
+    cost = ("time per step", "memory", "neurons", "exact when")
+    credit = {name: {k: v for k, v in cells.items() if k not in cost} for name, cells in rows.items()}
+    others = {name: {k: cells[k] for k in cost} for name, cells in rows.items()}
+    return f"{_table(credit, '  ', '', '')}\n\n{_table(others, '  ', '', '')}"
 
 
 def _columns(traits: dict[str, Any]) -> dict[str, str]:
@@ -86,10 +97,18 @@ def _table(rows: dict[str, dict[str, str]], between: str, before: str, after: st
         split = [("", *title.rsplit(" ", 1))[-2:] for title in head]
         heads = [list(row) for row in zip(*split, strict=True)]
     lines = [*heads, *([name, *cells.values()] for name, cells in rows.items())]
+    if not before:
+        lines = [part for line in lines for part in _wrapped(line)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     text = [before + between.join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + after for line in lines]
     text.insert(len(heads), before + between.join("-" * w for w in widths) + after)
     return "\n".join(line.rstrip() for line in text)
+
+
+def _wrapped(line: list[str]) -> list[list[str]]:
+    """A row whose long cells go on below, so that a table fits a terminal."""
+    cells = [textwrap.wrap(cell, _CELL) or [""] for cell in line]
+    return [list(part) for part in itertools.zip_longest(*cells, fillvalue="")]
 
 
 def _described(name: str, as_json: bool) -> str:
@@ -102,6 +121,9 @@ def _described(name: str, as_json: bool) -> str:
         options = [option.plain() for option in options_of(cls)]
         return json.dumps({"doc": module_text(cls), "options": options, "traits": traits}, indent=1, ensure_ascii=False)
     lines = [f"  {t.replace('_', ' '):<18}{_cell(v) or ('all' if t == 'neurons' else '-')}" for t, v in traits.items()]
+    if cls.suits:
+        lines += ["", "options of the run that suit it, where you give none"]
+        lines += [f"  --{option} {value}" for option, value in cls.suits.items()]
     return described(
         plugin, "\n".join(["traits", *lines]), f"bpgen fit --rule {plugin.name}, bpgen check {plugin.name}"
     )

@@ -7,9 +7,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bpgen.cli.curvature_words import density_plot
 from bpgen.cli.listing import Parser
-from bpgen.cli.output import as_json, folder, head_of
+from bpgen.cli.output import as_json, folder, head_of, on_threads
 from bpgen.errors import require
+from bpgen.threads import HELP as THREADS
 
 if TYPE_CHECKING:
     from bpgen.curvature.block import Block
@@ -37,7 +39,7 @@ def parser() -> Parser:
     )
     add = options.add_argument
     add("run", metavar="RUN|CHECKPOINT", help="a run's folder, or one file of its weights/")
-    add("--step", default="last", metavar="N|all", help="which evaluation (default: the last one)")
+    add("--step", default="last", metavar="N|best|all", help="which evaluation (default: the last one)")
     add(
         "--block",
         metavar="NAME",
@@ -50,6 +52,7 @@ def parser() -> Parser:
     add("--no_regulariser", action="store_true", help="leave the regularisers out of the loss")
     add("--density", action="store_true", help="also the spectral density, the trace and the top-k mass")
     add("--measures", action="store_true", help="also flatness beyond λ_1, see `bpgen.curvature.measures`")
+    add("--threads", type=int, metavar="N", help=THREADS)
     add("--json", action="store_true", help="print JSON instead of a table")
     add("--out", metavar="FOLDER", help="write sharpness.json and figures there")
     return options
@@ -65,7 +68,9 @@ def run(argv: list[str]) -> int:
     own = saved.folder.plain_config().get("sharpness", {})
     block = o.block or own.get("block", "W_rec")
     block = tuple(block.split(",")) if "," in block else block
-    results, last = _measured(saved, block, o.samples or own.get("samples") or 512, o)
+    samples = o.samples or own.get("samples") or 512
+    with on_threads(saved, samples, o):
+        results, last = _measured(saved, block, samples, o)
     head = {**head_of(saved), **_definition(last, block), "tol": o.tol}
     text = as_json({**head, "evaluations": results})
     if o.json:
@@ -139,6 +144,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
                 f"step {row['step']}: trace {t['value']:.5g} ({t['confidence']:.0%} interval {t['low']:.5g} to "
                 f"{t['high']:.5g}), of which the top {len(row['eigenvalues'])}: {row['top_mass']:.1%}"
             )
+        print(density_plot(results[-1]["density"], results[-1]["eigenvalues"]))
     if "measures" in results[0]:
         shown = results if len(results) <= 6 else results[-1:]
         beyond = Table(title="beyond λ_1" + "; all evaluations with --json" * (shown != results), title_justify="left")

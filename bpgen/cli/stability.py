@@ -8,9 +8,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bpgen.cli.curvature_words import STABILITY_LEGEND, stability_verdict
 from bpgen.cli.listing import Parser
-from bpgen.cli.output import as_json, folder, head_of
+from bpgen.cli.output import as_json, folder, head_of, on_threads
 from bpgen.errors import require
+from bpgen.threads import HELP as THREADS
 
 if TYPE_CHECKING:
     from bpgen.run.replay import SavedSteps
@@ -48,7 +50,7 @@ def parser() -> Parser:
     )
     add = options.add_argument
     add("run", metavar="RUN|CHECKPOINT", help="a run's folder, or one file of its weights/")
-    add("--step", default="last", metavar="N|all", help="which evaluation (default: the last one)")
+    add("--step", default="last", metavar="N|best|all", help="which evaluation (default: the last one)")
     add("--lr", type=float, metavar="η", help="learning rate (default: the run's, at that step)")
     add("--momentum", type=float, metavar="β", help="momentum (default: the run's)")
     add("--samples", type=int, metavar="N", help="size of the training subset (default: as in the run, or 512)")
@@ -57,6 +59,7 @@ def parser() -> Parser:
     add("--max_products", type=int, default=300, metavar="N", help="budget of products (default: 300)")
     add("--probes", type=int, default=10, metavar="N", help="random vectors for the asymmetry (default: 10)")
     add("--no_regulariser", action="store_true", help="leave the regularisers out of the loss")
+    add("--threads", type=int, metavar="N", help=THREADS)
     add("--json", action="store_true", help="print JSON instead of a table")
     add("--out", metavar="FOLDER", help="write stability.json and figures there")
     return options
@@ -77,7 +80,9 @@ def run(argv: list[str]) -> int:
         "the run was not trained by sgd with one learning rate, whose stability this is: ask for one with --lr.",
     )
     own = [plain.get(name, {}).get("samples") for name in ("stability", "sharpness")]
-    results = _measured(saved, next(filter(None, [o.samples, *own, 512])), o)
+    samples = next(filter(None, [o.samples, *own, 512]))
+    with on_threads(saved, samples, o):
+        results = _measured(saved, samples, o)
     head = {**head_of(saved), "block": "all"}
     text = as_json({**head, "evaluations": results})
     if o.json:
@@ -145,6 +150,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, 100)  # a cut number is worse than a wrapped line
     console.print(table)
+    print(f"\n{STABILITY_LEGEND}\n\nstep {results[-1]['step']}: {stability_verdict(head['rule'], results[-1])}")
 
 
 def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]]) -> None:

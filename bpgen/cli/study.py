@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from bpgen.cli import study_views
 from bpgen.cli.listing import Parser
 from bpgen.errors import require
 from bpgen.registry import find, plugins
@@ -30,6 +31,12 @@ def run(argv: list[str]) -> int:
     parser = Parser(prog="bpgen study", description=DESCRIPTION, codes=RUNS_CODES)
     parser.add_argument("plan", help=f"the path of a YAML file, or a shipped plan by name: {', '.join(plans())}")
     add_options(parser, argv)
+    view = parser.add_mutually_exclusive_group()
+    view.add_argument("--status", action="store_true", help="say how the study stands, and stop; from any shell")
+    text = "print every run that is left as a `bpgen fit` command, and stop: for a shell loop or GNU parallel"
+    view.add_argument("--commands", action="store_true", help=text)
+    text = "write a W&B sweep file whose agents do the runs that are left, and stop"
+    view.add_argument("--sweep", metavar="FILE", help=text)
     options = parser.parse_args(argv)
     from bpgen.run.files import read_config
     from bpgen.study.plan import read_plan
@@ -40,7 +47,8 @@ def run(argv: list[str]) -> int:
         return 0
     from bpgen.study.report import report_study
 
-    print(report_study(results, command("study", argv)))
+    report_study(results, command("study", argv))
+    study_views.print_results(results)
     return exit_code(results)
 
 
@@ -50,6 +58,7 @@ def add_options(parser: Any, argv: list[str]) -> None:
     add("--out", help="folder of the study (default: studies/NAME)")
     add("--seeds", type=int, help="seeds 0, 1, ... of every condition, instead of the plan's")
     add("--jobs", type=int, help="runs at once, one thread each (default: the number of CPUs)")
+    add("--retry", action="store_true", help="do runs again that failed before")
     add("--dry-run", action="store_true", help="say what would run and for how long, and stop")
     text = "an option of `bpgen fit` for all runs, or seeds=N; may be given several times"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
@@ -61,7 +70,7 @@ def add_options(parser: Any, argv: list[str]) -> None:
 
 
 def carry_out(plan: Any, options: Any, out: str | None) -> Any:
-    """Run a plan with the options of the command line; nothing is returned from a dry run."""
+    """Run a plan with the options of the command line; nothing is returned where it is only looked at."""
     from bpgen.cli.options import resolve
     from bpgen.study.plan import read_seeds
     from bpgen.study.progress import progress_display
@@ -76,8 +85,15 @@ def carry_out(plan: Any, options: Any, out: str | None) -> Any:
     study = Study(plan, Path(out or Path("studies") / plan.name).expanduser(), resolve)
     if options.dry_run:
         _dry_run(study, launcher)
-        return None
-    return study.run(launcher, progress_display())
+    elif getattr(options, "status", False):
+        study_views.print_status(study)
+    elif getattr(options, "commands", False):
+        study_views.print_commands(study)
+    elif getattr(options, "sweep", None):
+        study_views.write_sweep(study, options.sweep)
+    else:
+        return study.run(launcher, progress_display(), options.retry)
+    return None
 
 
 def command(name: str, argv: list[str]) -> str:
@@ -144,8 +160,8 @@ def _dry_run(study: Any, launcher: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from bpgen.run.durations import duration
     from bpgen.study.estimate import estimates
-    from bpgen.study.progress import duration
     from bpgen.study.runs import ENDED
 
     tuning = study.tuning_runs()

@@ -39,7 +39,7 @@ def _plot(name: str, file: str, options: list[str]) -> int:
     from bpgen.cli.options import resolve
     from bpgen.tasks.picture import picture
 
-    task = resolve(["--task", name, *options]).task.make()
+    task = resolve(["--task", name, *options]).make_task()
     to = Path(file or f"{name}.png")
     try:
         picture(task, name).savefig(to)

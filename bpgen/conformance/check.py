@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-import torch
-
 from bpgen.errors import BpgenError, RuleError, raised_in
 
 Status = Literal["pass", "fail", "declared", "skipped"]
@@ -84,6 +82,8 @@ class Check:
         start, status, message = time.perf_counter(), "pass", ""
         if self.skipped:
             return Outcome("skipped", self.skipped, 0.0)
+        import torch  # a misspelt name is refused before it is there
+
         try:
             with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what torch deprecates is no failure of the part

@@ -64,8 +64,7 @@ def arnoldi(
         max_products: budget; what was found is returned when it is spent. Memory is max_products · P numbers.
         seed: of the starting vector; the global random state is not used.
 
-    Returns:
-        `RitzValues`; all NaN and not converged where a product is not finite.
+    Returns: `RitzValues`; all NaN and not converged where a product is not finite.
 
     Raises:
         BpgenError: an option out of its range.

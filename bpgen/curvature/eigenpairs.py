@@ -82,8 +82,7 @@ def lanczos(
         seed: of all random vectors; the global random state is not used.
         start: vectors [·,P] near the wanted ones, which never decide the answer, see (3); those not finite are ignored.
 
-    Returns:
-        All NaN where a product is not finite. Where products are rounded more coarsely than `tol` asks for, the
+    Returns: all NaN where a product is not finite. Where products are rounded more coarsely than `tol` asks for, the
         iteration ends at their rounding error and says not converged.
 
     Raises:

@@ -151,6 +151,7 @@ def sharpness(
     backend: Backend = "lanczos",
     chunk_size: int | None = None,
     activity: Activity | float | None = None,
+    lengths: Tensor | None = None,
 ) -> SharpnessResult:
     """The largest eigenvalues of the loss's Hessian at the network's present weights.
 
@@ -158,10 +159,8 @@ def sharpness(
         network: the network; it is left as found (weights, .grad, mode), and so is the global random state.
         x: inputs [T,B,I].
         target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
-        loss: "cross_entropy" or "mse" (½ Σ_o (y-y*)²).
-        when: whether the loss is taken at the "last" step or at "all" steps.
-        mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ.
-        initial_state: s_0 [B,d,N], or None.
+        loss, when: "cross_entropy", "binary_cross_entropy" or "mse" (½ Σ_o (y-y*)²); at the "last" step or at "all".
+        mask, initial_state: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ; s_0 [B,d,N]; or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         block: "W_rec" (its entries that may act), "all" parameters that are trained, another one's name, or several.
         top, seed: how many eigenvalues, and the seed of the random starting vectors.
@@ -173,12 +172,13 @@ def sharpness(
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None chooses. The answer does not depend on it.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
+        lengths: steps of each sequence [B] where they differ: as for `bpgen.gradients`.
 
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
     objective = Loss.of(loss, when, mask, regulariser, activity)
-    problem = problem_of(network, x, target, objective, initial_state)
+    problem = problem_of(network, x, target, objective, initial_state, lengths)
     search = Search(top, tol, seed, definition, max_products, backend)
     return eigenvalues(problem, block, search, start=start, chunk_size=chunk_size)
 

@@ -1,6 +1,6 @@
 """The one offline time loop, equations (1) to (3) of `bpgen.network.network`, in two forms that give the same numbers.
 
-`run_general` takes any neuron and is a pure function; `run_in_place` takes one state and one current, in buffers.
+`run_general` takes any neuron and is a pure function; `run_in_place` works in buffers, for neurons that know how.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from bpgen.network.structure import Params, Structure, drive
 
 def run_general(
     network: Structure, params: Params, x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, None]:
     """For any neuron and with output feedback: autograd, jvp and vmap may trace it.
 
     Returns:
-        Activities [T+1,B,N], states [T+1,B,d,N] and currents [T+1,B,K·N], whose entry 0 is zero.
+        Activities [T+1,B,N], states [T+1,B,d,N], currents [T+1,B,K·N], whose entry 0 is zero, and nothing.
     """
     W_rec, K, N = params["W_rec"].mT, network.neuron.n_currents, network.n_rec
     f, g, W_fb, kappa = network.neuron.f, network.neuron.g, network.W_fb, network.kappa
@@ -38,26 +38,47 @@ def run_general(
         states.append(s)
         activities.append(h)
     unused = torch.zeros_like(currents[0])
-    return torch.stack(activities), torch.stack(states), torch.stack([unused, *currents])
+    return torch.stack(activities), torch.stack(states), torch.stack([unused, *currents]), None
 
 
 def run_in_place(
     network: Structure, params: Params, x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
-) -> tuple[Tensor, Tensor, None]:
-    """For d = K = 1 without output feedback: one matrix product and one or two passes a step, and no new memory."""
-    T, B, N = *x.shape[:2], network.n_rec
-    h, currents = x.new_empty(T + 1, B, N), x.new_empty(T + 1, B, N)
+) -> tuple[Tensor, Tensor, None, Tensor | None]:
+    """Without output feedback: a matrix product and a few passes a step, and no new memory.
+
+    Returns:
+        Activities [T+1,B,N], states [T+1,B,d,N], nothing, and with K > 1 what is left of the currents [T+1,B,K,N].
+    """
+    neuron, T, B, N = network.neuron, *x.shape[:2], network.n_rec
+    d, K = neuron.n_states, neuron.n_currents
+    h, currents = x.new_empty(T + 1, B, N), x.new_empty(T + 1, B, K * N)
     drive(params, x, noise, out=currents[1:])
-    states = network.neuron.state_buffer(currents, h)
-    states[0] = s_0.squeeze(-2)
-    h[0] = network.neuron.g(s_0)
-    W_rec, advance_into = params["W_rec"].mT, network.neuron.advance_into
-    hs, ss, Is = h.unbind(0), states.unbind(0), currents.unbind(0)
+    states = neuron.state_buffer(currents, h) if d == 1 else x.new_empty(T + 1, B, d, N)
+    states[0] = s_0.squeeze(-2) if d == 1 else s_0
+    h[0] = neuron.g(s_0)
+    W = neuron.fold(currents[1:], params["W_rec"].mT)
+    parts = [(rows, W[:, rows]) for rows in rows_of(neuron.recurrent_currents, N)]
+    left = currents.unflatten(-1, (K, N)) if K > 1 else currents
+    hs, ss, Is, lefts = h.unbind(0), states.unbind(0), currents.unbind(0), left.unbind(0)
     for t in range(1, T + 1):
         if t > 1 or not from_rest:
-            Is[t].addmm_(hs[t - 1], W_rec)
-        advance_into(Is[t], ss[t - 1], ss[t], hs[t])
-    return h, states.unsqueeze(-2), None
+            for rows, W_part in parts:
+                Is[t][:, rows].addmm_(hs[t - 1], W_part)
+        neuron.advance_into(lefts[t], ss[t - 1], ss[t], hs[t])
+    return h, states.unsqueeze(-2) if d == 1 else states, None, left if K > 1 else None
+
+
+def rows_of(currents: tuple[int, ...] | None, N: int) -> list[slice]:
+    """The rows [K·N] of some of the K currents, in as few slices as hold them; all of them for None."""
+    if currents is None:
+        return [slice(None)]
+    runs: list[slice] = []
+    for k in currents:
+        if runs and runs[-1].stop == k * N:
+            runs[-1] = slice(runs[-1].start, (k + 1) * N)
+        else:
+            runs.append(slice(k * N, (k + 1) * N))
+    return runs
 
 
 # glibc keeps twice as much freed memory as the largest block it has freed so far (64 MiB at most) and returns the rest

@@ -177,20 +177,23 @@ class Network(Structure):
             when: whether the outputs are wanted at the "last" step or at "all" steps.
             initial_state: s_0 [B,d,N], or None.
             current_noise: [T,B,K·N], or None.
-            in_place: take the fast path that overwrites buffers. By default it is taken where d = K = 1, there is no
-                output feedback and nothing is traced by autograd, vmap or jvp; both paths give the same numbers.
+            in_place: take the fast path that overwrites buffers. By default it is taken where the neurons know it
+                (`Neuron.in_place`), there is no output feedback and nothing is traced by autograd, vmap or jvp; both
+                paths give the same numbers.
             r_0: what the readout's filter holds before the first step [B,N], where a sequence goes on; None is nothing.
         """
         params = self.masked(params)
         s_0 = self.start(params, x.shape[1], initial_state)
         if in_place is None:
-            simple = self.neuron.n_states == self.neuron.n_currents == 1 and self.W_fb is None
+            simple = self.neuron.in_place and self.W_fb is None
             given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
             in_place = simple and not is_traced(*given)
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
         loop = run_in_place if in_place else run_general
-        h, states, currents = loop(self, params, x, current_noise, s_0, from_rest)
-        trajectory = Trajectory(self, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0)
+        h, states, currents, left = loop(self, params, x, current_noise, s_0, from_rest)
+        trajectory = Trajectory(
+            self, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0, left
+        )
         if when == "all":
             read = trajectory.r
         else:

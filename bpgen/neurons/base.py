@@ -20,6 +20,7 @@ class Recording(Protocol):
     """What a neuron may look at to give its derivatives: its own states, currents and activities.
 
     states: [T+1,B,d,N]. currents: [T+1,B,K,N], entry 0 unused; computed when asked for. h: [T+1,B,N].
+    in_place: whether these are plain tensors, that neither autograd nor vmap nor jvp follows.
     """
 
     @property
@@ -28,6 +29,8 @@ class Recording(Protocol):
     def currents(self) -> Tensor: ...  # noqa: D102
     @property
     def h(self) -> Tensor: ...  # noqa: D102
+
+    in_place: bool
 
 
 class Neuron(nn.Module):
@@ -111,17 +114,54 @@ class Neuron(nn.Module):
         D = _jacobian(lambda s: self.g(s).unsqueeze(-2), states)
         return Local(Dense(A), Dense(C), Dense(D))
 
-    # In-place evaluation, used for d = K = 1 only.
+    # In-place evaluation: for d = K = 1, and for neurons that say so and can go back as well.
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a run may overwrite its buffers by `advance_into`."""
+        return self.n_states == self.n_currents == 1
 
     def state_buffer(self, drive: Tensor, h: Tensor) -> Tensor:
-        """The buffer [T+1,B,N] that will hold the states: `drive` (the currents) or `h` to overwrite one."""
+        """The buffer [T+1,B,N] that will hold the states: `drive` (the currents) or `h` to overwrite one.
+
+        With d > 1 a new one [T+1,B,d,N].
+        """
         return torch.empty_like(h)
 
+    def fold(self, drive: Tensor, W: Tensor) -> Tensor:
+        """Take into drive and weights, once, what `f` would do to their sum at every step.
+
+        Args:
+            drive: the currents [T,B,K·N] without their recurrent part; may be overwritten.
+            W: the transposed recurrent weights [N,K·N]; never overwritten.
+
+        Returns:
+            The weights that carry h_{t-1} into what `advance_into` is given as I_t.
+        """
+        return W
+
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
-        """Write the next state into `s` and the activity into `h`; all arguments [B,N]."""
+        """Write the next state into `s` and the activity into `h`.
+
+        All arguments are [B,N]; with K > 1 the currents are [B,K,N] and may be overwritten by whatever `retreat_into`
+        needs of them, with d > 1 the states are [B,d,N].
+        """
         after = self.f(before.unsqueeze(-2), I.unsqueeze(-2))
         h.copy_(self.g(after))
         s.copy_(after.squeeze(-2))
+
+    def retreat_into(self, arriving: Tensor, later: Tensor, left: Tensor, before: Tensor, s: Tensor, c: Tensor) -> None:
+        """One step back in time, of what `advance_into` did with K > 1: equations (1), (2) of the credit kernel.
+
+        Args:
+            arriving: credit of h_t [B,N] from its learning signal and from other neurons; may be overwritten.
+            later: A_{t+1}ᵀ λ_{t+1} [B,d,N], the credit of s_t by s_{t+1}; overwritten by A_tᵀ λ_t, that of s_{t-1}.
+            left: what `advance_into` left of I_t [B,K,N].
+            before: s_{t-1} [B,N], with d > 1 [B,d,N].
+            s: s_t, likewise.
+            c: the credit of I_t [B,K,N], to be written.
+        """
+        raise NotImplementedError
 
 
 def _jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:

@@ -129,7 +129,12 @@ class Dense:
 
     def pull_into(self, u: Tensor, t: Time) -> None:
         """Overwrite u [...,N] by its pull-back; for gains of one row and one column."""
-        u.mul_(self.jacobian[t][..., 0, 0, :])
+        u.mul_(self._rows[t] if isinstance(t, int) else self.jacobian[t][..., 0, 0, :])
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, ...]:
+        """By time, of gains of one row and one column."""
+        return self.jacobian[..., 0, 0, :].unbind(0)
 
 
 Gain = Scale | PerNeuron | Slope | Dense

@@ -52,6 +52,36 @@ class GRU(Neuron):
         """The state itself."""
         return s.squeeze(-2)
 
+    @property
+    def in_place(self) -> bool:
+        """Of this class alone: what another one makes of `f` is not known here."""
+        return type(self).f is GRU.f and type(self).g is GRU.g
+
+    def state_buffer(self, drive: Tensor, h: Tensor) -> Tensor:
+        """The state is the activity."""
+        return h
+
+    def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
+        """Equations (1) to (3); r, z, n and I^u are left in I."""
+        I[:, :2].sigmoid_()
+        r, z, n, u = I.unbind(1)
+        n.addcmul_(r, u).tanh_()
+        torch.lerp(n, before, z, out=h)
+
+    def retreat_into(self, arriving: Tensor, later: Tensor, left: Tensor, before: Tensor, s: Tensor, c: Tensor) -> None:
+        """Equation (6)."""
+        (r, z, n, u), (c_r, c_z, c_a, c_u) = left.unbind(1), c.unbind(1)
+        credit, spare = later.squeeze(1), arriving
+        credit.add_(arriving)
+        torch.addcmul(credit, credit, z, value=-1, out=spare)  # what the candidate is told, (1-z) λ
+        _through_tanh(spare, n, c_a)
+        torch.mul(c_a, r, out=c_u)
+        torch.mul(c_a, u, out=spare)
+        _through_sigmoid(spare, r, c_r)
+        torch.sub(before, n, out=spare).mul_(credit)
+        _through_sigmoid(spare, z, c_z)
+        credit.mul_(z)
+
     def local(self, recording: Recording) -> Local:
         """Equation (6); see `Neuron.local`."""
         currents, before = recording.currents, _before(recording.states).squeeze(-2)
@@ -87,6 +117,40 @@ class LSTM(Neuron):
         """The first state."""
         return s[..., 0, :]
 
+    @property
+    def in_place(self) -> bool:
+        """Of this class alone: what another one makes of `f` is not known here."""
+        return type(self).f is LSTM.f and type(self).g is LSTM.g
+
+    def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
+        """Equations (4), (5); i, f, g and o are left in I."""
+        I[:, :2].sigmoid_()
+        i, f, g, o = I.unbind(1)
+        g.tanh_()
+        o.sigmoid_()
+        c = s[:, 1]
+        torch.mul(f, before[:, 1], out=c).addcmul_(i, g)
+        torch.tanh(c, out=h).mul_(o)
+        s[:, 0] = h
+
+    def retreat_into(self, arriving: Tensor, later: Tensor, left: Tensor, before: Tensor, s: Tensor, c: Tensor) -> None:
+        """Equation (7)."""
+        (i, f, g, o), (c_i, c_f, c_g, c_o) = left.unbind(1), c.unbind(1)
+        credit, squashed = later[:, 1], torch.tanh(s[:, 1])
+        spare = arriving * squashed
+        _through_sigmoid(spare, o, c_o)
+        torch.mul(arriving, o, out=spare)
+        _through_tanh(spare, squashed, spare)
+        credit.add_(spare)  # of the cell, by h_t and by c_{t+1}
+        for other, gate, through, to in (
+            (g, i, _through_sigmoid, c_i),
+            (before[:, 1], f, _through_sigmoid, c_f),
+            (i, g, _through_tanh, c_g),
+        ):
+            torch.mul(credit, other, out=spare)
+            through(spare, gate, to)
+        credit.mul_(f)
+
     def local(self, recording: Recording) -> Local:
         """Equation (7); see `Neuron.local`."""
         i, f, g, o = _lstm_gates(recording.currents)
@@ -99,6 +163,16 @@ class LSTM(Neuron):
         A = torch.stack([torch.stack([zero, slope * f], dim=-2), torch.stack([zero, f], dim=-2)], dim=-3)
         D = torch.stack([torch.ones_like(o), zero], dim=-2).unsqueeze(-3)
         return Local(Dense(A), Dense(C), Dense(D))
+
+
+def _through_sigmoid(u: Tensor, o: Tensor, out: Tensor) -> None:
+    """σ' u at the output o, into `out`."""
+    torch.ops.aten.sigmoid_backward.grad_input(u, o, grad_input=out)
+
+
+def _through_tanh(u: Tensor, o: Tensor, out: Tensor) -> None:
+    """tanh' u at the output o, into `out`."""
+    torch.ops.aten.tanh_backward.grad_input(u, o, grad_input=out)
 
 
 def _before(states: Tensor) -> Tensor:

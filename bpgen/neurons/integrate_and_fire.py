@@ -100,19 +100,21 @@ class IntegrateAndFire(LeakyState):
             u_by_s: ∂u/∂s.
             by_z: ∂s_t/∂z_{t-1} of the states other than v.
         """
-        psi = self.surrogate.slope(self._above(recording.states), self.threshold)  # [T+1,B,N]
+        if recording.in_place:  # plain tensors: no new memory for every pass
+            self.surrogate.slope_into(psi := self._above(recording.states), self.threshold)  # [T+1,B,N]
+        else:
+            psi = self.surrogate.slope(self._above(recording.states), self.threshold)
         by_z = (-self.threshold if self.reset == "attached" else 0.0, *by_z)
         if self.n_refractory:
             psi = psi * self._ready(recording.states)
             kept, u_by_s, by_z = (*kept, 0.0), (*u_by_s, 0.0), (*by_z, 0.0)
+        if self.n_states == 1 and self.reset == "detached":
+            return Local(scale(kept[0]), scale(self.gain), Dense(psi[..., None, None, :]))
         D = Dense(torch.stack([k * psi for k in u_by_s], dim=-2).unsqueeze(-3))
         zero, before = torch.zeros_like(psi), torch.cat([psi[:1], psi[:-1]])  # entry 0 is never asked for
+        C: Gain = scale(self.gain)
         if self.n_states > 1:
-            C: Gain = Dense(torch.stack([zero + self.gain] + [zero] * (self.n_states - 1), dim=-2).unsqueeze(-2))
-        else:
-            C = scale(self.gain)
-            if self.reset == "detached":
-                return Local(scale(kept[0]), C, D)
+            C = Dense(torch.stack([zero + self.gain] + [zero] * (self.n_states - 1), dim=-2).unsqueeze(-2))
 
         def entry(i: int, j: int) -> Tensor:
             factor = by_z[i] * u_by_s[j]

@@ -85,18 +85,23 @@ class LIF(IntegrateAndFire):
         """The closed forms above; see `Neuron.local`."""
         return self._local(recording, kept=(1 - self.alpha,), u_by_s=(1.0,))
 
+    def state_buffer(self, drive: Tensor, h: Tensor) -> Tensor:
+        """The potential overwrites its current."""
+        return drive
+
+    def fold(self, drive: Tensor, W: Tensor) -> Tensor:
+        """G goes into drive and weights, and the reset, which is linear in z_{t-1}, onto the weights' diagonal."""
+        drive.mul_(self.gain)
+        W = W * self.gain
+        W.diagonal().sub_(self.threshold)
+        return W
+
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
-        """Equations (1) and (2) without the surrogate, which has no part in the values."""
-        torch.gt(before, self.threshold, out=h)
-        torch.mul(before, 1 - self.alpha, out=s)
-        if isinstance(self.gain, Tensor):
-            s.addcmul_(self.gain, I)
+        """Equations (1) and (2) without the surrogate, which has no part in the values; I as `fold` prepared it."""
+        if isinstance(self.alpha, Tensor):
+            torch.addcmul(I, before, 1 - self.alpha, out=s)
         else:
-            s.add_(I, alpha=self.gain)
-        if isinstance(self.threshold, Tensor):
-            s.addcmul_(h, self.threshold, value=-1)
-        else:
-            s.sub_(h, alpha=self.threshold)
+            torch.add(I, before, alpha=1 - self.alpha, out=s)
         torch.gt(s, self.threshold, out=h)
 
 

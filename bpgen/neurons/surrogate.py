@@ -99,6 +99,15 @@ class Surrogate:
         """Equation (2): ψ of u [...,N] at θ."""
         return self._dampening / threshold * self._shape.p(u / (self._width * threshold))
 
+    def slope_into(self, u: Tensor, threshold: float | Tensor = 1.0) -> None:
+        """Overwrite u by equation (2); the usual shape, max(0, γ/θ - |u| γ/(δ θ²)), in three passes."""
+        if self._shape.name != "piecewise_linear" or isinstance(threshold, Tensor):
+            u.copy_(self.slope(u, threshold))
+            return
+        peak = self._dampening / threshold
+        torch.sub(u.new_tensor(peak), u.abs_(), alpha=peak / (self._width * threshold), out=u)
+        u.clamp_min_(0)
+
 
 def step(u: Tensor) -> Tensor:
     """Equation (1), without any derivative."""

@@ -137,10 +137,18 @@ def _notes(check: Check) -> list[str]:
     return [*([effect.note] if effect.note else []), *([f"trimmed mean {_number(check, typical)}"] if outliers else [])]
 
 
+def in_cells(verdict: Verdict) -> tuple[str, str, str]:
+    """Effect, interval and n of a verdict, as its tables write them."""
+    check = verdict.check
+    low, high = check.effect.interval()
+    interval = f"{_number(check, low, False)} to {_number(check, high, False)}"
+    return _number(check, check.effect.estimate), interval, _n(verdict)
+
+
 def _curvature_measured(results: StudyResults) -> str:
     """Of which weights, on how many samples."""
     options = [run.config.measurements["sharpness"] for run in results.runs]
-    sizes = [run.config.task.make().split("train").size for run in results.runs]
+    sizes = [run.config.make_task().split("train").size for run in results.runs]
     measured = {(str(o["block"]), str(min(int(o["samples"]), n))) for o, n in zip(options, sizes, strict=True)}
     of = " or ".join(f"{block.replace('all', 'all weights')} on {n} training samples" for block, n in sorted(measured))
     return f"λ_max is the largest eigenvalue of the Hessian of the true loss for {of}."

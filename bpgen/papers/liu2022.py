@@ -169,7 +169,7 @@ def _parts(setting: Setting) -> Iterator[Check]:
 
 def _undefined(check: Check) -> Check:
     """The check of a gap between inputs that are the same."""
-    same = not_measured(check.effect.planned, note="the test inputs are the training inputs")
+    same = not_measured(check.effect.planned, note="not defined: the trials of the test are those of training")
     return replace(check, kind="description", effect=same)
 
 

@@ -68,6 +68,7 @@ def gradients(
     regulariser: L2 | float | Mapping[str, float] | None = None,
     seed: int = 0,
     activity: Activity | float | None = None,
+    lengths: Tensor | None = None,
 ) -> RuleGradients:
     """The gradient that `rule` assigns to `network` on one batch, at its present weights.
 
@@ -76,13 +77,15 @@ def gradients(
         network: the network.
         x: inputs [T,B,I].
         target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
-        loss: "cross_entropy" or "mse" (½ Σ_o (y-y*)²).
+        loss: "cross_entropy", "mse" (½ Σ_o (y-y*)²) or "binary_cross_entropy" (targets 0..1, as for mse).
         when: whether the loss is taken at the "last" step or at "all" steps.
         mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ.
         initial_state: s_0 [B,d,N], or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         seed: of everything random in the rule, and of feedback weights that are not drawn yet.
         activity: an `Activity` to add to the loss, or the coefficient of its rate form; None adds nothing.
+        lengths: steps of each sequence [B] where they differ: each is taken as if run by itself, at its own last step
+            or over its own steps; the outputs are then those of all steps.
 
     Returns:
         `RuleGradients` with the true loss, the outputs and one gradient per parameter.
@@ -90,7 +93,7 @@ def gradients(
     Raises:
         BpgenError: a shape or option that does not fit, with what was expected.
     """
-    problem = problem_of(network, x, target, Loss.of(loss, when, mask, regulariser, activity), initial_state)
+    problem = problem_of(network, x, target, Loss.of(loss, when, mask, regulariser, activity), initial_state, lengths)
     bound = rule_of(rule).bind(network, seed)
     require_room(bound, problem)
     noise = network.draw_noise(problem.n_steps, problem.batch, generator(seed, "noise"))

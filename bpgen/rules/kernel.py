@@ -25,6 +25,7 @@ from torch import Tensor
 from bpgen.network import Trajectory
 from bpgen.neurons.gain import Gain, Local, Scale
 from bpgen.rules.credit import Credit, add_at_end
+from bpgen.rules.in_place import loop_in_place, retreat
 from bpgen.rules.output_feedback import OutputFeedback
 
 
@@ -64,13 +65,13 @@ def propagate(
     levels = carrier is not None and hops != 0 and (hops is not None or gain is not None)
     if levels + (blocks is not None) + (reach is not None) > 1:
         raise ValueError("propagate limits credit by hops or gain, by blocks, or by reach: one of them at a time.")
-    signal, local = learning_signal(trajectory, signal), trajectory.local
+    signal = learning_signal(trajectory, signal)
     if not levels or carrier is None:
         if through_outputs and carrier is not None and reach is None and trajectory.network.W_fb is not None:
-            return _credit(trajectory, local, signal, carrier, blocks, fed=OutputFeedback(trajectory, signal))
-        return _credit(trajectory, local, signal, None if hops == 0 else carrier, blocks, reach)
-    beyond = local if gain is None else Local(local.A, *gain)
-    credit = total = _credit(trajectory, local, signal, None)
+            return _credit(trajectory, None, signal, carrier, blocks, fed=OutputFeedback(trajectory, signal))
+        return _credit(trajectory, None, signal, None if hops == 0 else carrier, blocks, reach)
+    beyond = None if gain is None else Local(trajectory.local.A, *gain)
+    credit = total = _credit(trajectory, None, signal, None)
     if hops is None:
         return total.plus(_credit(trajectory, beyond, hop(credit.currents, carrier), carrier))
     for _ in range(min(hops, trajectory.n_steps)):  # after T hops nothing is left
@@ -103,7 +104,7 @@ def hop(currents: Tensor, carrier: Tensor, signal: Tensor | None = None) -> Tens
 def _first_step(trajectory: Trajectory, signal: Tensor, hops: bool, reach: int | None, blocks: int | None) -> int:
     """The first step t >= 1 that can earn credit at all."""
     before = trajectory.n_steps - signal.shape[0]  # steps before the first signal
-    if not hops and trajectory.local.A.is_zero:
+    if not hops and trajectory.left is None and trajectory.local.A.is_zero:
         return before + 1
     first = 1 if blocks is None else before // blocks * blocks + 1
     return first if reach is None else max(first, trajectory.n_steps - reach + 1)
@@ -111,28 +112,31 @@ def _first_step(trajectory: Trajectory, signal: Tensor, hops: bool, reach: int |
 
 def _credit(
     trajectory: Trajectory,
-    local: Local,
+    local: Local | None,
     signal: Tensor,
     carrier: Tensor | None,
     blocks: int | None = None,
     reach: int | None = None,
     fed: OutputFeedback | None = None,
 ) -> Credit:
-    """Equations (1) to (3) with the gains `local` and no limit on the hops."""
+    """Equations (1) to (3) with no limit on the hops, and the gains `local`; None is the neurons' own."""
     at_start, signal = (signal[0], signal[1:]) if signal.shape[0] > trajectory.n_steps else (None, signal)
     if reach is not None and signal.shape[0] > 1:
         credit = _sliding(trajectory, signal, carrier, reach)
     else:
         first = _first_step(trajectory, signal, carrier is not None, reach, blocks)
-        if trajectory.in_place:
-            credit = _loop_in_place(trajectory, local, signal, carrier, first, blocks)
+        if trajectory.left is not None and local is None:
+            credit = retreat(trajectory, signal, carrier, first, blocks)
+        elif trajectory.in_place and trajectory.left is None:
+            credit = loop_in_place(trajectory, local or trajectory.local, signal, carrier, first, blocks)
         else:
-            credit = _loop(trajectory, local, signal, carrier, first, blocks, fed)
+            credit = _loop(trajectory, local or trajectory.local, signal, carrier, first, blocks, fed)
         if reach is not None and reach <= trajectory.n_steps:
             credit = Credit(credit.currents)
     if at_start is None or trajectory.from_rest:
         return credit
-    return credit.plus(Credit(credit.currents[:0], local.D.pull(at_start.unsqueeze(-2), 0)))
+    D = (local or trajectory.local).D
+    return credit.plus(Credit(credit.currents[:0], D.pull(at_start.unsqueeze(-2), 0)))
 
 
 def _loop(
@@ -171,57 +175,6 @@ def _loop(
         if carrier is not None:
             initial = initial + D.pull((credits[-1].flatten(-2) @ carrier).unsqueeze(-2), 0)
     return Credit(torch.stack(credits[::-1]), initial, None if fed is None else torch.stack(fed.u[::-1]))
-
-
-def _loop_in_place(
-    trajectory: Trajectory, local: Local, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None
-) -> Credit:
-    """The same for d = K = 1: one matrix product and one or two passes a step, in one buffer.
-
-    Where C is a number it commutes with A and D: the buffer then holds c itself, and C goes into the signal and
-    into K. Elsewhere it holds λ, and C is applied to all of it at the end.
-    """
-    A, C, D = local.A, local.C, local.D
-    scale, slope = (C.factor, None) if isinstance(C, Scale) and not C.is_zero else (1.0, C)
-    T, shift = trajectory.n_steps, trajectory.n_steps - signal.shape[0] + 1
-    buffer = signal.new_empty(T - first + 1, *signal.shape[1:])
-    rows, spare = buffer.unbind(0), torch.empty_like(buffer[0])
-    torch.mul(signal, scale, out=buffer[shift - first :])
-    if carrier is None:
-        buffer[: shift - first].zero_()
-        D.pull_into(buffer[shift - first :], slice(shift, T + 1))
-    else:
-        carrier = scale * carrier
-
-    def pulled(gain: Gain | None, row: Tensor, t: int) -> Tensor:
-        if gain is None:
-            return row
-        gain.pull_into(spare.copy_(row), t)
-        return spare
-
-    for t in range(T, first - 1, -1):
-        row, cut = rows[t - first], t == T or (blocks is not None and t % blocks == 0)
-        later = rows[t + 1 - first] if not cut else row
-        if carrier is not None:
-            if t < shift:
-                torch.mm(pulled(slope, later, t + 1), carrier, out=row)
-            elif not cut:
-                row.addmm_(pulled(slope, later, t + 1), carrier)
-            D.pull_into(row, t)
-        if not cut and not A.is_zero:
-            if isinstance(A, Scale):
-                row.add_(later, alpha=A.factor)
-            else:
-                row.add_(pulled(A, later, t + 1))
-    initial = None
-    if first == 1 and not trajectory.from_rest:
-        initial = A.pull(rows[0].unsqueeze(-2), 1)
-        if carrier is not None:
-            initial = initial + D.pull((pulled(slope, rows[0], 1) @ carrier).unsqueeze(-2), 0)
-        initial = initial / scale
-    if slope is not None:
-        slope.pull_into(buffer, slice(first, T + 1))
-    return Credit(buffer.unsqueeze(-2), initial)
 
 
 def _sliding(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, reach: int) -> Credit:

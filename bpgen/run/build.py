@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
 
 from bpgen.callbacks import Column, Evaluation, EvaluationClock, Measurement
 from bpgen.network import Network
 from bpgen.registry import find
-from bpgen.rules import Rule, check_chunks
+from bpgen.rules import Rule, check_chunks, chunk_note
 from bpgen.run.config import Config
 from bpgen.tasks import Task
 from bpgen.tracking.wandb import Tracker
@@ -42,9 +41,26 @@ class Experiment:
         return [column for measurement in self.measurements for column in measurement.columns]
 
     @property
+    def multiplications(self) -> int:
+        """Of the recurrent product of a training step, which decides how many threads can share it."""
+        return self.config.trainer.batch_size * self.module.network.W_rec.numel()
+
+    @property
     def start(self) -> Evaluation:
         """The evaluation before the first step."""
         return Evaluation(self.module, self.data.splits, lr=self.module.optimizer.lr)
+
+    def announcements(self) -> Iterator[str]:
+        """What a user is told before training."""
+        yield self.data.task.describe()
+        note = chunk_note(self.module.rule, self.data.chunk) if self.data.chunk else ""
+        if note:
+            yield note
+        if self.module.finished_steps:
+            yield f"{self.config.rule.label} hands over finished weight changes: optimizer.lr is not used"
+        for measurement in self.measurements:
+            if measurement.enabled:
+                yield measurement.describe(self.start)
 
 
 def build(config: Config) -> Experiment:
@@ -53,15 +69,14 @@ def build(config: Config) -> Experiment:
     Raises:
         BpgenError: bad input; nothing was written yet.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     tracker = Tracker.of(config.wandb, config.tracking)
-    task: Task = config.task.make()
+    task = config.make_task()
     config = config.completed(task)
     rule: Rule = config.rule.make()
     module = training(config, make_network(config, task), rule)
-    config.trainer.check(module.finished_steps)
-    data = config.trainer.data(task, module.loss, config.seed)
+    trainer = config.trainer
+    trainer.check(module.finished_steps)
+    data = TaskData(task, module.loss, trainer.batch_size, config.seed, trainer.chunk, trainer.stream)
     if data.chunk is not None:
         check_chunks(module.rule, module.network)
     data.setup("fit")  # data that are missing or do not fit are found now

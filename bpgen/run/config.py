@@ -15,24 +15,24 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from bpgen._version import __version__
-from bpgen.callbacks import EvaluationClock
+from bpgen.callbacks.clock import EvaluationClock
 from bpgen.errors import choice, require
 from bpgen.network import Network
 from bpgen.registry import KindName, find
 from bpgen.run.files import FORMAT
-from bpgen.signatures import check_options
+from bpgen.run.names import CHOSEN, RUN
+from bpgen.signatures import check_options, options_of
 from bpgen.tasks import Task
 from bpgen.tracking.wandb import Mode, Tracking
 from bpgen.training.options import LossOptions, Optimizer, Schedule, TrainerOptions
 
 Options = Mapping[str, Any]
-CHOSEN: dict[KindName, str] = {"rule": "rflo", "task": "digits", "neuron": "leaky"}  # by name; the defaults
-GROUPS: dict[str, type] = {  # always there, and the class whose constructor takes the options
+GROUPS: dict[str, type] = {  # the class whose constructor takes the options
     "network": Network,
     "loss": LossOptions,
     "optimizer": Optimizer,
@@ -42,9 +42,28 @@ GROUPS: dict[str, type] = {  # always there, and the class whose constructor tak
     "tracking": Tracking,
 }
 GIVEN = {"network": frozenset({"neuron", "n_in", "n_out", "seed", "dtype"})}  # arguments that are no options
-_RUN = ("seed", "out", "wandb", "threads")
 _NOT_DECIDING = ("out", "wandb", "tracking")
-_YOUNGER = {"network.areas": None, "neuron.adaptive": 1.0}  # options since version 0.1, where they change nothing
+
+
+class Younger(NamedTuple):
+    """An option that came after version 0.1, of a group or of one part, and the value that leaves all as it was."""
+
+    group: str
+    part: str | None
+    name: str
+    as_before: Any
+
+
+_YOUNGER = (
+    Younger("network", None, "areas", None),
+    Younger("neuron", None, "adaptive", 1.0),
+    Younger("trainer", None, "best_by", "val/loss"),
+    Younger("trainer", None, "patience", None),
+    Younger("task", "copy_memory", "held_out", False),
+    Younger("task", "cue_accumulation", "perturbation", "gaussian"),
+    Younger("task", "npz", "step_weights", "sum"),
+    Younger("task", "npz", "class_weights", "equal"),
+)
 
 
 @dataclass(frozen=True)
@@ -113,14 +132,14 @@ class Config:
         for key, value in plain.items():
             if key == "format":  # of a config file
                 continue
-            require(key in _RUN or isinstance(value, Mapping), f"{key} in a config must be a mapping of options.")
+            require(key in RUN or isinstance(value, Mapping), f"{key} in a config must be a mapping of options.")
             if key in CHOSEN:
                 options = {option: v for option, v in value.items() if option != "name"}
                 fields[key] = Choice(key, value.get("name", CHOSEN[key]), options)
             elif key in GROUPS and is_dataclass(GROUPS[key]):
                 check_options(GROUPS[key], value, key)
                 fields[key] = GROUPS[key](**value)
-            elif key in GROUPS or key in _RUN:
+            elif key in GROUPS or key in RUN:
                 fields[key] = value
             else:
                 measurements[key] = value
@@ -146,6 +165,18 @@ class Config:
         head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
         return head + yaml.safe_dump({"format": FORMAT, **self.plain()}, sort_keys=False, allow_unicode=True)
 
+    def make_task(self) -> Task:
+        """The task itself; its option data_seed may be "run", which is the seed of the run.
+
+        Raises:
+            BpgenError: see `Choice.make`.
+        """
+        options = dict(self.task.options)
+        if options.get("data_seed") == "run":
+            options["data_seed"] = self.seed
+        task: Task = replace(self.task, options=options).make()
+        return task
+
     @property
     def hash(self) -> str:
         """A short name of everything that decides the run's numbers, see `config_hash`."""
@@ -164,7 +195,9 @@ class Config:
     def completed(self, task: Task) -> Config:
         """The same config with what it leaves to the task: what a run writes down."""
         loss = replace(self.loss, kind=self.loss.kind or task.loss, when=self.loss.when or task.when)
-        return replace(self, loss=loss)
+        said = {name for group, part, name, _ in _YOUNGER if group == "task" and part == self.task.name}
+        young = {o.name: o.default for o in options_of(type(task)) if o.name in said}
+        return replace(self, loss=loss, task=replace(self.task, options={**young, **self.task.options}))
 
 
 def config_hash(plain: Mapping[str, Any]) -> str:
@@ -174,12 +207,20 @@ def config_hash(plain: Mapping[str, Any]) -> str:
     the runs of earlier versions keep their names.
     """
     deciding: dict[str, Any] = {key: value for key, value in plain.items() if key not in _NOT_DECIDING}
-    for option, as_before in _YOUNGER.items():
-        group, _, name = option.partition(".")
+    for group, part, name, as_before in _YOUNGER:
         given = deciding.get(group, {})
-        if name in given and given[name] == as_before:
+        if part in (None, given.get("name")) and name in given and given[name] == as_before:
             deciding[group] = {key: value for key, value in given.items() if key != name}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def as_begun(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain config of a saved run with the options that it lacks because it began before they came."""
+    begun = dict(saved)
+    for group, part, name, as_before in _YOUNGER:
+        if part is not None and part == begun.get(group, {}).get("name"):
+            begun[group] = {name: as_before, **begun[group]}
+    return begun
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

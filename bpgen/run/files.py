@@ -6,7 +6,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
 import yaml
 
 from bpgen._version import __version__
@@ -48,6 +47,8 @@ def load_file(file: Path, remedy: str) -> Any:
     Raises:
         BpgenError: the file is damaged; `remedy` says what to do.
     """
+    import torch  # configs are read before it is there
+
     try:
         return torch.load(file, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, UnpicklingError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,15 +14,17 @@ import pandas as pd
 import torch
 
 from bpgen._version import __version__
+from bpgen.callbacks.best import EarlyStopping, best_of
 from bpgen.errors import DivergedError, RuleError, raised_in, require
 from bpgen.figures.run import run_figures
-from bpgen.rules import chunk_note
 from bpgen.run.build import Experiment, build
 from bpgen.run.config import Config, config_hash, differences
 from bpgen.run.files import load_file
 from bpgen.run.folder import RunFolder
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Interrupt, Record, RunInterrupted
+from bpgen.run.time_left import TimeLeft
+from bpgen.threads import using
 from bpgen.training.module import RuleTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
@@ -52,12 +54,14 @@ class Before(NamedTuple):
     """What an earlier part of the same run left.
 
     hash: of its config. seconds: it took so far. wandb_id: of its W&B run. checkpoint: where to go on.
+    threads: on which it computed; they decide the last bit of large products.
     """
 
     hash: str
     seconds: float = 0.0
     wandb_id: str | None = None
     checkpoint: str | None = None
+    threads: int | None = None
 
 
 def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bool = True) -> Ending:
@@ -101,7 +105,10 @@ def resume(path: str, say: Say = say_at_once, terminal: bool = False, draw: bool
     require(same, f"{path}/config.yaml does not fit the checkpoint: was it edited? Start a new run with it instead.")
     folder.forget_after(checkpoint["global_step"])
     seconds = summary.get("seconds", {}).get("total", 0.0)
-    before = Before(config_hash(folder.plain_config()), seconds, summary.get("wandb_id"), str(folder.checkpoint))
+    threads = checkpoint.get("threads", torch.get_num_threads())
+    before = Before(
+        config_hash(folder.plain_config()), seconds, summary.get("wandb_id"), str(folder.checkpoint), threads
+    )
     return _carry_out(experiment, folder, before, Audience(say, terminal, draw))
 
 
@@ -127,10 +134,17 @@ def _refuse_edits(folder: RunFolder, began: dict[str, Any] | None, known: str | 
 
 
 def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
-    """Train, and write down, draw and track how it went."""
+    """Train, and write down, draw and track how it went, on the threads that suit the run."""
+    with using(experiment.config.threads or before.threads, experiment.multiplications) as chosen:
+        for line in experiment.announcements():
+            audience.say(line)
+        if chosen is not None:
+            audience.say(str(chosen))
+        return _trained(experiment, folder, before, audience)
+
+
+def _trained(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     config, say = experiment.config, audience.say
-    for line in _announcements(experiment):
-        say(line)
     plain = config.plain()
     experiment.module.save_hyperparameters(plain, logger=False)  # into every checkpoint
     tracker = experiment.tracker
@@ -151,19 +165,6 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
     return ending
 
 
-def _announcements(experiment: Experiment) -> Iterator[str]:
-    """What a user is told before training."""
-    module, data = experiment.module, experiment.data
-    note = chunk_note(module.rule, data.chunk) if data.chunk else ""
-    if note:
-        yield note
-    if module.finished_steps:
-        yield f"{experiment.config.rule.label} hands over finished weight changes: optimizer.lr is not used"
-    for measurement in experiment.measurements:
-        if measurement.enabled:
-            yield measurement.describe(experiment.start)
-
-
 def _train(
     experiment: Experiment, folder: RunFolder, audience: Audience, logger: Any, checkpoint: str | None
 ) -> Ending:
@@ -171,10 +172,13 @@ def _train(
     module, config = experiment.module, experiment.config
     clock = experiment.clock.attach(Record(folder, experiment.columns))
     callbacks: list[pl.Callback] = [clock, Interrupt(folder)]
+    if config.trainer.patience is not None:
+        callbacks.append(EarlyStopping(config.trainer.best_by, config.trainer.patience))
     if audience.terminal:
         callbacks.append(ProgressBar(experiment.columns))
     else:
         clock.attach(ProgressLines(audience.say, experiment.columns))
+        callbacks.append(TimeLeft(audience.say, clock))
 
     def ended(status: str, message: str = "") -> Ending:
         return Ending(folder, status, message, _EXIT_CODES[status])
@@ -185,7 +189,8 @@ def _train(
             trainer.fit(module, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True)
         except DivergedError as error:
             lr = trainer.optimizers[0].param_groups[0]["lr"]
-            return ended("diverged", f"diverged: {error}, with learning rate {lr:g}. Try {_smaller(module, lr)}.")
+            cure = _smaller(module, lr, folder.rows())
+            return ended("diverged", f"diverged: {error}, with learning rate {lr:g}. Try {cure}.")
         except (RunInterrupted, KeyboardInterrupt) as stop:
             again = f"continue with: bpgen fit --resume {shlex.quote(str(folder.path))}"
             message = f"interrupted at step {trainer.global_step}; {again}"
@@ -200,27 +205,32 @@ def _train(
     return ended("finished")
 
 
-def _smaller(module: RuleTraining, lr: float) -> str:
-    """What to try when a run diverged at a learning rate."""
+def _smaller(module: RuleTraining, lr: float, rows: list[dict[str, float]]) -> str:
+    """What to try when a run diverged at a learning rate: nothing that the curvature at the start forbids."""
     rule = module.rule
     if module.finished_steps:
         return "smaller steps by the options of the rule (bpgen fit --rule NAME --help)"
+    curvature = rows[0].get("sharpness/lambda_max", 0.0) if rows else 0.0
+    steep = curvature * lr > 3  # then 1/λ is below lr/3
     smaller = f"a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
-    return (
-        f"{smaller}, {rule.when_diverged} or --trainer.clip 1"
-        if rule.when_diverged
-        else f"{smaller} or --trainer.clip 1"
-    )
+    if steep:
+        allowed = f"e.g. {1 / curvature:.1g}: the sharpness at the start was {curvature:.2g}"
+        smaller = f"inputs and targets scaled to about 1, a smaller --optimizer.lr ({allowed})"
+    advice = f"{smaller}, {rule.when_diverged}" if rule.when_diverged else smaller
+    return f"{advice} or --trainer.clip 1"
 
 
 def _summary(experiment: Experiment, ending: Ending, before: Before, spent: float) -> dict[str, Any]:
     rows = ending.folder.rows()
     measuring = {name: round(seconds, 3) for name, seconds in experiment.clock.seconds.items()}
     seconds = before.seconds + spent
+    by = experiment.config.trainer.best_by
+    best = best_of(rows, by)
     return {
         "status": ending.status,
         "message": ending.message,
         "last": rows[-1] if rows else {},
+        "best": {} if best is None else {"column": by, **best._asdict()},
         "seconds": {
             "total": round(seconds, 3),
             "training": round(seconds - sum(measuring.values()), 3),

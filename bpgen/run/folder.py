@@ -24,7 +24,7 @@ from bpgen.callbacks.evaluation import Metrics
 from bpgen.errors import BpgenError, require
 from bpgen.network import Network
 from bpgen.rules import Rule
-from bpgen.run.config import Config
+from bpgen.run.config import Config, as_begun
 from bpgen.run.files import read_config
 
 _NEEDED = ("task", "neuron", "rule", "network", "loss", "trainer", "seed")
@@ -90,8 +90,8 @@ class RunFolder:
         return config
 
     def config(self) -> Config:
-        """The resolved config."""
-        return Config.of(self.plain_config())
+        """The resolved config; of a run that began before an option came, with the value that leaves it as it was."""
+        return Config.of(as_begun(self.plain_config()))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json; numbers JSON does not know become null."""
@@ -116,12 +116,12 @@ class RunFolder:
     def append(self, row: Metrics, columns: Iterable[str] = ()) -> None:
         """Add a row; the first one fixes the columns: these, then any further ones of that row.
 
-        What was not measured stays empty.
+        What was not measured stays empty; what a continued run measures beyond its first row is left out.
         """
         columns = self.columns() or list(dict.fromkeys([*columns, *row]))
         new = not self.metrics_file.exists()
         with self.metrics_file.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow({name: _number(value) for name, value in row.items()})

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from bpgen.errors import BpgenError
 from bpgen.registry import KindName, find, plugins
-from bpgen.run.config import CHOSEN, GIVEN, GROUPS
+from bpgen.run.config import GIVEN, GROUPS
+from bpgen.run.names import CHOSEN
 
 _FIRST = ("gap", "sharpness", "alignment", "stability", "spectrum")  # measurements, as config files order them
 

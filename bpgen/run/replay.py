@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 from bpgen.callbacks import Evaluation
+from bpgen.callbacks.best import best_of
 from bpgen.errors import BpgenError, require
 from bpgen.network import Network
 from bpgen.rules import Rule
@@ -16,17 +17,9 @@ from bpgen.run.build import make_network, training
 from bpgen.run.config import Config
 from bpgen.run.files import load_file
 from bpgen.run.folder import RunFolder
+from bpgen.run.loaded import LoadedRun
 from bpgen.tasks import Task
 from bpgen.training.splits import TaskSplits
-
-
-class LoadedRun(NamedTuple):
-    """A run read back: network and rule as they were at one evaluation, the task, and the config."""
-
-    network: Network
-    rule: Rule
-    task: Task
-    config: dict[str, Any]
 
 
 class SavedSteps(NamedTuple):
@@ -36,12 +29,12 @@ class SavedSteps(NamedTuple):
     steps: list[int]
 
 
-def load_run(folder: str | os.PathLike[str], step: int | None = None) -> LoadedRun:
+def load_run(folder: str | os.PathLike[str], step: int | Literal["best"] | None = None) -> LoadedRun:
     """Network, rule, task and config of a run, as they were at an evaluation.
 
     Args:
         folder: a folder that `bpgen fit` wrote.
-        step: the evaluation's step; the last one by default.
+        step: the evaluation's step, or "best" by the column trainer.best_by; the last one by default.
 
     Raises:
         BpgenError: not a run folder, or nothing was saved at that step.
@@ -49,11 +42,13 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> LoadedR
     run = RunFolder.existing(folder)
     saved, plain = run.weights(), run.plain_config()
     require(bool(saved), f"{folder} holds no saved weights yet.")
-    step = max(saved) if step is None else step
+    step = max(saved) if step is None else _best_step(run) if step == "best" else step
     require(step in saved, f"{folder} has no evaluation at step {step}; it has {', '.join(map(str, saved))}.")
-    config = Config.of(plain)
-    task: Task = config.task.make()
-    return LoadedRun(*_restored(run, config, task, step), task, plain)
+    config = run.config()
+    task = config.make_task()
+    loaded = LoadedRun(*_restored(run, config, task, step), task, plain)
+    loaded.folder = run
+    return loaded
 
 
 def saved_steps(path: str | os.PathLike[str], step: str = "last") -> SavedSteps:
@@ -61,7 +56,7 @@ def saved_steps(path: str | os.PathLike[str], step: str = "last") -> SavedSteps:
 
     Args:
         path: a folder that `bpgen fit` wrote, or RUN/weights/stepN.pt.
-        step: a number, "last" or "all"; of a file, only its own.
+        step: a number, "last", "best" or "all"; of a file, only its own.
 
     Raises:
         BpgenError: not a run, nothing saved there, or no such step.
@@ -74,22 +69,37 @@ def saved_steps(path: str | os.PathLike[str], step: str = "last") -> SavedSteps:
     require(bool(saved), f"{path} holds no saved weights yet.")
     if step == "all":
         return SavedSteps(folder, saved)
+    if step == "best":
+        return SavedSteps(folder, [_best_step(folder)])
     if step == "last":
         return SavedSteps(folder, saved[-1:])
     try:
         wanted = int(step)
     except ValueError:
-        raise BpgenError(f"--step must be a number, last or all, got {step!r}.") from None
+        raise BpgenError(f"--step must be a number, last, best or all, got {step!r}.") from None
     near = min(saved, key=lambda s: abs(s - wanted))
     require(wanted in saved, f"{path} saved nothing at step {step}; the nearest is {near}. --step all takes all.")
     return SavedSteps(folder, [wanted])
+
+
+def _best_step(folder: RunFolder) -> int:
+    """The step of the best evaluation.
+
+    Raises:
+        BpgenError: the column holds no number.
+    """
+    by = folder.config().trainer.best_by
+    best = best_of(folder.rows(), by)
+    if best is None:
+        raise BpgenError(f"{folder.path} has no best step: {by} holds no number (--trainer.best_by of the run).")
+    return best.step
 
 
 def evaluations(saved: SavedSteps) -> Iterator[Evaluation]:
     """The evaluations one after another, with network, rule, loss, learning rate and data as they were."""
     rows = {int(row["step"]): row for row in saved.folder.rows() if "step" in row}
     config = saved.folder.config()
-    task: Task = config.task.make()
+    task = config.make_task()
     splits: TaskSplits | None = None
     for step in saved.steps:
         module = training(config, *_restored(saved.folder, config, task, step))

@@ -115,6 +115,7 @@ def stability(
     max_products: int = 200,
     probes: int = 10,
     seed: int = 0,
+    lengths: Tensor | None = None,
 ) -> StabilityResult:
     """How `rule` with learning rate `lr` behaves around the network's present weights.
 
@@ -123,13 +124,12 @@ def stability(
         network: the network; it is left as found.
         x: inputs [T,B,I].
         target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
-        loss: "cross_entropy" or "mse" (½ Σ_o (y-y*)²).
-        when: whether the loss is taken at the "last" step or at "all" steps.
-        mask: weights m [T,B] of the steps, only with "all".
-        initial_state: s_0 [B,d,N], or None.
+        loss, when: "cross_entropy", "binary_cross_entropy" or "mse" (½ Σ_o (y-y*)²); at the "last" step or at "all".
+        mask, initial_state: weights m [T,B] of the steps, only with "all"; s_0 [B,d,N]; or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing. It adds
             its coefficient to the eigenvalues of H and of Dĝ alike, whatever the rule.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.
+        lengths: steps of each sequence [B] where they differ: each is taken as if run by itself.
         lr, momentum: learning rate η, and β of heavy-ball momentum.
         top: how many eigenvalues μ.
         tol: accepted residuals relative to λ_1 and to the largest |μ|.
@@ -141,7 +141,7 @@ def stability(
         BpgenError: a shape or option that does not fit, or a rule whose gradient cannot be differentiated.
     """
     objective = Loss.of(loss, when, mask, regulariser, activity)
-    problem = problem_of(network, x, target, objective, initial_state)
+    problem = problem_of(network, x, target, objective, initial_state, lengths)
     bound = rule_of(rule).bind(network, seed)
     jacobian = RuleJacobian(bound, problem, bound.draw(network, problem.x, generator(seed, "draws")))
     search = Search(top, tol, seed, max_products=max_products)

@@ -47,14 +47,14 @@ def run_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    config, factors = run.config, run.condition.factors
+    config, factors, task = run.config, run.condition.factors, run.config.make_task()
     sharpness = config.measurements.get("sharpness")
     known = {
         "condition": run.condition.label,
         "rule": str(factors.get("rule", config.rule.name)),
         "alpha": config.neuron.options.get("alpha"),
         "task": config.task.name,
-        REUSES: bool(config.task.make().reuses_training),
+        REUSES: task.clean_gap is not True,
         **({BLOCK: str(sharpness["block"])} if sharpness else {}),
         "seed": run.seed,
     }

@@ -85,4 +85,4 @@ def n_evaluations(run: Run, steps: int) -> int:
 
 
 def _batches(run: Run) -> int:
-    return -(-run.config.task.make().split("train").size // run.config.trainer.batch_size)
+    return -(-run.config.make_task().split("train").size // run.config.trainer.batch_size)

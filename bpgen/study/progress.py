@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bpgen.run.durations import duration
 from bpgen.study.runs import ENDED, Run
 
 
@@ -113,11 +114,3 @@ class LiveProgress:
 def progress_display() -> Progress:
     """The one that fits where the user is."""
     return LiveProgress() if sys.stderr.isatty() else PrintedProgress()
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 45 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

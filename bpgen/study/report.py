@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bpgen import __version__
+from bpgen._version import __version__
 from bpgen.analysis.matching import finished
 from bpgen.figures.study import Panel, study_figures
 from bpgen.figures.style import Styles

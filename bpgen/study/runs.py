@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from typing import Any
 
 from bpgen.run.config import Config, config_hash
 from bpgen.run.folder import RunFolder
+from bpgen.study.catalogue import ENDED, slug
 from bpgen.study.launchers import Job
 from bpgen.study.locks import RUNS_LOCK
 from bpgen.study.plan import Condition
-
-ENDED = ("finished", "diverged")  # both are data: neither is run again
 
 
 @dataclass
@@ -93,6 +91,14 @@ def update_status(runs: Iterable[Run], study: Path) -> None:
         run.skipped = run.status in ENDED
 
 
+def forget_failed(runs: Iterable[Run]) -> None:
+    """Let runs that failed be done anew: their folders make room."""
+    for run in runs:
+        if run.status == "failed" and run.folder is not None:
+            shutil.rmtree(run.folder.path)
+            run.folder, run.status, run.message = None, "waiting", ""
+
+
 def _folders(study: Path) -> dict[str, RunFolder]:
     """All run folders of a study by the hash of their config."""
     folders: dict[str, RunFolder] = {}
@@ -103,8 +109,3 @@ def _folders(study: Path) -> dict[str, RunFolder]:
         if name not in folders or summary.get("status") in ENDED:
             folders[name] = folder
     return folders
-
-
-def slug(text: str) -> str:
-    """A text as a file name."""
-    return re.sub(r"[^A-Za-z0-9.=]+", "_", text).strip("_")

@@ -24,7 +24,7 @@ from bpgen.study.launchers import Launcher
 from bpgen.study.locks import study_lock
 from bpgen.study.plan import Condition, Plan, Resolver
 from bpgen.study.progress import Progress
-from bpgen.study.runs import ENDED, Run, slug, update_status
+from bpgen.study.runs import ENDED, Run, forget_failed, slug, update_status
 from bpgen.study.tuning import choose
 
 
@@ -63,8 +63,13 @@ class Study:
                 f"conditions {label!r} and {condition.label!r} are the same run: drop one, or make them differ.",
             )
 
-    def run(self, launcher: Launcher, progress: Progress) -> StudyResults:
+    def run(self, launcher: Launcher, progress: Progress, retry: bool = False) -> StudyResults:
         """Do everything that has not been done, and write the tables.
+
+        Args:
+            launcher: where the runs are done.
+            progress: shows how it goes.
+            retry: do the runs again that failed before.
 
         Raises:
             BpgenError: another study is at work in the folder.
@@ -81,8 +86,11 @@ class Study:
                 yaml.safe_dump(self.plan.content(), sort_keys=False), encoding="utf-8"
             )
             tuning = self.tuning_runs()
-            self._launch("tuning", tuning, launcher, progress)
+            forget_failed(tuning if retry else ())
+            self._launch("tuning", [run for run in tuning if run.status != "failed"], launcher, progress)
             runs = self.main_runs(tuning)
+            forget_failed(runs if retry else ())
+            collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)  # what is planned
             self._launch("runs", [run for run in runs if run.status != "failed"], launcher, progress)
             table = collect.evaluation_table(runs, self.folder)
             table.to_csv(self.folder / "table.csv", index=False)
@@ -91,9 +99,9 @@ class Study:
 
     def _load_data(self) -> None:
         """Load the data of every task once: what is missing is said before any run, and fetched only once."""
-        tasks = {repr(condition.config.task): condition.config.task for condition in self.conditions}
-        for task in tasks.values():
-            task.make().split("train")
+        tasks = {repr(condition.config.task): condition.config for condition in self.conditions}
+        for config in tasks.values():
+            config.make_task().split("train")
 
     def tuning_runs(self) -> list[Run]:
         """All runs of the tuning stage: conditions x candidates x tuning seeds."""
@@ -134,8 +142,8 @@ class Study:
         parent = self.folder / "runs" / stage / slug(condition.label)
         if stage:
             parent = parent / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
-        own = replace(config, seed=seed, out=str(parent)).completed(config.task.make())
-        return Run(condition, seed, own, tuned, stage)
+        whole = replace(config, seed=seed, out=str(parent))
+        return Run(condition, seed, whole.completed(whole.make_task()), tuned, stage)
 
     def _launch(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress) -> None:
         if not runs:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError, choice, require
+from bpgen.tasks.chance import chance
 from bpgen.tasks.contract import checked_split, checked_splits
 from bpgen.tasks.split import SPLITS, Split, SplitName
 
@@ -36,7 +37,7 @@ class Task:
     n_in: int
     n_out: int
     n_steps: int
-    loss: ClassVar[Literal["cross_entropy", "mse"]] = "cross_entropy"
+    loss: ClassVar[Literal["cross_entropy", "mse", "binary_cross_entropy"]] = "cross_entropy"
     when: ClassVar[Literal["last", "all"]] = "last"
     input_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     tolerance: float | None = None
@@ -112,17 +113,19 @@ class Task:
         return math.nan
 
     def describe(self) -> str:
-        """The size of the task in one line, and a line for whatever is odd about its data."""
+        """Its size, what is reached by chance, and whatever is odd about its data, one line each."""
         sizes = {name: self.split(name).size for name in SPLITS if self.has(name)}
         train = self.split("train")
-        asked = f"{self.n_out} {'values' if train.target.is_floating_point() else 'classes'}"
+        kind = ("value", "values") if train.target.is_floating_point() else ("class", "classes")
+        kind = ("label", "labels") if self.loss == "binary_cross_entropy" else kind
+        asked = f"{self.n_out} {kind[self.n_out > 1]}"
         each = {0: "one a sequence", 1: "one at every step"}[train.sample_axis]
-        weighted = "" if train.mask is None else ", at the steps that count"
+        weighted = "" if train.mask is None or bool((train.mask > 0).all()) else ", at the steps that count"
         first = (
             f"task {type(self).__name__}: T = {len(train.x)} steps, I = {self.n_in} inputs, O = {self.n_out} outputs "
             f"({asked}, {each}{weighted}); sequences: {', '.join(f'{n} {name}' for name, n in sizes.items())}"
         )
-        return "\n".join([first, *self.notes()])
+        return "\n".join([first, chance(self), *self.notes()])
 
     def notes(self) -> list[str]:
         """What is odd about the data, one line each; nothing by default."""

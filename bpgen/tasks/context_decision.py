@@ -65,3 +65,9 @@ class ContextDecision(TrialTask):
         x[self.stimulus :, :, 4] = 1
         side = sides.gather(1, context.unsqueeze(1)).squeeze(1)
         return Split(x, side.expand(self.n_steps, n).contiguous(), at_steps(self.n_steps, n, self.stimulus))
+
+    def ideal_answer(self, x: torch.Tensor, noise_sd: float) -> torch.Tensor:
+        """The sign of the summed evidence in the modality whose context was larger in sum."""
+        context = x[..., 2:4].sum(0).argmax(-1, keepdim=True)
+        evidence = x[: self.stimulus, :, :2].sum(0).gather(1, context).squeeze(1)
+        return (evidence > 0).long().expand(self.n_steps, -1)

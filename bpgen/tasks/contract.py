@@ -62,10 +62,10 @@ def checked_split(owner: str, sizes: tuple[Any, Any], found: Any) -> Split:
     )
     T, n = x.shape[:2]
     require(T >= 1 and n >= 1, f"{owner}: x {list(x.shape)} holds no {'step' if n else 'sequence'}.")
-    mask = None if len(found) == 2 or found[2] is None else _mask(found[2], owner, [T, n])
+    mask = None if len(found) == 2 or found[2] is None else checked_mask(found[2], owner, [T, n])
     off = None if mask is None else mask == 0
     target = _target(found[1], owner, n_out, [T, n], off)
-    x = _filled(x, off, f"{owner}: x")
+    x = filled(x, off, f"{owner}: x")
     same = x is found[0] and target is found[1] and (mask is None or mask is found[2])
     return found if same and isinstance(found, Split) else Split(x, target, mask)
 
@@ -86,6 +86,7 @@ def _tensor(value: Any, what: str) -> Tensor:
         if not isinstance(value, Tensor):
             value = np.ascontiguousarray(value)  # lists of arrays, and strides that torch does not know,
             value = value.astype(value.dtype.newbyteorder("="), copy=False)  # as little as another order of bytes
+            value = value.astype(np.float64) if value.dtype == np.longdouble else value  # or more of them
             value = torch.from_numpy(value if value.flags.writeable else value.copy())
     except (TypeError, ValueError, RuntimeError) as error:
         raise BpgenError(f"{what} must be {_NUMBERS}: {str(error).splitlines()[0]}") from None
@@ -108,7 +109,12 @@ def _floats(value: Tensor, what: str) -> Tensor:
     return cast
 
 
-def _mask(value: Any, owner: str, shape: list[int]) -> Tensor:
+def checked_mask(value: Any, owner: str, shape: list[int]) -> Tensor:
+    """Weights of the steps [T,n] in float32.
+
+    Raises:
+        BpgenError: they are of another shape, negative, not finite, or all zero.
+    """
     mask = _floats(_tensor(value, f"{owner}: the mask"), f"{owner}: the mask")
     require(list(mask.shape) == shape, f"{owner}: the mask must be [T,n] = {shape}, got {list(mask.shape)}.")
     require(
@@ -128,7 +134,7 @@ def _target(value: Any, owner: str, n_out: int, shape: list[int], off: Tensor | 
             f"{owner}: values must be [n,O] or [T,n,O] with T = {shape[0]}, n = {shape[1]}, O = n_out = {n_out}, got "
             f"{list(target.shape)}. Classes are whole numbers [n] or [T,n].",
         )
-        return _filled(target, off if target.ndim == 3 else None, f"{owner}: the target")
+        return filled(target, off if target.ndim == 3 else None, f"{owner}: the target")
     target = target.to(torch.int64)
     require(
         list(target.shape) in ([shape[1]], shape),
@@ -144,8 +150,12 @@ def _target(value: Any, owner: str, n_out: int, shape: list[int], off: Tensor | 
     return target
 
 
-def _filled(values: Tensor, off: Tensor | None, what: str) -> Tensor:
-    """Finite values [T,n,...], NaN of padding replaced by 0."""
+def filled(values: Tensor, off: Tensor | None, what: str) -> Tensor:
+    """Finite values [T,n,...], NaN of padding (`off` [T,n]) replaced by 0.
+
+    Raises:
+        BpgenError: others are not finite.
+    """
     if bool(values.sum().isfinite()):  # one pass over the numbers, nearly always
         return values
     bad = ~values.isfinite()

@@ -10,13 +10,16 @@ Difference: time steps of 10 ms by default instead of 1 ms; an input is the numb
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from bpgen.errors import require
+from bpgen.errors import choice, require
 from bpgen.tasks.base import Split
 from bpgen.tasks.trials import TrialTask, at_steps, coin
+
+Perturbation = Literal["spikes", "gaussian"]
 
 _CUE, _PAUSE, _RECALL = 100.0, 50.0, 150.0  # ms
 _GROUP = 10  # input neurons of each kind
@@ -26,12 +29,15 @@ _RATE, _BACKGROUND = 0.040, 0.010  # spikes per ms
 class CueAccumulation(TrialTask):
     """Cue accumulation (Bellec 2020): spiking cues left and right, a delay; the class is the side with more cues.
 
-    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials.
+    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials. Inputs are spikes, and
+    perturbed as spikes: some are deleted, and as many, on average over trials, are inserted anywhere.
 
     Args:
         cues: number of cues, odd.
         delay: ms between the last cue and recall; the published task draws 500 to 1,500.
         dt: ms in a step; the published one is 1.
+        perturbation: of test inputs; "gaussian" is that of version 0.1, numbers added to the spikes.
+        noise_sd: how strong it is: the probability that a spike is deleted, or the standard deviation of the numbers.
         **trials: see `TrialTask`.
     """
 
@@ -40,7 +46,13 @@ class CueAccumulation(TrialTask):
     when: ClassVar[Literal["last", "all"]] = "all"
 
     def __init__(
-        self, cues: int = 7, delay: float = 500.0, dt: float = 10.0, noise_sd: float = 0.2, **trials: Any
+        self,
+        cues: int = 7,
+        delay: float = 500.0,
+        dt: float = 10.0,
+        perturbation: Perturbation = "spikes",
+        noise_sd: float = 0.2,
+        **trials: Any,
     ) -> None:
         super().__init__(noise_sd=noise_sd, **trials)
         require(cues >= 1 and cues % 2 == 1, f"task.cues must be odd, so that there is a majority, got {cues}.")
@@ -49,6 +61,11 @@ class CueAccumulation(TrialTask):
         self.cues, self.dt = cues, dt
         self.recall = round((cues * (_CUE + _PAUSE) + delay) / dt)
         self.n_steps = self.recall + round(_RECALL / dt)
+        self.perturbation = choice("task.perturbation", perturbation, Perturbation)
+        require(
+            noise_sd <= 1 or perturbation == "gaussian",
+            f"task.noise_sd is the probability that a spike is deleted, got {noise_sd}.",
+        )
 
     def trials(self, n: int, random: torch.Generator) -> Split:
         """x [T,n,40] of spikes, target int64 [T,n], mask on the steps of recall."""
@@ -56,9 +73,8 @@ class CueAccumulation(TrialTask):
         sides = torch.stack([coin(n, random, towards_right) for _ in range(self.cues)])  # [cues,n]
         rate = torch.zeros(self.n_steps, n, 4)
         each = torch.arange(n)
-        for i, side in enumerate(sides):
-            start = (_CUE + _PAUSE) * i
-            rate[round(start / self.dt) : round((start + _CUE) / self.dt), each, side] = _RATE
+        for cue, side in zip(self._cue_steps(), sides, strict=True):
+            rate[cue, each, side] = _RATE
         rate[self.recall :, :, 2] = _RATE
         rate[:, :, 3] = _BACKGROUND
         p = 1 - torch.exp(-rate * self.dt)
@@ -67,3 +83,29 @@ class CueAccumulation(TrialTask):
         return Split(
             spikes.float(), majority.expand(self.n_steps, n).contiguous(), at_steps(self.n_steps, n, self.recall)
         )
+
+    def perturb(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Every spike is deleted with probability `noise_sd`, and so many are inserted that their number stays."""
+        if self.perturbation == "gaussian":
+            return super().perturb(x, generator)
+        chance = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+        inserted = self.noise_sd * self._mean_spikes / (1 - self._mean_spikes)
+        return torch.where(x > 0, chance >= self.noise_sd, chance < inserted).to(x.dtype)
+
+    def ideal_answer(self, x: torch.Tensor, noise_sd: float) -> torch.Tensor:
+        """The side with more spikes in most of the cues."""
+        spikes = [x[cue, :, : 2 * _GROUP].sum(0).unflatten(-1, (2, _GROUP)).sum(-1) for cue in self._cue_steps()]
+        right = torch.stack([each[:, 1] > each[:, 0] for each in spikes])
+        return (right.sum(0) > self.cues / 2).long().expand(self.n_steps, -1)
+
+    def _cue_steps(self) -> list[slice]:
+        """The steps of each cue."""
+        starts = [(_CUE + _PAUSE) * i for i in range(self.cues)]
+        return [slice(round(start / self.dt), round((start + _CUE) / self.dt)) for start in starts]
+
+    @property
+    def _mean_spikes(self) -> float:
+        """Spikes of an input in a step, on average over inputs and steps."""
+        active, background = (1 - math.exp(-rate * self.dt) for rate in (_RATE, _BACKGROUND))
+        steps = sum(cue.stop - cue.start for cue in self._cue_steps()) + self.n_steps - self.recall
+        return (active * steps / self.n_steps + background) / 4

@@ -16,6 +16,8 @@ from bpgen.errors import require
 from bpgen.tasks.base import Split
 from bpgen.tasks.trials import TrialTask, coin
 
+_BASELINE = 0.02
+
 
 class DelayedMatchToSample(TrialTask):
     """Delayed match to sample: two binary cues, the first on input 0, the second on input 1; class 1 if they match.
@@ -32,6 +34,7 @@ class DelayedMatchToSample(TrialTask):
 
     n_in = 2
     n_out = 2
+    clean_gap = "there are four different trials, up to the noise of their inputs: every test trial was trained"
 
     def __init__(
         self, cue: int = 10, delay: int = 10, evidence_sd: float = 0.01, noise_sd: float = 0.1, **trials: Any
@@ -41,15 +44,34 @@ class DelayedMatchToSample(TrialTask):
         require(delay >= 0, f"task.delay must be >= 0, got {delay}.")
         require(evidence_sd >= 0, f"task.evidence_sd must be >= 0, got {evidence_sd}.")
         self.cue, self.delay, self.evidence_sd = cue, delay, evidence_sd
+        self.reuses_training = evidence_sd == 0
         self.n_steps = 2 * cue + delay
 
     def trials(self, n: int, random: torch.Generator) -> Split:
         """x [T,n,2], target int64 [n]."""
         cues = coin(2 * n, random).view(2, n)
-        steps = torch.arange(self.cue, dtype=torch.float32)
-        bump = 2 * torch.exp(-(((steps - (self.cue - 1) / 2) / (self.cue / 4)) ** 2) / 2)
-        x = torch.full((self.n_steps, n, 2), 0.02)
-        for channel, start in ((0, 0), (1, self.cue + self.delay)):
-            x[start : start + self.cue, :, channel] += bump.unsqueeze(1) * cues[channel]
+        x = torch.full((self.n_steps, n, 2), _BASELINE)
+        for channel, start in enumerate(self._starts):
+            x[start : start + self.cue, :, channel] += self._bump.unsqueeze(1) * cues[channel]
         x += self.evidence_sd * torch.randn(x.shape, generator=random)
         return Split(x, (cues[0] == cues[1]).long())
+
+    def ideal_answer(self, x: torch.Tensor, noise_sd: float) -> torch.Tensor:
+        """Whether both cues, or none, look more like a bump than like its absence."""
+        first, second = (
+            ((x[start : start + self.cue, :, channel] - _BASELINE) * self._bump.unsqueeze(1)).sum(0)
+            > self._bump.square().sum() / 2
+            for channel, start in enumerate(self._starts)
+        )
+        return (first == second).long()
+
+    @property
+    def _starts(self) -> tuple[int, int]:
+        """The first step of each cue."""
+        return 0, self.cue + self.delay
+
+    @property
+    def _bump(self) -> torch.Tensor:
+        """What a cue of 1 adds to its input [cue]."""
+        steps = torch.arange(self.cue, dtype=torch.float32)
+        return 2 * torch.exp(-(((steps - (self.cue - 1) / 2) / (self.cue / 4)) ** 2) / 2)

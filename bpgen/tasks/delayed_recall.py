@@ -18,10 +18,11 @@ from torch import Tensor
 
 from bpgen.errors import require
 from bpgen.streams import generator
-from bpgen.tasks.base import SPLITS, Split, SplitName, Task
+from bpgen.tasks.base import Split, SplitName
+from bpgen.tasks.trials import TrialTask, at_steps, clean_gap_of
 
 
-class DelayedRecall(Task):
+class DelayedRecall(TrialTask):
     """Name the symbol of some steps ago, at every step.
 
     Args:
@@ -38,24 +39,30 @@ class DelayedRecall(Task):
     def __init__(
         self, delay: int = 3, symbols: int = 4, n_steps: int = 20, size: int = 1000, noise_sd: float = 0.2
     ) -> None:
-        super().__init__(noise_sd)
         require(delay >= 0, f"task.delay must be >= 0, got {delay}.")
         require(symbols >= 2, f"task.symbols must be at least 2, got {symbols}.")
         require(n_steps > delay, f"task.n_steps must exceed task.delay {delay}, got {n_steps}.")
         require(size >= 4, f"task.size must be at least 4, got {size}.")
-        self.delay, self.n_steps, self.size = delay, n_steps, size
+        super().__init__(size, size // 4, size // 4, noise_sd=noise_sd)
+        self.delay, self.n_steps = delay, n_steps
         self.n_in = self.n_out = symbols
+        if symbols**n_steps < 10**9:
+            self.reuses_training = True
+            self.clean_gap = clean_gap_of(symbols**n_steps, size)
+
+    def trials(self, n: int, random: torch.Generator) -> Split:
+        """x [T,n,symbols], target int64 [T,n], mask [T,n]."""
+        shown = torch.randint(self.n_in, (self.n_steps, n), generator=random)
+        target = torch.cat([shown[: self.delay] * 0, shown[: self.n_steps - self.delay]])
+        return Split(F.one_hot(shown, self.n_in).float(), target, at_steps(self.n_steps, n, self.delay))
 
     def load(self) -> dict[SplitName, Split]:
-        """x float32 [T,n,symbols], target int64 [T,n], mask [T,n]; the same in every run whatever its seed."""
-        splits = {}
-        for name, size in zip(SPLITS, (self.size, self.size // 4, self.size // 4), strict=True):
-            shown = torch.randint(self.n_in, (self.n_steps, size), generator=generator(0, f"recall {name}"))
-            target = torch.cat([shown[: self.delay] * 0, shown[: self.n_steps - self.delay]])
-            weight = torch.zeros(self.n_steps, size)
-            weight[self.delay :] = self._weight
-            splits[name] = Split(F.one_hot(shown, self.n_in).float(), target, weight)
-        return splits
+        """The same in every run whatever its seed."""
+        return {name: self.trials(n, generator(0, f"recall {name}")) for name, n in self.sizes.items()}
+
+    def ideal_answer(self, x: Tensor, noise_sd: float) -> Tensor:
+        """The largest input of `delay` steps before."""
+        return x.argmax(-1).roll(self.delay, 0)
 
     def stream(self, batch: int, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """x_t [B,symbols], target [B] and weight [B] of the steps start, start + 1, ...: one at a time, for ever."""

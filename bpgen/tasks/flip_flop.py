@@ -51,3 +51,16 @@ class FlipFlop(TrialTask):
         steps = torch.arange(self.n_steps).view(-1, 1, 1).expand(shape)
         latest = torch.where(pulse, steps, 0).cummax(0).values
         return Split(sign * pulse, sign.gather(0, latest), at_steps(self.n_steps, n, 0))
+
+    def ideal_answer(self, x: torch.Tensor, noise_sd: float) -> torch.Tensor:
+        """The likelier sign held on each channel, by Bayes' rule step by step, as an online observer knows it."""
+        p, sd = self.p_pulse, max(noise_sd, 1e-9)
+        up, none, down = (torch.exp(-0.5 * ((x.double() - pulse) / sd) ** 2) for pulse in (1, 0, -1))
+        held, answers = torch.full_like(up[0], 0.5), []
+        for t in range(len(x)):
+            pulse, still = (1.0, 0.0) if t == 0 else (p, 1 - p)  # the first step has a pulse on every channel
+            plus = pulse / 2 * up[t] + still * held * none[t]
+            minus = pulse / 2 * down[t] + still * (1 - held) * none[t]
+            held = plus / (plus + minus).clamp_min(1e-300)
+            answers.append(torch.where(held >= 0.5, 1.0, -1.0))
+        return torch.stack(answers).to(x.dtype)

@@ -3,103 +3,177 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
+from torch import Tensor
 
-from bpgen.errors import BpgenError, require
+from bpgen.errors import choice, require
 from bpgen.streams import generator
+from bpgen.tasks import labels
+from bpgen.tasks.archive import read_arrays
+from bpgen.tasks.arrays import Asked, asked, checked_inputs, steps_there
 from bpgen.tasks.base import SPLITS, Split, SplitName, Task
+from bpgen.tasks.contract import checked_split
+from bpgen.tasks.trials import DataSeed, fixed
 
 _SHARES = (0.7, 0.15, 0.15)  # of SPLITS, where the file names none
+StepWeights = Literal["mean", "sum"]
+ClassWeights = Literal["equal", "balanced"]
 
 
 class Npz(Task):
-    """Your own data from one .npz file with the arrays x, y and, if you like, mask and split.
+    """Your own data from one .npz file with the arrays x, y and, if you like, mask, lengths and split.
 
     x: inputs [T, n, I], time first: T steps of n sequences.
-    y: whole numbers [n] (one class a sequence, asked at the last step) or [T, n] (a class at every step); or numbers
-    [n, O] (values at the last step) or [T, n, O] (at every step), learned with the squared error.
-    mask: weights of the steps [T, n], for y at every step.
-    split: "train", "val" or "test" for each sequence [n]; without it 70, 15 and 15 % at random.
+    y: whole numbers: the class of each sequence [n], asked at its last step, or of every step [T, n]; or numbers with a
+    fraction: values [n] or [n, O] at the last step, [T, n] or [T, n, O] at every step, learned with the squared error;
+    or 0 and 1 as whole numbers or booleans [n, O] or [T, n, O]: which of O labels apply, any number of them at once.
+    mask: weights of the steps [T, n] for y at every step; beside one y a sequence, 1 at its steps and 0 at padding.
+    lengths: steps of each sequence [n], where they differ; what comes after is padding, and may be NaN.
+    split: "train", "val" or "test" for each sequence [n], the last two if you like: a gap without a test split is not
+    measured. Without it 70, 15 and 15 % at random.
     `numpy.savez("data.npz", x=x, y=y)` writes such a file.
 
     Args:
         file: path of the .npz file.
         tolerance: for values: an output counts as right within this distance of its target; null leaves accuracy out.
-        data_seed: of the random split.
+        step_weights: of values at every step without a mask: "mean" is the loss of a step on average, "sum" adds the
+            steps up, as version 0.1 did: then the learning rate that works falls with the number of steps.
+        class_weights: "balanced" weighs every class of the training set as much as any other, "equal" every sequence.
+        data_seed: of the random split; "run" is the seed of the run.
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in units of x.
     """
 
-    def __init__(self, file: str, tolerance: float | None = None, data_seed: int = 0, noise_sd: float = 0.2) -> None:
+    def __init__(
+        self,
+        file: str,
+        tolerance: float | None = None,
+        step_weights: StepWeights = "mean",
+        class_weights: ClassWeights = "equal",
+        data_seed: DataSeed = 0,
+        noise_sd: float = 0.2,
+    ) -> None:
         super().__init__(noise_sd)
         require(tolerance is None or tolerance > 0, f"task.tolerance must be > 0, got {tolerance}.")
-        self.file, self.data_seed, self.tolerance = Path(file).expanduser(), data_seed, tolerance
-        arrays = _read(self.file)
-        x, y = arrays["x"], arrays["y"]
+        self.step_weights = choice("task.step_weights", step_weights, StepWeights)
+        self.class_weights = choice("task.class_weights", class_weights, ClassWeights)
+        self.file, self.data_seed, self.tolerance = Path(file).expanduser(), fixed(data_seed), tolerance
+        arrays = read_arrays(self.file, ("x", "y"), ("mask", "lengths", "split"))
+        x = checked_inputs(arrays["x"], arrays["y"], f"x in {file}")
+        self.n_steps, n, self.n_in = x.shape
+        self._names = None if "split" not in arrays else _split_names(arrays["split"], n, str(file))
         require(
-            x.ndim == 3 and x.size > 0,
-            f"x in {file} must be [T, n, I] (steps, sequences, inputs), got {list(x.shape)}.",
+            self._names is not None or n >= 7,
+            f"{file} holds {n} sequences: too few to split at random. Name the split of each in an array `split`, e.g. "
+            f"all of them 'train'.",
         )
-        T, n, self.n_in = x.shape
-        self.n_steps, classes = T, np.issubdtype(y.dtype, np.integer) or y.dtype == bool
-        fits = y.shape in ((n,), (T, n)) if classes else y.ndim in (2, 3) and y.shape[:-1] in ((n,), (T, n))
-        swapped = "" if y.shape[:1] != (T,) else " Is it x that has its trials first? Then swap: x.swapaxes(0, 1)."
+        answers = asked(arrays["y"], x.shape, f"y in {file}")
+        there = steps_there(arrays, x.shape, answers.timed, str(file))
         require(
-            fits,
-            f"y in {file} must be whole numbers [n] or [T, n], or floating-point numbers [n, O] or [T, n, O], with "
-            f"T = {T} and n = {n} as in x; got {y.dtype} {list(y.shape)}.{swapped}",
+            answers.loss == "cross_entropy" or class_weights == "equal",
+            "task.class_weights are for classes, of which y holds none.",
         )
-        require(not classes or y.min() >= 0, f"classes y in {file} must count from 0, got {y.min()}.")
-        every_step = y.shape[0] == T and y.ndim == (2 if classes else 3)
-        for name, array in (("x", x), ("y", y), ("mask", arrays.get("mask"))):
-            require(array is None or bool(np.isfinite(array).all()), f"{name} in {file} holds nan or infinite values.")
-        mask, split = arrays.get("mask"), arrays.get("split")
-        require(
-            mask is None or (every_step and mask.shape == (T, n)),
-            f"mask in {file} must be [T, n] = {[T, n]} beside a y at every step.",
-        )
-        if split is not None:
-            require(
-                split.shape == (n,) and set(SPLITS) == set(split.astype(str)),
-                f"split in {file} must name train, val or test for each of the {n} sequences, and each at least once.",
-            )
-        require(split is not None or n >= 7, f"{file} holds {n} sequences: too few to split into train, val and test.")
-        self.n_out = int(y.max()) + 1 if classes else y.shape[-1]
-        self.loss = "cross_entropy" if classes else "mse"  # type: ignore[misc]
-        self.when = "all" if every_step else "last"  # type: ignore[misc]
-        self._whole = Split(
-            torch.from_numpy(np.ascontiguousarray(x, np.float32)),
-            torch.from_numpy(np.ascontiguousarray(y, np.int64 if classes else np.float32)),
-            None if mask is None else torch.from_numpy(np.ascontiguousarray(mask, np.float32)),
-        )
-        self._names = split
+        self.loss = answers.loss  # type: ignore[misc]
+        self._whole = self._weighted(self._cleaned(x, answers, there), answers, there, arrays.get("mask"))
+        self.when = "last" if self._whole.mask is None and not answers.timed else "all"  # type: ignore[misc]
+
+    def _cleaned(self, x: NDArray[Any], answers: Asked, there: Tensor | None) -> Split:
+        """All sequences, held to the contract, their padding 0."""
+        y, loss, timed = answers
+        classes = loss == "cross_entropy"
+        counted = y if there is None or not timed else y[there.numpy()]
+        self.n_out = labels.n_classes(counted, f"classes y in {self.file}") if classes else y.shape[-1]
+        self._gaps = labels.gaps(counted, self.n_out) if classes else ""
+        cover = None if there is None else there.float()
+        return checked_split(f"task.file {self.file}", (self.n_in, self.n_out), (x, y, cover))
+
+    def _weighted(self, clean: Split, answers: Asked, there: Tensor | None, mask: NDArray[Any] | None) -> Split:
+        """The same with the weights that their steps have in the loss; None for those that it gives by itself."""
+        x, target, _ = clean
+        T, n = x.shape[:2]
+        balanced = self.class_weights == "balanced"
+        if not answers.timed:
+            if there is None and not balanced:
+                return Split(x, target)
+            return Split(x, target.expand(T, *target.shape), _last(torch.ones(T, n) if there is None else there))
+        if mask is not None:
+            weights = torch.from_numpy(mask.astype(np.float32))
+            return Split(x, target, weights if there is None else weights * there)
+        summed = self.loss == "mse" and self.step_weights == "sum"
+        if there is None:
+            even = not summed and (self.loss == "mse" or balanced)
+            return Split(x, target, torch.full((T, n), 1 / T) if even else None)
+        return Split(x, target, there.float() if summed else there / there.sum(0))
 
     def load(self) -> dict[SplitName, Split]:
         """The file's own splits, or random ones."""
         n = self._whole.size
         if self._names is not None:
-            names = self._names.astype(str)
-            return {name: self._whole.take(torch.from_numpy(np.flatnonzero(names == name))) for name in SPLITS}
-        order = torch.randperm(n, generator=generator(self.data_seed, "npz split"))
-        train, val = round(_SHARES[0] * n), round(_SHARES[1] * n)
-        parts = order.split([train, val, n - train - val])
-        return {name: self._whole.take(part) for name, part in zip(SPLITS, parts, strict=True)}
+            parts = {name: torch.from_numpy(np.flatnonzero(self._names == name)) for name in SPLITS}
+        else:
+            order = torch.randperm(n, generator=generator(self.data_seed, "npz split"))
+            train, val = (round(share * n) for share in _SHARES[:2])
+            parts = dict(zip(SPLITS, order.split([train, val, n - train - val]), strict=True))
+        splits = {name: self._whole.take(part) for name, part in parts.items() if len(part)}
+        if self.class_weights == "equal":
+            return splits
+        weights = _balanced(splits["train"], self.n_out)
+        return {name: _reweighted(split, weights) for name, split in splits.items()}
+
+    def notes(self) -> list[str]:
+        """Classes that never occur, or not in training; numbers far from 1."""
+        found = [] if not self._gaps else [self._gaps]
+        train = self.split("train")
+        for name, values in (("x", train.x), ("y", train.target if self.loss == "mse" else None)):
+            size = 1.0 if values is None else float(values.square().mean().sqrt())
+            if not 0.03 < size < 10:
+                found.append(f"{name} is about {size:.2g}: learning rates and initial weights are for numbers about 1")
+        if self.loss == "cross_entropy":
+            asked = {name: _counted(self.split(name)) for name in SPLITS if self.has(name)}
+            found += labels.not_trained(asked.pop("train"), asked)
+        return found
 
 
-def _read(file: Path) -> dict[str, NDArray[np.generic]]:
+def _last(there: Tensor) -> Tensor:
+    """Weight 1 at the last step of each sequence [T,n]."""
+    T = len(there)
+    last = T - 1 - there.flip(0).to(torch.uint8).argmax(0)
+    return (torch.arange(T).unsqueeze(1) == last).float()
+
+
+def _counted(split: Split) -> NDArray[Any]:
+    """The classes of the steps that count."""
+    counted: NDArray[Any] = (split.target if split.mask is None else split.target[split.mask > 0]).numpy()
+    return counted
+
+
+def _balanced(train: Split, n_out: int) -> Tensor:
+    """Weights of the classes [O] that make each count as much as any other, and leave the sum of all as it is."""
+    assert train.mask is not None
+    total = torch.bincount(train.target.flatten(), train.mask.flatten(), minlength=n_out)
+    there = total > 0
+    return torch.where(there, total.sum() / (there.sum() * total.clamp_min(1e-30)), 1.0).float()
+
+
+def _reweighted(split: Split, weights: Tensor) -> Split:
+    assert split.mask is not None
+    return split._replace(mask=split.mask * weights[split.target])
+
+
+def _split_names(names: NDArray[Any], n: int, file: str) -> NDArray[np.str_]:
+    """The split of each sequence."""
     try:
-        data = np.load(file)
-        require(isinstance(data, NpzFile), f"task.file {file} holds one array: write an .npz file with numpy.savez.")
-        with data:
-            found = data.files
-            arrays = {name: data[name] for name in ("x", "y", "mask", "split") if name in found}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz file of numbers"
-        raise BpgenError(f"cannot read task.file {file}: {why}. Write it with numpy.savez(file, x=x, y=y).") from None
-    missing = [name for name in ("x", "y") if name not in arrays]
-    require(not missing, f"task.file {file} lacks {' and '.join(missing)}; it holds {', '.join(found) or 'nothing'}.")
-    return arrays
+        as_text = names.astype(str) if names.dtype.kind in "US" else np.full(names.shape, str(names.dtype))
+    except ValueError:  # bytes that are no text
+        as_text = np.full(names.shape, "?")
+    strange = sorted(set(as_text.flatten().tolist()) - set(SPLITS))
+    got = f", got {', '.join(map(repr, strange[:3]))}" if strange else f", got {list(names.shape)}"
+    require(
+        names.shape == (n,) and not strange,
+        f"split in {file} must name train, val or test for each of the {n} sequences{got}.",
+    )
+    require("train" in as_text, f"split in {file} leaves no sequence for train: nothing can be learned.")
+    return as_text

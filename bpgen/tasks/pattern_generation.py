@@ -16,7 +16,7 @@ import torch
 from bpgen.errors import require
 from bpgen.streams import generator
 from bpgen.tasks.base import Split, SplitName
-from bpgen.tasks.trials import TrialTask, at_steps
+from bpgen.tasks.trials import DataSeed, TrialTask, at_steps
 
 _FREQUENCIES = (0.5, 1.0, 2.0, 3.0, 4.0)  # Hz
 
@@ -34,12 +34,13 @@ class PatternGeneration(TrialTask):
         length: steps T.
         dt: ms in a step.
         repeats: how often each pattern stands in the test set.
-        data_seed: which patterns; it does not depend on the seed of the run.
+        data_seed: which patterns; a number does not depend on the seed of the run, "run" is that seed.
         noise_sd: standard deviation of the Gaussian noise added to test inputs, which have variance 1.
     """
 
     n_out = 1
-    reuses_training = True  # the patterns themselves are to be learned
+    reuses_training = True
+    clean_gap = "validation and test hold the very patterns of training: the patterns themselves are to be learned"
     loss: ClassVar[Literal["cross_entropy", "mse"]] = "mse"
     when: ClassVar[Literal["last", "all"]] = "all"
 
@@ -50,7 +51,7 @@ class PatternGeneration(TrialTask):
         length: int = 200,
         dt: float = 10.0,
         repeats: int = 50,
-        data_seed: int = 0,
+        data_seed: DataSeed = 0,
         noise_sd: float = 0.2,
     ) -> None:
         require(patterns >= 1, f"task.patterns must be positive, got {patterns}.")

@@ -58,6 +58,9 @@ class PerceptualDecision(TrialTask):
         )
         require(evidence_sd >= 0, f"task.evidence_sd must be >= 0, got {evidence_sd}.")
         self.coherences, self.stimulus, self.evidence_sd = tuple(coherences), stimulus, evidence_sd
+        if evidence_sd == 0:
+            self.reuses_training = True
+            self.clean_gap = "without noise of the evidence there is one trial for every coherence and side"
         self.go = stimulus + delay
         self.n_steps = self.go + decision
 
@@ -71,3 +74,8 @@ class PerceptualDecision(TrialTask):
         x[: self.stimulus, :, :2] = (1 + torch.stack([-signed, signed], -1)) / 2 + noise
         x[self.go :, :, 2] = 1
         return Split(x, side.expand(self.n_steps, n).contiguous(), at_steps(self.n_steps, n, self.go))
+
+    def ideal_answer(self, x: torch.Tensor, noise_sd: float) -> torch.Tensor:
+        """The side with more evidence in sum."""
+        evidence = x[: self.stimulus, :, :2].sum(0)
+        return (evidence[:, 1] > evidence[:, 0]).long().expand(self.n_steps, -1)

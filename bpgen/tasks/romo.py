@@ -72,3 +72,10 @@ class Romo(TrialTask):
             x[start : start + self.stimulus, :, :2] = torch.stack([rate, 1 - rate], -1) + noise
         x[self.go :, :, 2] = 1
         return Split(x, first_higher.expand(self.n_steps, n).contiguous(), at_steps(self.n_steps, n, self.go))
+
+    def ideal_answer(self, x: torch.Tensor, noise_sd: float) -> torch.Tensor:
+        """The stimulus whose rising input minus falling input is larger in sum."""
+        signed = x[..., 0] - x[..., 1]
+        start = self.stimulus + self.delay
+        first, second = signed[: self.stimulus].sum(0), signed[start : start + self.stimulus].sum(0)
+        return (first > second).long().expand(self.n_steps, -1)

@@ -53,8 +53,9 @@ class SeqMNIST(Task):
 
     Args:
         data_dir: folder with the four MNIST files, gzipped or not: train-images-idx3-ubyte and so on, or
-            spelt train-images.idx3-ubyte. Another data set of the same format and sizes, such as Fashion-MNIST,
-            works too. Without it MNIST is downloaded once and kept in the user's cache folder.
+            spelt train-images.idx3-ubyte; or torchvision's root, which has them in MNIST/raw. Another data set of the
+            same format and sizes, such as Fashion-MNIST, works too. Without it MNIST is downloaded once and kept in
+            the user's cache folder.
         order: what one time step shows: a row of 28 pixels (28 steps) or a single pixel (784 steps).
         permuted: shuffle the 784 pixels of every image by one fixed permutation before cutting it into steps.
         permutation_seed: which permutation; it does not depend on the seed of the run.
@@ -115,26 +116,39 @@ class SeqMNIST(Task):
 
 
 def _find(data_dir: str) -> dict[str, Path]:
-    """The four files in a folder of the user's, in either spelling of their names."""
+    """The four files in a folder of the user's, or where torchvision puts them below its root or below `MNIST`."""
     folder = Path(os.path.expanduser(data_dir))
-    try:
-        present = {entry.name for entry in folder.iterdir() if not entry.is_dir()}
-    except OSError as error:
-        raise BpgenError(
-            f"cannot list task.data_dir {folder}: {error.strerror}. Expected a folder with the IDX files "
-            f"{', '.join(SHAPES)}, gzipped or not."
-        ) from error
-    spelt = {}
+    lacks = {}
+    for place in (folder, folder / "raw", folder / "MNIST" / "raw", folder / "MNIST"):
+        try:
+            found = _spelt(place)
+        except OSError as error:
+            if place is folder:
+                raise BpgenError(
+                    f"cannot list task.data_dir {folder}: {error.strerror}. Expected a folder with the IDX files "
+                    f"{', '.join(SHAPES)}, gzipped or not."
+                ) from error
+            continue
+        if len(found) == len(SHAPES):
+            return found
+        lacks[place] = [name for name in SHAPES if name not in found]
+    place = min(lacks, key=lambda place: len(lacks[place]))
+    raise BpgenError(
+        f"task.data_dir {place} lacks {', '.join(lacks[place])}. Expected each as it is or with .gz, there, in raw, "
+        f"MNIST/raw or MNIST; leave task.data_dir out to download MNIST."
+    )
+
+
+def _spelt(folder: Path) -> dict[str, Path]:
+    """Those of the four files that are in a folder, in either spelling of their names."""
+    present = {entry.name for entry in folder.iterdir() if not entry.is_dir()}
+    found = {}
     for name in SHAPES:
         dotted = name.replace("-idx", ".idx")
-        spelt[name] = [s for s in (name, dotted, f"{name}.gz", f"{dotted}.gz") if s in present]
-    missing = [name for name, spellings in spelt.items() if not spellings]
-    require(
-        not missing,
-        f"task.data_dir {folder} lacks {', '.join(missing)}. Expected each as it is or with .gz; "
-        f"leave task.data_dir out to download MNIST.",
-    )
-    return {name: folder / spellings[0] for name, spellings in spelt.items()}
+        spellings = [s for s in (name, dotted, f"{name}.gz", f"{dotted}.gz") if s in present]
+        if spellings:
+            found[name] = folder / spellings[0]
+    return found
 
 
 def _download(name: str) -> Path:

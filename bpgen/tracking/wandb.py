@@ -27,7 +27,6 @@ from typing import Any
 
 from bpgen.errors import choice, require
 from bpgen.tracking.own_settings import Mode, has_key, own_settings, resolved
-from bpgen.tracking.safe_logger import SafeLogger
 
 INIT_SECONDS, FINISH_SECONDS = 5.0, 10.0
 _PROJECT = "bpgen"
@@ -89,10 +88,8 @@ class Tracker:
         chosen = resolved(mode, own)
         return None if chosen == "off" else cls(chosen, tracking, own)
 
-    def open(
-        self, folder: Path, config: dict[str, Any], say: Callable[[str], None], run_id: str | None = None
-    ) -> SafeLogger:
-        """Open the W&B run of a folder.
+    def open(self, folder: Path, config: dict[str, Any], say: Callable[[str], None], run_id: str | None = None) -> Any:
+        """Open the W&B run of a folder: a `SafeLogger`.
 
         Args:
             folder: the run's folder; W&B writes to its `wandb/`, or below WANDB_DIR.
@@ -100,6 +97,8 @@ class Tracker:
             say: told in one line when the server cannot be reached, and when something is left to be sent at the end.
             run_id: W&B id of an earlier part of the same run.
         """
+        from bpgen.tracking.safe_logger import SafeLogger  # Lightning
+
         if not self.tracking.machine:
             config = _without_folders({key: value for key, value in config.items() if key != "out"})
         run = _open(self, folder, run_id, say)
@@ -116,7 +115,7 @@ def start(
     config: dict[str, Any],
     say: Callable[[str], None],
     run_id: str | None = None,
-) -> SafeLogger | None:
+) -> Any:
     """`Tracker.of` and `Tracker.open` at once."""
     tracker = Tracker.of(mode, tracking)
     return None if tracker is None else tracker.open(folder, config, say, run_id)

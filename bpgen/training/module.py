@@ -19,9 +19,11 @@ from bpgen.rules import Carry, Draws, Rule, RuleGradients, gradients_of_chunk, l
 from bpgen.rules.memory import require_room
 from bpgen.streams import generator
 from bpgen.tasks import Split
+from bpgen.training import callback
 from bpgen.training.loaders import Chunk, as_split
 from bpgen.training.options import Optimizer, Schedule, leave_steps_alone, plain_steps
 
+callback.join(pl.Callback)
 # Measurements take validation data from the loader by themselves: there is no validation loop
 warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
 
@@ -150,7 +152,8 @@ class RuleTraining(pl.LightningModule):
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is carried within a sequence."""
+        """Keep what is carried within a sequence, and the number of threads, which decides the last bits."""
+        checkpoint["threads"] = torch.get_num_threads()
         checkpoint["carry"] = None if self.carry is None else self.carry.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

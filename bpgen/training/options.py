@@ -12,8 +12,6 @@ from torch import nn
 
 from bpgen.errors import choice, require
 from bpgen.losses import L2, Activity, ActivityForm, Loss, LossName, When
-from bpgen.tasks import Task
-from bpgen.training.data import TaskData
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,8 @@ class LossOptions:
     """The loss that is minimised.
 
     Args:
-        kind: cross_entropy, or mse (half the squared error; classes become one-hot targets); none is the task's.
+        kind: cross_entropy, mse (half the squared error) or binary_cross_entropy (several labels at once); for the last
+            two classes become one-hot targets; none is the task's.
         when: take the loss at the "last" step, or at "all" steps; none is the task's.
         l2: penalty ½·l2·‖w‖² on W_in, W_rec and W_out, or factors by weight such as {"W_rec": 0.01}. It is part
             of the loss and of its Hessian.
@@ -149,6 +148,9 @@ class TrainerOptions:
             rule on; none is whole sequences. Offline rules are then truncated to the chunk.
         stream: with a chunk: train on the task's endless stream; an epoch is as long as its training split.
         accelerator: where to train; only cpu runs are bit-reproducible.
+        best_by: the column whose best evaluation the summary names: the smallest, of accuracies and alignments the
+            largest.
+        patience: end training after so many evaluations without a better one; none is to the end.
     """
 
     max_epochs: int = 30
@@ -159,6 +161,8 @@ class TrainerOptions:
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     chunk: int | None = None
     stream: bool = False
+    best_by: str = "val/loss"
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         require(self.max_epochs >= 1, f"trainer.max_epochs must be positive, got {self.max_epochs}.")
@@ -170,6 +174,10 @@ class TrainerOptions:
         require(self.accumulate >= 1, f"trainer.accumulate must be positive, got {self.accumulate}.")
         require(self.chunk is None or self.chunk >= 1, f"trainer.chunk must be a positive number, got {self.chunk}.")
         require(self.chunk is not None or not self.stream, "trainer.stream needs a trainer.chunk, e.g. 1.")
+        require(
+            self.patience is None or self.patience >= 1,
+            f"trainer.patience must be a positive number of evaluations, got {self.patience}.",
+        )
         choice("trainer.accelerator", self.accelerator, ("cpu", "gpu", "auto"))
 
     def check(self, finished_steps: bool) -> None:
@@ -182,10 +190,6 @@ class TrainerOptions:
         require(there, "trainer.accelerator is gpu, and torch finds none here: use cpu or auto.")
         if finished_steps:
             leave_steps_alone(self.clip, self.accumulate)
-
-    def data(self, task: Task, loss: Loss, seed: int) -> TaskData:
-        """A task's data in batches as these options want them."""
-        return TaskData(task, loss, self.batch_size, seed, self.chunk, self.stream)
 
 
 def plain_steps(optimizer: Optimizer, schedule: Schedule) -> Optimizer:

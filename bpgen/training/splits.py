@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,6 +16,9 @@ from bpgen.tasks import Split, Task
 from bpgen.tasks.base import SplitName
 from bpgen.training.loaders import Chunk, as_split, on_device, with_targets_for
 
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
 
 class Splits:
     """Training, validation and test sequences as measurements see them: as many as asked for, always the same.
@@ -26,10 +27,12 @@ class Splits:
         device: where subsets are handed out.
         tolerance: within which an output counts as right, for values; None where there is no accuracy.
         noise_sd: of the noise on test inputs; None where there is none.
+        clean_gap: True where training and clean test performance can differ, else why they cannot.
     """
 
     tolerance: float | None = None
     noise_sd: float | None = None
+    clean_gap: bool | str = True
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -51,6 +54,10 @@ class Splits:
     def perturb(self, x: Tensor, random: torch.Generator) -> Tensor:
         """Test inputs with the noise of the test."""
         raise NotImplementedError
+
+    def ideal(self, split: Split, noisy: bool) -> Split | None:
+        """The sequences with the answers of the task's ideal observer for targets; None where nobody knows them."""
+        return None
 
     def subset(self, name: SplitName, n: int | None, seed: int) -> Split | None:
         """What `draw` gives, drawn once; None where there is no such split."""
@@ -88,7 +95,7 @@ class TaskSplits(Splits):
     def __init__(self, task: Task, loss: Loss) -> None:
         super().__init__()
         self.task, self.loss = task, loss
-        self.tolerance, self.noise_sd = task.tolerance, task.noise_sd
+        self.tolerance, self.noise_sd, self.clean_gap = task.tolerance, task.noise_sd, task.clean_gap
 
     @property
     def continuous(self) -> bool:
@@ -117,6 +124,13 @@ class TaskSplits(Splits):
     def perturb(self, x: Tensor, random: torch.Generator) -> Tensor:
         """The task's own noise."""
         return self.task.perturb(x, random)
+
+    def ideal(self, split: Split, noisy: bool) -> Split | None:
+        """See `Splits.ideal`."""
+        answer = self.task.ideal_answer(split.x.cpu(), self.task.noise_sd if noisy else 0.0)
+        if answer is None:
+            return None
+        return on_device(with_targets_for(self.loss, Split(split.x.cpu(), answer, None), self.task.n_out), self.device)
 
 
 class LoaderSplits(Splits):
@@ -217,6 +231,8 @@ def _joined(loader: Iterable[Any], n: int | None) -> Split:
 
 def _test_loader(module: pl.LightningDataModule) -> Any:
     """A data module's loader of test data, which Lightning itself asks for after training only."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     try:
         module.setup("test")
         return _first(module.test_dataloader())

@@ -17,7 +17,7 @@ from bpgen.callbacks import (
     GeneralizationGap,
     Measurement,
     Sharpness,
-    generalization_gap,
+    performance,
 )
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity, Loss
@@ -68,9 +68,43 @@ def test_gap_against_its_definition():
     assert row["test_noisy/loss"] != row["test/loss"]
 
 
+class Known(Toy):
+    """Its ideal observer is right at every third sequence without noise, at every fifth with it."""
+
+    clean_gap = "its test is its training"
+
+    def ideal_answer(self, x, noise_sd):
+        name = {40: "train", 20: "test"}[x.shape[1]]
+        right = torch.arange(x.shape[1]) % (5 if noise_sd else 3) == 0
+        return torch.where(right, self.split(name).target, (self.split(name).target + 1) % 4)
+
+
+@pytest.mark.parametrize(("kind", "when"), [("cross_entropy", "last"), ("cross_entropy", "all"), ("mse", "last")])
+def test_what_an_ideal_observer_loses_is_taken_off(kind, when):
+    at = evaluation(kind=kind, when=when)
+    known = replace(at, splits=TaskSplits(Known(noise_sd=0.3), at.module.loss))
+    row, other = GeneralizationGap().measure(known), GeneralizationGap().measure(at)
+    assert row["gap_noisy/beyond_ideal"] == pytest.approx(row["gap_noisy/accuracy"] - (14 / 40 - 4 / 20))
+    assert "gap_noisy/beyond_ideal" not in other
+    said = GeneralizationGap().describe(known)
+    assert "an ideal observer is right on 35.0% of training, 20.0% of the noisy test" in said
+    assert "ideal" not in GeneralizationGap().describe(at)
+
+
+def test_a_clean_gap_that_is_not_defined_is_not_measured():
+    at = evaluation()
+    known = replace(at, splits=TaskSplits(Known(noise_sd=0.3), at.module.loss))
+    row, other = GeneralizationGap().measure(known), GeneralizationGap().measure(at)
+    assert np.isnan([row["gap/loss"], row["gap/accuracy"]]).all()
+    assert row["gap_noisy/accuracy"] == other["gap_noisy/accuracy"]
+    assert row["test/accuracy"] == other["test/accuracy"]
+    assert "clean gap not defined: its test is its training" in GeneralizationGap().describe(known)
+    assert "not defined" not in GeneralizationGap().describe(at)
+
+
 def test_samples_count_equally_whatever_the_chunks(monkeypatch):
     whole = GeneralizationGap().measure(evaluation())
-    monkeypatch.setattr(generalization_gap, "_CHUNK", 7)  # the last chunk is smaller
+    monkeypatch.setattr(performance, "_CHUNK", 7)  # the last chunk is smaller
     parts = GeneralizationGap().measure(evaluation())
     assert parts == pytest.approx(whole, abs=1e-6)
 
@@ -83,11 +117,11 @@ def test_memory_bounds_how_many_sequences_run_at_once(monkeypatch):
     whole = GeneralizationGap().measure(at)
     assert max(seen) == 40
     seen.clear()
-    monkeypatch.setattr(generalization_gap, "_NUMBERS", 5 * 8 * 2 * 6)
+    monkeypatch.setattr(performance, "_NUMBERS", 5 * 8 * 2 * 6)
     parts = GeneralizationGap().measure(at)
     assert max(seen) == 6
     assert parts == pytest.approx(whole, abs=1e-6)
-    monkeypatch.setattr(generalization_gap, "_NUMBERS", 1)
+    monkeypatch.setattr(performance, "_NUMBERS", 1)
     assert GeneralizationGap().measure(at) == pytest.approx(whole, abs=1e-6)
 
 

@@ -69,3 +69,24 @@ def test_options_may_be_joined_by_hyphens_or_underscores(spelling):
 def test_an_option_that_a_rule_cannot_take_is_bad_input(capsys):
     assert main(["check", "rflo", "scale=abc"]) == 2
     assert "scale must be a number, got 'abc'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "not_imported"),
+    [
+        (["fit", "--rule", "rfol"], 2, ("torch", "jsonargparse")),
+        (["fit", "--task", "digit"], 2, ("torch", "jsonargparse")),
+        (["fit", "--neuron", "leeky"], 2, ("torch", "jsonargparse")),
+        (["fit", "--config", "none.yaml"], 2, ("torch", "jsonargparse")),
+        (["fit", "--sharpnes.samples", "3"], 2, ("torch", "jsonargparse")),
+        (["check", "rfol"], 2, ("torch",)),
+        (["compare", "--rules", "bptt,rfol"], 2, ("torch",)),
+        (["fit", "--help"], 0, ("lightning", "wandb", "matplotlib", "pandas")),
+        (["fit", "--rule", "force", "--print_config"], 0, ("lightning", "wandb", "matplotlib", "pandas")),
+    ],
+)
+def test_what_needs_nothing_heavy_imports_nothing_heavy(argv, code, not_imported):
+    """A misspelt name is refused at once, and options are described without Lightning, which takes seconds."""
+    program = f"import sys; from bpgen.cli import main; print(main({argv}), {{*sys.modules}} & {{*{not_imported}}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{code} set()"

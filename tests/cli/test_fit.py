@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -239,6 +241,26 @@ def test_print_config_is_a_config(tmp_path, capsys):
     assert config["network"]["n_rec"] == 7
 
 
+def test_a_dry_run_says_how_long_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *SMALL, "--dry-run", "--trainer.max_epochs", "1000"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("rflo on digits")
+    found = re.fullmatch(r"about .+ left: (\d+) steps of [\d.]+ m?s, (\d+) evaluations of [\d.]+ m?s", said[-1])
+    steps, evaluations = int(found[1]), int(found[2])
+    assert 74_000 < steps < 75_000
+    assert evaluations == math.ceil(steps / 75)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_says_how_long_it_will_take_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("bpgen.run.time_left._FIRST", 0.0)  # seconds of steps to judge by
+    fit(tmp_path, "--evaluation.every", "log", "--evaluation.points", "5", "--trainer.max_steps", "40")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "left: " in line]
+    assert re.search(r"left: 38 steps of .*, 4 evaluations of", line)  # 1 and the start are measured already
+    assert line.startswith("about 0 s") or line.startswith("about 1 s")
+
+
 def test_words_of_an_option_may_be_joined_by_hyphens(capsys):
     assert main(["fit", "--network.n-rec=7", "--trainer.max-steps", "3", "--print-config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
@@ -290,6 +312,8 @@ def test_shipped_configs_resolve(name, capsys):
         (["--neuron", "leeky"], "Did you mean 'leaky'?"),
         (["--rule.scal", "3"], "Did you mean '--rule.scale'?"),
         (["--network.nrec=3"], "Did you mean '--network.n_rec'?"),
+        (["--netwrk.n_rec", "3"], "Did you mean '--network.n_rec'?"),
+        (["--lr", "3"], "Did you mean '--optimizer.lr'?"),
         (["--network.n_rec", "many"], "--network.n_rec expects a whole number, got many"),
         (["--network.n_rec", "-3"], "must be a positive number, got -3"),
         (["--neuron.alpha", "1.5"], "must be in (0, 1]"),
@@ -334,6 +358,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(argv, says, tmp_path
         ("network: {n_recs: 3}", "Did you mean 'network.n_rec'?"),
         ("network: {n_rec: many}", "expects a whole number"),
         ("rule: {name: rfol}", "Did you mean 'rflo'?"),
+        ("netwrk: {n_rec: 3}", "Did you mean 'network.n_rec'? It stands in config"),
         ("network: 5", "network in a config must be a mapping"),
     ],
 )

@@ -103,7 +103,7 @@ def test_help(command, capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "examples:" in text
-    assert "--step N|all" in text
+    assert "--step N|best|all" in text
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_help(command, capsys):
         (["sharpness", "/nowhere"], "not a run folder"),
         (["sharpness"], "required: RUN|CHECKPOINT"),
         (["sharpness", "RUN", "--step", "11"], "saved nothing at step 11; the nearest is 10"),
-        (["sharpness", "RUN", "--step", "first"], "--step must be a number, last or all"),
+        (["sharpness", "RUN", "--step", "first"], "--step must be a number, last, best or all"),
         (["sharpness", "RUN", "--block", "W_reck"], "Did you mean 'W_rec'?"),
         (["sharpness", "RUN", "--top", "0"], "top must be in 1.."),
         (["sharpness", "RUN", "--top", "many"], "invalid int value: 'many'"),

@@ -6,7 +6,7 @@ from bpgen.cli import main
 from bpgen.registry import find, plugins
 from bpgen.tasks.picture import picture
 
-OFFLINE = [name for name in plugins("task") if name not in ("seqmnist", "npz")]
+OFFLINE = [name for name in plugins("task") if name not in ("seqmnist", "npz", "spike_events")]
 
 
 def test_a_task_says_what_it_asks_with_source_and_options(capsys):

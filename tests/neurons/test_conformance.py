@@ -10,6 +10,7 @@ from tests.neurons import strangers, wrong
 
 SHAPES = "f and g give states and activities of their shape and dtype"
 POPULATION = "a population is fixed by its seed and saved with the network"
+IN_PLACE = "the path in place gives the same numbers"
 OPTIONS = "its options come back from a saved run"
 # row: the deliberately wrong neuron, the check that fails first, and what its message says
 WRONG = {
@@ -35,7 +36,13 @@ WRONG = {
     "HalfTheWayBack": ("credit along its gains equals autograd through the whole run", "is not autograd's"),
     "CallsItselfLinear": ("piecewise linear if it says so", "f has a second derivative"),
     "CutsTheSecondDerivative": ("Hessian products are the slope of the gradient", "from differences of the gradient"),
-    "ForgetsTheLeakInPlace": ("the path in place gives the same numbers", "h of the path in place"),
+    "ForgetsTheLeakInPlace": (IN_PLACE, "h of the path in place"),
+    "FoldsHalfTheReset": (IN_PLACE, "h of the path in place"),
+    "ForgetsTheResetGateOnTheWayBack": (
+        "the path in place gives the same numbers",
+        "gradients along the path in place",
+    ),
+    "KeepsTheCellOnTheWayBack": (IN_PLACE, "gradients along the path in place"),
     "BranchesOnData": ("stacked seeds equal seeds alone", "vmap"),
 }
 

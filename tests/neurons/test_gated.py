@@ -16,6 +16,7 @@ from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import GRU, LSTM, Neuron
 from bpgen.registry import find
+from bpgen.rules import propagate
 from tests.neurons.strangers import Adaptive
 from tests.oracles import (
     RECURRENT,
@@ -106,6 +107,31 @@ def test_outputs_and_gradients_are_those_of_torch(cell, learned, options):
     wrong_outputs, _, wrong = torch_run(p, order)  # two gates swapped
     assert distance(wrong_outputs, outputs) > 0.01
     assert_differ(wrong, expected, RECURRENT)
+
+
+@pytest.mark.parametrize("paths", [{"hops": 0}, {}, {"blocks": 4}, {"blocks": T}, {"hops": 2}, {"reach": 3}], ids=str)
+@pytest.mark.parametrize("when", ["last", "all"])
+@every_start
+@every_gated
+def test_the_way_back_in_place_equals_the_general_one(cell, learned, when, paths):
+    p = problem(cell(), T=T, learned=learned, when=when)
+    params = p.network.params()
+    runs = [p.network.run(params, p.x, when=when, initial_state=p.s_0, in_place=i) for i in (True, False)]
+    assert runs[0].left is not None
+    signal = randn(3, T if when == "all" else 1, *runs[0].h.shape[1:])
+    carrier = runs[0].params["W_rec"]
+    fast, general, control = (
+        propagate(run, signal, carrier=W, **paths)
+        for run, W in zip([*runs, runs[0]], [carrier, carrier, 2 * carrier], strict=True)
+    )
+    torch.testing.assert_close(fast.currents, general.currents, rtol=1e-12, atol=1e-14)
+    assert (fast.initial is None) == (general.initial is None)
+    if general.initial is not None:
+        torch.testing.assert_close(fast.initial, general.initial, rtol=1e-12, atol=1e-14)
+        assert general.initial.norm() > 1e-4
+    assert (distance(control.currents, fast.currents) < 1e-14) == (paths == {"hops": 0})
+    again = propagate(runs[0], signal, carrier=carrier, **paths)  # the run is left as it was
+    assert torch.equal(again.currents, fast.currents)
 
 
 @every_gated

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bpgen.neurons import LIF, Leaky, Neuron
+from bpgen.neurons import GRU, LIF, LSTM, Leaky, Neuron
 from bpgen.neurons.gain import Local, scale
 
 
@@ -203,6 +203,25 @@ class CutsTheSecondDerivative(Good):
 class ForgetsTheLeakInPlace(Leaky):
     def advance_into(self, I, before, s, h):
         super().advance_into(I, 0 * before, s, h)
+
+
+class FoldsHalfTheReset(LIF):
+    def fold(self, drive, W):
+        W = super().fold(drive, W)
+        W.diagonal().add_(0.5 * self.threshold)
+        return W
+
+
+class ForgetsTheResetGateOnTheWayBack(GRU):
+    def retreat_into(self, arriving, later, left, before, s, c):
+        super().retreat_into(arriving, later, left, before, s, c)
+        c[:, 0] = 0
+
+
+class KeepsTheCellOnTheWayBack(LSTM):
+    def retreat_into(self, arriving, later, left, before, s, c):
+        super().retreat_into(arriving, later, left, before, s, c)
+        later[:, 1] /= left[:, 1]  # as if the forget gate were one
 
 
 class BranchesOnData(Good):

@@ -1,11 +1,16 @@
 """A task from a user's own file."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
+from bpgen.cli import main
 from bpgen.errors import BpgenError
+from bpgen.losses import Loss
 from bpgen.tasks.npz import Npz
+from bpgen.training.loaders import with_targets_for
 
 T, N, I = 5, 20, 3
 RANDOM = np.random.default_rng(0)
@@ -51,13 +56,13 @@ def test_own_splits_and_mask_are_kept(tmp_path):
     [
         ({"x": X}, "lacks y; it holds x"),
         ({"x": X[0], "y": CLASSES}, r"must be \[T, n, I\]"),
-        ({"x": X, "y": CLASSES[:-1]}, "must be whole numbers"),
+        ({"x": X, "y": CLASSES[:-1]}, "classes are whole numbers"),
         ({"x": X, "y": CLASSES - 1}, "must count from 0"),
         ({"x": np.full_like(X, np.nan), "y": CLASSES}, "nan or infinite"),
-        ({"x": X, "y": CLASSES, "mask": np.ones((T, N))}, "beside a y at every step"),
-        ({"x": X, "y": CLASSES, "split": np.array(["train"] * N)}, "each at least once"),
+        ({"x": X, "y": CLASSES, "mask": np.full((T, N), 0.5)}, "must be 1 at the steps"),
+        ({"x": X, "y": CLASSES, "split": np.array(["test"] * N)}, "nothing can be learned"),
         ({"x": X[:, :3], "y": CLASSES[:3]}, "too few"),
-        ({"x": X, "y": np.array(["a"] * N)}, "must be whole numbers"),
+        ({"x": X, "y": np.array(["a"] * N)}, "numpy.unique"),
     ],
 )
 def test_what_does_not_fit_is_said(tmp_path, arrays, message):
@@ -77,3 +82,178 @@ def test_unreadable_files(tmp_path):
     np.save(tmp_path / "array.npy", X)
     with pytest.raises(BpgenError, match="holds one array"):
         Npz(str(tmp_path / "array.npy"))
+
+
+# Which steps count
+
+TIMED = np.tile(CLASSES, (T, 1))
+LENGTHS = 1 + np.arange(N) % T
+PADDING = np.arange(T)[:, None] >= LENGTHS
+ALL = np.array(["train"] * N)
+
+
+def split_of(folder, name="train", **arrays):
+    return Npz(write(folder, **{"x": X, "y": CLASSES, "split": ALL, **arrays})).split(name)
+
+
+def padded(values):
+    return np.where(PADDING.reshape(T, N, *[1] * (values.ndim - 2)), np.nan, values)
+
+
+@pytest.mark.parametrize("given", ["lengths", "mask"])
+def test_each_sequence_is_asked_at_its_own_last_step(tmp_path, given):
+    steps = {"lengths": LENGTHS, "mask": ~PADDING}[given]
+    x, target, mask = split_of(tmp_path, x=padded(X), **{given: steps})
+    assert mask.sum(0).tolist() == [1] * N
+    assert mask.argmax(0).tolist() == (LENGTHS - 1).tolist()
+    assert torch.equal(target, torch.tensor(TIMED))
+    assert torch.equal(x, torch.tensor(np.where(PADDING[..., None], 0, X), dtype=torch.float32))
+
+
+def test_values_of_sequences_of_different_lengths(tmp_path):
+    y = RANDOM.normal(size=(N, 2))
+    _, target, mask = split_of(tmp_path, y=y, lengths=LENGTHS)
+    assert torch.equal(target[2], torch.tensor(y, dtype=torch.float32))
+    assert mask.argmax(0).tolist() == (LENGTHS - 1).tolist()
+
+
+def test_a_nan_among_the_steps_of_a_sequence_is_no_padding(tmp_path):
+    x = padded(X)
+    x[0, 3] = np.nan  # before its last step, which alone is asked
+    with pytest.raises(BpgenError, match=r"holds 3 nan or infinite values, the first at \[0, 3, 0\]"):
+        split_of(tmp_path, x=x, lengths=LENGTHS)
+
+
+@pytest.mark.parametrize(("options", "weight"), [({}, 1 / LENGTHS), ({"step_weights": "sum"}, np.ones(N))])
+def test_values_at_every_step_up_to_each_length(tmp_path, options, weight):
+    y = RANDOM.normal(size=(T, N, 2))
+    task = Npz(write(tmp_path, x=X, y=padded(y), lengths=LENGTHS, split=ALL), **options)
+    torch.testing.assert_close(task.split("train").mask, torch.tensor(np.where(PADDING, 0, weight)).float())
+
+
+def test_classes_at_every_step_up_to_each_length(tmp_path):
+    y = np.where(PADDING, -100, TIMED)
+    _, target, mask = split_of(tmp_path, y=y, lengths=LENGTHS)
+    torch.testing.assert_close(mask, torch.tensor(np.where(PADDING, 0, 1 / LENGTHS)).float())
+    assert (target[torch.tensor(PADDING)] == 0).all()
+
+
+def test_weights_and_lengths(tmp_path):
+    weights = RANDOM.random((T, N))
+    _, _, mask = split_of(tmp_path, y=TIMED, mask=weights, lengths=LENGTHS)
+    torch.testing.assert_close(mask, torch.tensor(np.where(PADDING, 0, weights)).float())
+
+
+@pytest.mark.parametrize(("options", "weight"), [({}, 1 / T), ({"step_weights": "sum"}, None)])
+def test_the_loss_of_values_at_every_step_is_that_of_a_step_on_average(tmp_path, options, weight):
+    y = RANDOM.normal(size=(T, N))  # one value: its axis may be left out
+    task = Npz(write(tmp_path, x=X, y=y, split=ALL), **options)
+    split = task.split("train")
+    assert split.target.shape == (T, N, 1)
+    assert (split.mask is None) if weight is None else torch.allclose(split.mask, torch.tensor(weight))
+
+
+def test_one_value_a_sequence(tmp_path):
+    y = RANDOM.normal(size=N)
+    _, target, mask = split_of(tmp_path, y=y)
+    assert torch.equal(target, torch.tensor(y, dtype=torch.float32).unsqueeze(1))
+    assert mask is None
+
+
+def test_last_steps_that_do_not_count_are_not_asked(tmp_path):
+    split = split_of(tmp_path, lengths=LENGTHS)
+    with pytest.raises(BpgenError, match=r"use --loss\.when all"):
+        with_targets_for(Loss("cross_entropy", "last"), split, 4)
+    same = split_of(tmp_path, lengths=np.full(N, T))
+    assert torch.equal(with_targets_for(Loss("cross_entropy", "last"), same, 4).target, torch.tensor(CLASSES))
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_classes_may_count_equally_however_frequent(tmp_path, timed):
+    classes = np.array([0] * 12 + [1] * 5 + [3] * 3)
+    y = np.tile(classes, (T, 1)) if timed else classes
+    names = np.array((["train"] * 3 + ["test"]) * 5)
+    task = Npz(write(tmp_path, x=X, y=y, split=names), class_weights="balanced")
+    train = task.split("train")
+    total = torch.zeros(4).index_add(0, train.target.flatten(), train.mask.flatten())
+    assert total.tolist() == pytest.approx([5, 5, 0, 5])  # 15 sequences
+    test = task.split("test")
+    ratio = test.mask[-1, test.target[-1] == 1][0] / test.mask[-1, test.target[-1] == 0][0]
+    each = [int((classes[names == "train"] == k).sum()) for k in (0, 1)]
+    assert float(ratio) == pytest.approx(each[0] / each[1])  # the weights of training
+
+
+# What is said
+
+
+@pytest.mark.parametrize(
+    ("y", "says"),
+    [
+        (1 + np.arange(N) % 3, "3 classes, 1 to 3; class 0 never occur"),
+        (np.array([0, 1, 7, 1] * 5), "3 classes, 0, 1, 7; classes 2 to 6 never occur"),
+        (np.array([0] * 13 + [1] * 5 + [2] * 2), "class 2 of test is not in train"),
+        (CLASSES, None),
+    ],
+)
+def test_odd_labels_are_named(tmp_path, y, says):
+    names = np.array(["train"] * 15 + ["test"] * 5)
+    task = Npz(write(tmp_path, x=X, y=y, split=names))
+    first, _, *notes = task.describe().splitlines()
+    assert "T = 5 steps, I = 3 inputs" in first
+    assert "sequences: 15 train, 5 test" in first
+    assert says is None or any(says in note for note in notes)
+    assert any("never occur" in note or "not in train" in note for note in notes) == (says is not None)
+
+
+def test_numbers_far_from_1_are_named(tmp_path):
+    task = Npz(write(tmp_path, x=X / 100, y=20 * RANDOM.normal(size=(N, 2)), split=ALL))
+    said = task.describe()
+    assert "x is about 0.01: learning rates" in said
+    assert "y is about 2" in said
+    assert "learning rates" not in Npz(write(tmp_path, x=X, y=CLASSES, split=ALL)).describe()
+
+
+def test_values_too_large_for_the_learning_rate_are_told_one_that_works(tmp_path, capsys):
+    file = write(tmp_path, x=20 * X, y=300 * np.cumsum(X[..., :1], 0))
+    options = ["--task.file", file, "--trainer.max_epochs", "2", "--network.n_rec", "16", "--rule", "bptt"]
+    options += ["--out", str(tmp_path), "--wandb", "off", "--alignment.samples", "0"]
+    assert main(["fit", "--task", "npz", *options]) == 3
+    out, err = capsys.readouterr()
+    assert "val R² -" in out
+    assert "nan" not in out
+    advised = re.search(r"inputs and targets scaled to about 1, a smaller --optimizer.lr [(]e[.]g[.] (.*?):", err)[1]
+    assert main(["fit", "--task", "npz", *options, "--optimizer.lr", advised]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arrays", "cure"),
+    [
+        (
+            {"y": np.array([0, 10**6, 2 * 10**6] * 6 + [0, 0])},
+            r"2000001 outputs. Number them: classes, y = numpy.unique",
+        ),
+        ({"y": np.array([10**7] + [0] * (N - 1))}, "10000001 outputs"),
+        ({"y": np.full(N, 2**63, np.uint64)}, "with one class there is nothing to learn"),
+        ({"y": np.where(CLASSES == 0, -100, CLASSES)}, "weight 0 in a mask"),
+        ({"x": X.swapaxes(0, 1)}, r"swap the axes: x\.swapaxes\(0, 1\)"),
+        ({"x": X[..., 0]}, r"x\[\.\.\., None\]"),
+        ({"x": X + 1j}, "x.real, x.imag"),
+        ({"x": np.zeros((T, N, I), "M8[s]")}, "timedelta64"),
+        ({"y": CLASSES.astype(float)}, r"y\.astype\(int\)"),
+        ({"y": CLASSES.astype(str)}, "numpy.unique"),
+        ({"y": np.eye(4, dtype=int)[CLASSES]}, r"one-hot .* y\.argmax\(-1\)"),
+        ({"y": CLASSES[:, None]}, r"classes are y\[\.\.\., 0\]"),
+        ({"y": np.stack([CLASSES, CLASSES], 1)}, r"y\.astype\(float\)"),
+        ({"mask": np.ones((T, N)), "lengths": LENGTHS}, "give one of them"),
+        ({"lengths": LENGTHS + 1}, "from 1 to T = 5, .* up to 6"),
+        ({"lengths": LENGTHS - 1}, "from 1 to T = 5"),
+        ({"split": np.array(["training"] * N)}, "got 'training'"),
+        ({"y": TIMED, "mask": np.full((T, N), np.nan)}, "finite numbers >= 0"),
+        ({"y": TIMED, "mask": -np.ones((T, N))}, "finite numbers >= 0"),
+        ({"y": TIMED, "mask": np.zeros((T, N))}, "zero everywhere"),
+        ({"x": X * 1e300}, "beyond float32"),
+    ],
+)
+def test_every_message_has_its_cure(tmp_path, arrays, cure):
+    with pytest.raises(BpgenError, match=cure):
+        Npz(write(tmp_path, **{"x": X, "y": CLASSES, **arrays}))

@@ -119,6 +119,35 @@ def test_both_spellings_with_or_without_gz_below_the_home_folder(tmp_path, monke
     assert seqmnist._find("~/data") == paths
 
 
+@pytest.mark.parametrize("below", ["", "raw", "MNIST", "MNIST/raw"])
+def test_also_where_torchvision_puts_them(tmp_path, below):
+    """Its root, `MNIST` in it, and `MNIST/raw`, each as data_dir."""
+    place = tmp_path / below
+    place.mkdir(parents=True, exist_ok=True)
+    for name in SHAPES:
+        (place / f"{name}.gz").touch()
+    assert seqmnist._find(str(tmp_path)) == {name: place / f"{name}.gz" for name in SHAPES}
+    assert seqmnist._find(str(place)) == {name: place / f"{name}.gz" for name in SHAPES}
+
+
+def test_the_folder_named_comes_before_those_below_it(tmp_path):
+    for place in (tmp_path, tmp_path / "MNIST" / "raw"):
+        place.mkdir(parents=True, exist_ok=True)
+        for name in SHAPES:
+            (place / name).touch()
+    assert seqmnist._find(str(tmp_path))[LABELS] == tmp_path / LABELS
+
+
+def test_the_folder_that_lacks_least_is_the_one_that_is_named(tmp_path, folder):
+    below = tmp_path / "MNIST" / "raw"
+    below.mkdir(parents=True)
+    for name in SHAPES:
+        if name != LABELS:
+            (below / name).touch()
+    with pytest.raises(BpgenError, match=f"raw lacks {LABELS}[.] Expected"):
+        SeqMNIST(str(tmp_path)).load()
+
+
 def test_a_folder_with_the_name_of_a_file_is_passed_over(tmp_path):
     for name in SHAPES:
         (tmp_path / name).mkdir()  # as some archives unpack

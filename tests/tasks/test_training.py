@@ -8,7 +8,7 @@ from bpgen.run.fit import fit
 # What must be exceeded: test accuracy with BPTT and with the three-factor rule. Chance is 0.5 where nothing is said.
 ABOVE = {
     "adding": (0.6, 0.12),  # always answering the mean is right in 8 %
-    "copy_memory": (0.9, 0.5),  # chance 0.25
+    "copy_memory": (0.55, 0.45),  # chance 0.25; of sequences that were not trained
     "flip_flop": (0.9, 0.9),  # always answering 0 is never right
     "perceptual_decision": (0.8, 0.8),  # an ideal observer reaches 0.85
     "context_decision": (0.85, 0.85),  # judging both modalities 0.75

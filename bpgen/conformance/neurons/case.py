@@ -63,7 +63,7 @@ class Case:
     @property
     def simple(self) -> bool:
         """Whether the path in place is for it."""
-        return self.d == self.K == 1
+        return self.fresh().in_place
 
     def problem(self, seed: int = 0, from_rest: bool = False, **options: Any) -> Problem:
         """A network of this neuron with random weights and inputs, from a state that it reaches, or from rest."""

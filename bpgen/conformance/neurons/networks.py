@@ -15,8 +15,8 @@ from bpgen.problem import Problem
 
 @SUITE.prop(
     "the path in place gives the same numbers",
-    "training takes `advance_into` and overwritten buffers where d = K = 1; everything else takes f and g.",
-    lambda case: "" if case.simple else "it is for one state and one current",
+    "training overwrites buffers by `advance_into` where a neuron is `in_place`; everything else takes f and g.",
+    lambda case: "" if case.simple else "it has d = K = 1, or neurons with a way back",
 )
 def _in_place(case: Case) -> None:
     for from_rest in (False, True):

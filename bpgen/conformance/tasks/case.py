@@ -12,6 +12,7 @@ from bpgen.conformance.check import Outcome, Suite
 from bpgen.errors import BpgenError
 from bpgen.tasks import Split, Task
 from bpgen.tasks.base import SPLITS, SplitName
+from bpgen.tasks.chance import chance
 from bpgen.tasks.contract import checked_splits
 
 SUITE = Suite("splits", "life")
@@ -81,14 +82,6 @@ def _reused(task: Task) -> list[str]:
 
 def _chance(task: Task) -> list[str]:
     try:
-        train, test = task.split("train"), task.split("test" if task.has("test") else "train")
-        if train.target.is_floating_point():
-            mean = train.target.mean(dim=tuple(range(train.target.ndim - 1)))
-            error = 0.5 * (test.target - mean).square().sum(-1).mean()
-            return [f"To answer the mean of the training targets costs ½·squared error {float(error):.3g} on test."]
-        seen, asked = (s.target[s.mask > 0] if s.mask is not None else s.target for s in (train, test))
-        commonest = seen.flatten().mode().values
-        share = (asked == commonest).double().mean()
-        return [f"To answer the commonest class always is right for {float(share):.1%} of the test targets."]
+        return [chance(task)]
     except Exception:  # a task whose splits do not fit fails its checks
         return []

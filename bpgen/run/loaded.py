@@ -1,0 +1,89 @@
+"""A run read back into Python: its network with the weights that act, its activity and its metrics as tables."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bpgen.errors import choice, require
+from bpgen.network import Network
+from bpgen.rules import Rule
+from bpgen.run.folder import RunFolder
+from bpgen.tasks import Task
+from bpgen.tasks.split import SplitName
+
+
+class _Parts(NamedTuple):
+    network: Network
+    rule: Rule
+    task: Task
+    config: dict[str, Any]
+
+
+class LoadedRun(_Parts):
+    """A run read back: network and rule as they were at one evaluation, the task, and the config.
+
+    `network, rule, task, config = run` takes it apart. `folder` is the run's `RunFolder`.
+    """
+
+    folder: RunFolder
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that act, by name: as stored, with zeros where there is no synapse (autapses, sparse, areas).
+
+        `network.W_rec` itself keeps stored entries that never act, which change e.g. its spectral radius.
+        """
+        return {name: W.clone() for name, W in self.network.masked(self.network.params()).items()}
+
+    @property
+    def status(self) -> str:
+        """How the run ended; unfinished where it has not."""
+        return str(self.folder.summary().get("status", "unfinished"))
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """All evaluations of the run as a table, the columns of metrics.csv; empty before the first."""
+        file = self.folder.metrics_file
+        return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+
+    def activity(self, split: SplitName = "test", samples: int | None = None) -> Activity:
+        """What the neurons do on a split, on inputs as they are and without current noise.
+
+        Args:
+            split: train, val or test.
+            samples: only the first so many sequences; all by default.
+
+        Raises:
+            BpgenError: the task has no such split.
+        """
+        choice("split", split, SplitName)
+        require(self.task.has(split), f"the task {self.config['task']['name']} has no {split} split.")
+        data = self.task.split(split)
+        some = data.take(torch.arange(min(data.size, data.size if samples is None else samples)))
+        with torch.no_grad():
+            run = self.network.run(self.network.params(), some.x, when="all", in_place=False)
+        x, h, outputs, target = (t.detach().cpu().numpy() for t in (some.x, run.h[1:], run.outputs, some.target))
+        return Activity(x, h, outputs, target)
+
+
+class Activity(NamedTuple):
+    """Inputs x [T,B,I], activity h [T,B,N], outputs [T,B,O] and targets of some sequences, as arrays."""
+
+    x: NDArray[Any]
+    h: NDArray[Any]
+    outputs: NDArray[Any]
+    target: NDArray[Any]
+
+    def table(self) -> pd.DataFrame:
+        """A row per sequence and time step (from 1), a column per neuron h0, h1, ... and output y0, y1, ..."""
+        T, B, N = self.h.shape
+        rows = [a.swapaxes(0, 1).reshape(B * T, -1) for a in (self.h, self.outputs)]
+        where = pd.DataFrame({"sequence": np.repeat(np.arange(B), T), "t": np.tile(np.arange(1, T + 1), B)})
+        names = [f"h{i}" for i in range(N)], [f"y{i}" for i in range(rows[1].shape[1])]
+        return pd.concat([where, *(pd.DataFrame(r, columns=n) for r, n in zip(rows, names, strict=True))], axis=1)

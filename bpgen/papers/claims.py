@@ -120,7 +120,7 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> str:
         p = "" if c.kind == "description" else f"{v.p_support:.2g}, {v.p_refute:.2g}"
         effect = _number(c, e.estimate)
         rows.append((f"({c.claim})", c.setting, statement, _decision(v), effect, *intervals, _n(v), _interest(c), p))
-    return markdown_table((*header, "of interest", "p for, against"), rows)
+    return markdown_table((*header, "p for, against"), rows)
 
 
 def _decision(v: Verdict) -> str:

@@ -57,8 +57,9 @@ def _matched(setting: Setting, by_path: dict[str, Row]) -> Iterator[Chart]:
     names = [row_of[condition].label for condition in setting.conditions]
     by_rule = Chart("Gap by condition", Axis("", names=names), Axis(f"gap, noisy ({unit})"))
     scatter.note, by_rule.note = note, f"{note}; bars: mean and 95 % interval"
+    there = values[values["reached"]]
     for place, condition in enumerate(setting.conditions):
-        own = values[values["condition"] == condition]
+        own = there[there["condition"] == condition]
         gaps = [scale * float(v) for v in own[gap]] if gap in own else []
         style = row_of[condition].style
         for i, (record, y) in enumerate(zip(own.to_dict("records"), gaps, strict=False)):

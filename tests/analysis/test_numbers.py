@@ -2,8 +2,9 @@
 
 `numbers.json.gz` was written by version 0.1 from the tables below. Since then its entries were replaced where a number
 had to be another one: the matched loss (four in five of the planned seeds reach it under both rules at once) and what
-is measured at it; p-values and verdicts (trimmed, missing seeds at their worst, flips of signs, bounds that no run comes
-near); spreads (a jackknife over pairs); pooled correlations (descriptions). The checks of (g) are not in these tables.
+is measured at it; p-values and verdicts (trimmed, missing seeds at their worst, flips of signs, bounds that no run
+comes near); spreads (a jackknife over pairs); pooled correlations (descriptions).
+The checks of (g) are not in these tables.
 """
 
 import gzip

@@ -30,6 +30,7 @@ from bpgen.tracking.own_settings import Mode, has_key, own_settings, resolved
 
 INIT_SECONDS, FINISH_SECONDS = 5.0, 10.0
 _PROJECT = "bpgen"
+_MEASURES = ("gap", "gap_noisy", "sharpness", "alignment", "stability", "spectrum")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Tracking:
         entity: W&B user or team; by default W&B's own (WANDB_ENTITY), or yours.
         group: runs to show together, e.g. the seeds of one experiment; by default WANDB_RUN_GROUP.
         tags: labels of the run, e.g. [pilot, alpha1]; by default WANDB_TAGS.
+        job_type: what kind of run it is, e.g. train or pilot; by default WANDB_JOB_TYPE.
+        study: the study it belongs to, by which W&B can group (`tracking.study`); a study says it by itself.
+        condition: its condition in the study (`tracking.condition`).
         machine: let W&B also record host, hardware, packages, git state, command line and console output.
     """
 
@@ -48,6 +52,9 @@ class Tracking:
     entity: str | None = None
     group: str | None = None
     tags: list[str] | None = None
+    job_type: str | None = None
+    study: str | None = None
+    condition: str | None = None
     machine: bool = False
 
     def __post_init__(self) -> None:
@@ -104,6 +111,8 @@ class Tracker:
         run = _open(self, folder, run_id, say)
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
+        for group in _MEASURES:  # losses stay plain numbers: a sweep's metric reads them
+            run.define_metric(f"{group}/*", step_metric="step", summary="min,max,last")
         run.config.update(config, allow_val_change=True)
         return SafeLogger(run, say)
 
@@ -179,6 +188,7 @@ def _options(tracking: Tracking, folder: Path, own: Any, run_id: str | None) -> 
         "id": run_id or (None if own.run_id or own.sweep_id else secrets.token_hex(4)),
         "entity": tracking.entity,
         "group": tracking.group,
+        "job_type": tracking.job_type,
         "tags": tracking.tags,
         "resume": "allow",
         "settings": wandb.Settings(**settings),

@@ -30,7 +30,6 @@ from bpgen.tracking.own_settings import Mode, has_key, own_settings, resolved
 
 INIT_SECONDS, FINISH_SECONDS = 5.0, 10.0
 _PROJECT = "bpgen"
-_MEASURES = ("gap", "gap_noisy", "sharpness", "alignment", "stability", "spectrum")
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,6 @@ class Tracker:
         run = _open(self, folder, run_id, say)
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
-        for group in _MEASURES:  # losses stay plain numbers: a sweep's metric reads them
-            run.define_metric(f"{group}/*", step_metric="step", summary="min,max,last")
         run.config.update(config, allow_val_change=True)
         return SafeLogger(run, say)
 

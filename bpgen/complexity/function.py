@@ -43,8 +43,9 @@ def input_gradient(net: Trained) -> float:
 
 
 def state_jacobian(net: Trained) -> float:
-    """Root mean square over steps and sequences of ‖∂s_t/∂s_{t-1}‖_F, at the inputs as they are.
+    """Root mean square over steps and sequences of ‖∂s_t/∂s_{t-1}‖_F, at the inputs as they are (Pascanu et al. 2013).
 
+    What stands after the last step that counts is padding, and left out.
     By one random vector of signs v for each step and sequence: E ‖J v‖² = ‖J‖_F² (Hutchinson 1990). What goes by way of
     an output feedback is left out. Large Jacobians along a trajectory are what makes recurrent networks chaotic
     (Engelken et al. 2023) and their gradients explode (Pascanu et al. 2013).
@@ -60,4 +61,7 @@ def state_jacobian(net: Trained) -> float:
 
         signs = torch.randint(0, 2, before.shape, generator=generator(net.seed, "state jacobian"))
         along = torch.func.jvp(step, (before,), ((2 * signs - 1).to(before),))[1]
-    return float(along.double().square().sum((-2, -1)).mean().sqrt())
+    squares, mask = along.double().square().sum((-2, -1)), net.problem.loss.mask  # [T,B]
+    if mask is not None:
+        squares = squares[(mask > 0).flip(0).cumsum(0).flip(0) > 0]
+    return float(squares.mean().sqrt())

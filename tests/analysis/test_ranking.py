@@ -98,6 +98,13 @@ def test_the_measure_that_drives_the_gap_is_found_and_beats_sharpness():
         assert found.loc[other, "along"] > 0.8  # all grow along training: no explanation
 
 
+def test_p_values_are_corrected_for_the_other_measures():
+    table = networks(np.random.default_rng(0), within=0.3, measures=12)
+    few, many = (ranked(table, {f"m{i}": 1 for i in range(count)}, "m1") for count in (2, 12))
+    assert few.loc["m0", "within"] == pytest.approx(many.loc["m0", "within"])
+    assert few.loc["m0", "within p"] < 0.7 * many.loc["m0", "within p"]
+
+
 def test_a_measure_that_points_the_other_way_is_reversed():
     found = ranked(networks(np.random.default_rng(0), within=0.8), {"m0": -1, "m1": 1, "m2": 1})
     assert found.loc["m0", "verdict"] == "reversed"

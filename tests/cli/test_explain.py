@@ -10,7 +10,9 @@ import pytest
 from bpgen.cli import main
 from bpgen.complexity import MEASURES
 from bpgen.run.replay import load_run
+from bpgen.streams import generator
 from bpgen.study.networks import GAPS
+from bpgen.tasks.digits import Digits
 
 PLAN = """
 name: small
@@ -51,6 +53,10 @@ def test_it_measures_every_saved_network_and_agrees_with_the_runs(study, explain
         (a - b).square().sum().item() for a, b in zip(network.params().values(), start.params().values(), strict=True)
     )
     assert last["distance"] == pytest.approx(moved**0.5, rel=1e-4)
+    train, digits = Digits().split("train"), Digits()
+    noisy = digits.perturb(train.x, generator(int(last["seed"]), "training noise"))
+    right = (network(noisy).argmax(-1) == train.target).float().mean().item()
+    assert last["robustness/accuracy"] == pytest.approx(last["train/accuracy"] - right, abs=1e-6)
 
 
 def test_it_writes_the_tables_the_figure_and_the_sentence(explained):

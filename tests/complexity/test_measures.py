@@ -111,6 +111,8 @@ def test_distance_and_rank_of_a_known_change():
         assert distance(net) == pytest.approx(0.5 * rank**0.5, rel=1e-12)
         assert effective_rank(moved(p, 7 * change)) == pytest.approx(rank, rel=1e-6)
     assert math.isnan(effective_rank(moved(p, 0 * change)))
+    uneven = Q[:, :2] @ torch.tensor([3.0, 1.0]).double().diag() @ Q[:, 2:4].T
+    assert effective_rank(moved(p, uneven)) == pytest.approx(4 / 27**0.25, rel=1e-6)  # exp of the entropy of (¾, ¼)
     whole = trained(p)
     parts = [(whole.problem.params[n] - whole.start[n]).square().sum() for n in whole.start]
     assert distance(whole) == pytest.approx(float(sum(parts)) ** 0.5, rel=1e-12)
@@ -171,14 +173,29 @@ def test_input_gradient_against_differences(name):
     assert input_gradient(net) == pytest.approx((squares / x.shape[1]) ** 0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("neuron", [Leaky(0.4, "tanh"), Leaky(0.4, "tanh", "rate"), GRU(), bpgen.neurons.LSTM()])
-def test_state_jacobian_against_a_dense_one(neuron):
-    p = problem(neuron, N=4)
+NEURONS = {
+    "potential": Leaky(0.4, "tanh"),
+    "rate": Leaky(0.4, "tanh", "rate"),
+    "GRU": GRU(),
+    "LSTM": bpgen.neurons.LSTM(),
+}
+
+
+@pytest.mark.parametrize("name", [*NEURONS, "padded"])
+def test_state_jacobian_against_a_dense_one(name):
+    p = problem(NEURONS.get(name, Leaky(0.4, "tanh")), N=4, masked=name == "padded")
+    last = [p.x.shape[0]] * 3
+    if name == "padded":
+        last = [2, 5, 7]
+        for b, length in enumerate(last):
+            p.mask[length:, b] = 0
+            p.mask[0, b] = 0  # a step before the last one that counts is no padding
+            p.x[length:, b] = 30  # neurons would saturate there
     network, params = p.network, p.network.masked(p.network.params())
     run = asked(p).run(in_place=False)
     squares = []
-    for t in range(p.x.shape[0]):
-        for b in range(p.x.shape[1]):
+    for b in range(p.x.shape[1]):
+        for t in range(last[b]):
 
             def step(s, t=t, b=b):
                 s = s.view(1, -1, 4)
@@ -188,7 +205,7 @@ def test_state_jacobian_against_a_dense_one(neuron):
             squares.append(J.square().sum().item())
     true = np.mean(squares)
     found = np.array([state_jacobian(trained(p, seed=seed)) ** 2 for seed in range(200)])
-    assert abs(found.mean() - true) < 4 * found.std() / 200**0.5
+    assert abs(found.mean() - true) < 4 * found.std() / 200**0.5  # J v of one v: unbiased
     assert found.std() / 200**0.5 < 0.05 * true
 
 

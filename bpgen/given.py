@@ -86,7 +86,7 @@ def _without_padding(problem: Problem) -> Problem:
         off = mask == 0
     if start is not None:
         filled(start, None, "initial_state")
-    if problem.loss.kind == "mse":
+    if problem.loss.kind != "cross_entropy":
         target = filled(target, off if target.ndim == 3 else None, "target")
     elif off is not None:
         target = target.masked_fill(off, 0)

@@ -1,9 +1,9 @@
 """The true loss of a batch, its derivative by the outputs, and where in time it is taken.
 
     last step:  L = (1/B) Σ_b ℓ(y_{T,b})                  all steps:  L = (1/B) Σ_{t,b} m_{tb} ℓ(y_{t,b})
-    ℓ = -log softmax(y)[y*]  (cross_entropy)              ℓ = ½ Σ_o (y_o - y*_o)²  (mse)
 The weights m of the steps are fixed beforehand, because an online learner cannot know a future mask; without a
-mask m = 1/T for cross-entropy and 1 for squared error. Losses of split batches therefore add up.
+mask m = 1/T for the cross-entropies and 1 for squared error. Losses of split batches therefore add up. ℓ is one of
+`bpgen.comparison`.
 Its regularisers (`bpgen.regularisers`) are part of it.
 """
 
@@ -16,12 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bpgen.comparison import LossName, compared, compared_and_error, error_along
 from bpgen.errors import BpgenError, choice, require
 from bpgen.regularisers import L2, Activity, ActivityForm
 
 __all__ = ["L2", "Activity", "ActivityForm", "Loss", "LossName", "When"]
 
-LossName = Literal["cross_entropy", "mse"]
 When = Literal["last", "all"]
 
 
@@ -29,7 +29,7 @@ When = Literal["last", "all"]
 class Loss:
     """A loss: what is compared, at which steps, with which weights, and what is added.
 
-    kind: "cross_entropy" (target: int64 classes) or "mse" (target: float).
+    kind: "cross_entropy" (target: int64 classes), "mse" or "binary_cross_entropy" (target: float).
     when: "last" (outputs [B,O]) or "all" (outputs [T,B,O]).
     mask: weights m [T,B] of the steps, only with "all".
     regulariser: an `L2` on the weights, or None.
@@ -75,7 +75,7 @@ class Loss:
     def data(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss without regulariser, a 0-d tensor; differentiable."""
         weights, n = self._weights(outputs)
-        per_step = self._per_step(outputs, target)
+        per_step = compared(self.kind, outputs, target)
         return (per_step.sum() if weights is None else (per_step * weights).sum()) / n
 
     def per_sample(self, outputs: Tensor, target: Tensor, h: Tensor | None = None) -> Tensor:
@@ -84,7 +84,7 @@ class Loss:
         Its mean is the loss without regularisers, plus that of the activities h [T+1,B,N] where they are given.
         """
         weights, n = self._weights(outputs)
-        per_step = self._per_step(outputs, target)
+        per_step = compared(self.kind, outputs, target)
         per_step = per_step if weights is None else per_step * weights
         each = (per_step if self.when == "last" else per_step.sum(0)) * (outputs.shape[-2] / n)
         return each if h is None or self.activity is None else each + self.activity.per_sample(h)
@@ -92,14 +92,7 @@ class Loss:
     def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss without regulariser and e = ∂L/∂y [L,B,O] at the last L steps (1 or T), in closed form."""
         weights, n = self._weights(outputs)
-        if self.kind == "mse":
-            error = outputs - target.to(outputs.dtype)
-            per_step = 0.5 * error.square().sum(-1)
-        else:
-            log_p, index = _log_softmax(outputs), target.unsqueeze(-1)
-            minus_log_p = -log_p.gather(-1, index)
-            error = log_p.exp().scatter_add(-1, index, torch.full_like(minus_log_p, -1))
-            per_step = minus_log_p.squeeze(-1)
+        per_step, error = compared_and_error(self.kind, outputs, target)
         if weights is None:
             value, error = per_step.sum() / n, error / n
         else:
@@ -114,9 +107,7 @@ class Loss:
         weights, n = self._weights(outputs)
         if self.when == "last":
             outputs = outputs.unsqueeze(0)
-        if self.kind == "cross_entropy":
-            p = _log_softmax(outputs).exp()
-            tangents = p * (tangents - (p * tangents).sum(-1, keepdim=True))
+        tangents = error_along(self.kind, outputs, tangents)
         return tangents / n if weights is None else tangents * (weights / n).unsqueeze(-1)
 
     def total(self, outputs: Tensor, target: Tensor, params: Mapping[str, Tensor], h: Tensor | None = None) -> Tensor:
@@ -179,7 +170,7 @@ class Loss:
         """
         k, B = x.shape[:2]
         if self.when == "all":
-            even = share / k if self.kind == "cross_entropy" else 1.0
+            even = 1.0 if self.kind == "mse" else share / k
             return target, self.with_mask(x.new_full((k, B), even) if self.mask is None else self.mask)
         mask = x.new_zeros(k, B)
         mask[-1] = float(ends)
@@ -195,7 +186,7 @@ class Loss:
             mask = (step == lengths - 1).double()
             return target.expand(n_steps, *target.shape), replace(self, when="all", mask=mask)
         there = (step < lengths).double()
-        even = there / lengths if self.kind == "cross_entropy" else there
+        even = there if self.kind == "mse" else there / lengths
         return target, self.with_mask(even if self.mask is None else self.mask * there)
 
     def check(self, target: Tensor, n_steps: int, batch: int, n_out: int) -> None:
@@ -218,22 +209,22 @@ class Loss:
                 f"target must hold classes 0..{n_out - 1} for {n_out} outputs, got {wrong}.{hint}",
             )
 
+        if self.kind == "binary_cross_entropy":
+            require(
+                bool(((target >= 0) & (target <= 1)).all()),
+                "target must hold numbers from 0 to 1 for binary cross-entropy, 1 where a label applies.",
+            )
+
     def check_shapes(self, target: Tensor, n_steps: int, batch: int, n_out: int) -> None:
         """As `check`, of the shapes alone."""
         steps = [batch] if self.when == "last" else [n_steps, batch]
-        expected = steps + ([n_out] if self.kind == "mse" else [])
+        expected = steps + ([] if self.kind == "cross_entropy" else [n_out])
         require(
             list(target.shape) == expected,
             f"target must be {expected} for loss={self.kind!r}, when={self.when!r}, got {list(target.shape)}.",
         )
         mask = self.mask
         require(mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}.")
-
-    def _per_step(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """ℓ, shaped like `outputs` without their last axis."""
-        if self.kind == "mse":
-            return 0.5 * (outputs - target.to(outputs.dtype)).square().sum(-1)
-        return -_log_softmax(outputs).gather(-1, target.unsqueeze(-1)).squeeze(-1)
 
     def _weights(self, outputs: Tensor) -> tuple[Tensor | None, float]:
         """Step weights (None: all one) and what the sum is divided by."""
@@ -243,8 +234,3 @@ class Loss:
         if self.mask is None:
             return None, B * outputs.shape[0]
         return self.mask.to(outputs.dtype), B  # a bool or int mask divided by B would be float32
-
-
-def _log_softmax(outputs: Tensor) -> Tensor:
-    """log softmax over the O outputs, many times faster than along a last axis that holds a few classes only."""
-    return outputs.mT.log_softmax(-2).mT.contiguous()

@@ -3,7 +3,8 @@
     gap/loss = L_test - L_train        gap/accuracy = accuracy_train - accuracy_test        (positive is worse)
 Both without regulariser, on clean test inputs, and as `gap_noisy` on test inputs perturbed by the task's noise
 (Liu et al. 2022). Accuracy is the fraction of (unmasked) outputs that are right: their largest component is the
-target's, or, for continuous targets, all components are within the task's tolerance; nan where a task has none, and
+target's, or, for continuous targets, all components are within the task's tolerance; of several labels at once it is
+the fraction of labels whose output has the right sign; nan where a task has none, and
 where outputs are not finite. For values there is R² besides, 1 - Σ error²/Σ (target - mean)², of which 0 is to answer
 the mean; where training has some class half again as often as another, there is the balanced accuracy, the mean over
 classes of the share that is right: chance is one over their number.

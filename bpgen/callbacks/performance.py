@@ -41,13 +41,15 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
     from torchmetrics import MeanMetric  # slow to import, and not needed by those who read the options
     from torchmetrics.classification import MulticlassAccuracy
 
+    labels = evaluation.module.loss.kind == "binary_cross_entropy"
     whole, splits = evaluation.problem(split), evaluation.splits
     loss, network, device = evaluation.module.loss, evaluation.network, split.x.device
     # a diverged loss stays nan: torchmetrics' "warn" drops it, and "disable" forgets the weights
     mean_loss, mean_activity = (
         MeanMetric(nan_strategy=float("nan")).to(device).set_dtype(torch.float64) for _ in range(2)
     )
-    accuracy = MulticlassAccuracy(2 if splits.continuous else max(2, network.n_out), average="micro").to(device)
+    n_answers = 2 if labels or splits.continuous else max(2, network.n_out)
+    accuracy = MulticlassAccuracy(n_answers, average="micro").to(device)
     finite, squared = True, 0.0
     right, asked = torch.zeros(2, 0 if splits.continuous else network.n_out, dtype=torch.float64)
     for part, _ in whole.chunks(_sequences(whole)):
@@ -58,12 +60,12 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
         finite = finite and bool(run.outputs.isfinite().all())
         predicted, wanted = _answers(part, run.outputs, splits.tolerance, splits.continuous)
         accuracy.update(predicted, wanted)
-        if splits.continuous:
+        if splits.continuous or labels:
             squared += float(_counted(part.loss.mask, run.outputs - part.target).double().square().sum())
         else:
             right += torch.bincount(wanted[predicted == wanted].cpu(), minlength=network.n_out)
             asked += torch.bincount(wanted.cpu(), minlength=network.n_out)
-    defined = finite and (splits.tolerance is not None if splits.continuous else network.n_out > 1)
+    defined = finite and (labels or (splits.tolerance is not None if splits.continuous else network.n_out > 1))
     some = asked > 0
     return Performance(
         float(mean_loss.compute()),
@@ -71,7 +73,7 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
         float(mean_activity.compute()) if loss.activity is not None else 0.0,
         float((right[some] / asked[some]).mean()) if defined and bool(some.any()) else math.nan,
         bool(some.any()) and float(asked.max()) > _UNEVEN * float(asked[some].min()),
-        _r2(split, squared) if splits.continuous and finite else math.nan,
+        _r2(split, squared) if splits.continuous and finite and not labels else math.nan,
     )
 
 
@@ -106,9 +108,11 @@ def _sequences(problem: Problem) -> int:
 
 
 def _answers(part: Problem, outputs: Tensor, tolerance: float | None, continuous: bool) -> tuple[Tensor, Tensor]:
-    """What was answered and what was wanted, as classes; of values, whether they are right, and 1."""
+    """What was answered and what was wanted, as classes; of values, whether they are right, and 1; of labels, each."""
     target, mask = part.target, part.loss.mask
-    if continuous:
+    if part.loss.kind == "binary_cross_entropy":
+        predicted, wanted = (outputs > 0).long(), (target > 0.5).long()
+    elif continuous:
         predicted = ((outputs - target).abs() <= (tolerance or 0)).all(-1).long()
         wanted = torch.ones_like(predicted)
     else:

@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     asked = given(argv)  # misspelt names are refused before anything is imported
     if not help_only and not config_only:
         print(f"{asked.chosen['rule']} on {asked.chosen['task']}: loading torch and Lightning", flush=True)
-    from bpgen.cli.options import make_parser, resolve
+    from bpgen.cli.options import make_parser, resolve, suited
 
     if help_only:
         print(MANUAL.format(configs=", ".join(configs()), neurons=", ".join(plugins("neuron"))))
@@ -58,6 +58,9 @@ def run(argv: list[str]) -> int:
     if config_only:
         print(config.yaml(), end="")
         return 0
+    suits = [f"{key} {value}" for key, value in suited(asked).items()]
+    if suits:
+        print(f"{config.rule.label} runs at {', '.join(suits)}, which suit it; your own options decide otherwise")
     if dry:
         from bpgen.run.time_left import dry_run
 

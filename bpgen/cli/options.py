@@ -2,7 +2,8 @@
 
 The parser is built from the signatures and docstrings of exactly the chosen rule, task and neuron: `--rule rflo
 --rule.scale 0.5` is typed, checked and documented like any other option, for a stranger's rule as for a built-in.
-Values come from, in rising order: defaults, the config files in their order, the command line.
+Values come from, in rising order: defaults, what the rule declares to suit it, the config files in their order, the
+command line.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bpgen.callbacks.measurement import Measurement
 from bpgen.cli.given import FLAGS, Given, given, written_options
 from bpgen.cli.wording import Manual, one_line
 from bpgen.errors import BpgenError, require, unknown
-from bpgen.registry import KindName
+from bpgen.registry import KindName, find
 from bpgen.run.config import Config
 from bpgen.run.names import CHOSEN
 from bpgen.run.parts import groups, is_written, measurements
@@ -37,7 +38,7 @@ def resolve(argv: list[str] | Given) -> Config:
     asked = argv if isinstance(argv, Given) else given(argv)
     parser = make_parser(asked.chosen)
     _check_names(parser, asked)
-    arguments = [f"--{key}={_text(value)}" for key, value in asked.options.items()]
+    arguments = [f"--{key}={_text(value)}" for key, value in {**suited(asked), **asked.options}.items()]
     try:
         parsed = parser.parse_args([*arguments, *asked.tokens]).as_dict()
     except argparse.ArgumentError as error:
@@ -46,6 +47,13 @@ def resolve(argv: list[str] | Given) -> Config:
         parsed[part] = {"name": name, **(parsed.get(part) or {})}
     absent = [name for name in measurements() if not is_written(name, parsed.get(name, {}))]
     return Config.of({key: value for key, value in parsed.items() if key not in absent})
+
+
+def suited(asked: Given) -> dict[str, Any]:
+    """Options of the run that the rule declares to suit it (`Rule.suits`), where the user gave none."""
+    rule = find("rule", asked.chosen["rule"]).load()
+    said = {key for key, _ in written_options(asked.tokens)} | set(asked.options)
+    return {key: value for key, value in rule.suits.items() if key not in said}
 
 
 def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:

@@ -121,6 +121,9 @@ def _described(name: str, as_json: bool) -> str:
         options = [option.plain() for option in options_of(cls)]
         return json.dumps({"doc": module_text(cls), "options": options, "traits": traits}, indent=1, ensure_ascii=False)
     lines = [f"  {t.replace('_', ' '):<18}{_cell(v) or ('all' if t == 'neurons' else '-')}" for t, v in traits.items()]
+    if cls.suits:
+        lines += ["", "options of the run that suit it, where you give none"]
+        lines += [f"  --{option} {value}" for option, value in cls.suits.items()]
     return described(
         plugin, "\n".join(["traits", *lines]), f"bpgen fit --rule {plugin.name}, bpgen check {plugin.name}"
     )

@@ -77,7 +77,7 @@ def gradients(
         network: the network.
         x: inputs [T,B,I].
         target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
-        loss: "cross_entropy" or "mse" (½ Σ_o (y-y*)²).
+        loss: "cross_entropy", "mse" (½ Σ_o (y-y*)²) or "binary_cross_entropy" (targets 0..1, as for mse).
         when: whether the loss is taken at the "last" step or at "all" steps.
         mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ.
         initial_state: s_0 [B,d,N], or None.

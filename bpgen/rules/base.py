@@ -52,11 +52,13 @@ class Rule(nn.Module):
     Attributes:
         traits: what the rule needs and costs; the conformance suite holds it to them.
         conformance_exceptions: checks of that suite (by name) that the rule fails for a reason, which it gives.
+        suits: options of a run that suit the rule, e.g. {"optimizer.lr": 0.002}; each applies where the user gave none.
         when_diverged: what to try when a run diverges, beside a smaller learning rate; a sentence's end.
     """
 
     traits: ClassVar[Traits] = Traits()
     conformance_exceptions: ClassVar[Mapping[str, str]] = {}
+    suits: ClassVar[Mapping[str, Any]] = {}
     when_diverged: ClassVar[str] = ""
 
     def bind(self, network: Network, seed: int = 0) -> Rule:

@@ -214,11 +214,8 @@ def _smaller(module: RuleTraining, lr: float, rows: list[dict[str, float]]) -> s
     if steep:
         allowed = f"e.g. {1 / curvature:.1g}: the sharpness at the start was {curvature:.2g}"
         smaller = f"inputs and targets scaled to about 1, a smaller --optimizer.lr ({allowed})"
-    return (
-        f"{smaller}, {rule.when_diverged} or --trainer.clip 1"
-        if rule.when_diverged
-        else f"{smaller} or --trainer.clip 1"
-    )
+    advice = f"{smaller}, {rule.when_diverged}" if rule.when_diverged else smaller
+    return f"{advice} or --trainer.clip 1"
 
 
 def _summary(experiment: Experiment, ending: Ending, before: Before, spent: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,17 +23,20 @@ _NO_NUMBERS = {  # by numpy's kind of dtype: what it is, and what to do
     "S": ("text", "give numbers; classes are numbered by classes, y = numpy.unique(y, return_inverse=True)"),
     "T": ("text", "give numbers; classes are numbered by classes, y = numpy.unique(y, return_inverse=True)"),
 }
-_FITS = "classes are whole numbers [n] or [T, n]; values are numbers [n], [n, O], [T, n] or [T, n, O]"
+_FITS = (
+    "classes are whole numbers [n] or [T, n]; values are numbers [n], [n, O], [T, n] or [T, n, O]; several labels at "
+    "once are 0 and 1, [n, O] or [T, n, O]"
+)
 
 
 class Asked(NamedTuple):
-    """What is asked: classes [n] or [T,n], or values [n,O] or [T,n,O].
+    """What is asked: classes [n] or [T,n]; or values, or 0 and 1 for several labels at once, [n,O] or [T,n,O].
 
-    timed: whether at every step.
+    loss: that of its kind. timed: whether at every step.
     """
 
     y: Array
-    classes: bool
+    loss: Literal["cross_entropy", "mse", "binary_cross_entropy"]
     timed: bool
 
 
@@ -78,10 +81,11 @@ def asked(y: Array, shape: tuple[int, ...], what: str) -> Asked:
     T, n = shape[:2]
     fits = f"{what} does not fit x with T = {T} steps of n = {n} sequences: {_FITS}; got {y.dtype} {list(y.shape)}."
     if y.dtype.kind in "iub":
-        if y.shape not in ((n,), (T, n)):
-            _require_no_labels_in_columns(y, what, n)
+        if y.ndim in (2, 3) and y.shape[:-1] in ((n,), (T, n)) and y.shape != (T, n) and y.size > 0:
+            _require_labels(y, what)
+            return Asked(y.astype(np.float32), "binary_cross_entropy", y.ndim == 3)
         require(y.shape in ((n,), (T, n)), fits)
-        return Asked(y, True, y.ndim == 2)
+        return Asked(y, "cross_entropy", y.ndim == 2)
     single = y.shape == (n,) or (y.shape == (T, n) and n != T)
     if single:
         finite = y[np.isfinite(y)]
@@ -92,17 +96,18 @@ def asked(y: Array, shape: tuple[int, ...], what: str) -> Asked:
         )
         y = y[..., None]
     require(y.ndim in (2, 3) and y.shape[:-1] in ((n,), (T, n)) and y.size > 0, fits)
-    return Asked(y, False, y.ndim == 3)
+    return Asked(y, "mse", y.ndim == 3)
 
 
-def _require_no_labels_in_columns(y: Array, what: str, n: int) -> None:
-    """Whole numbers with an axis too many: what is probably meant."""
-    if y.ndim < 2 or (y.shape[0] != n and y.shape[1:2] != (n,)) or y.size == 0:
-        return
-    one_hot = y.min() == 0 and y.max() == 1 and bool((y.sum(-1) == 1).all())
-    require(not one_hot, f"{what} is one-hot {list(y.shape)}: give the classes themselves, y.argmax(-1).")
+def _require_labels(y: Array, what: str) -> None:
+    """See that whole numbers with an axis more than classes have say which of several labels apply."""
     require(y.shape[-1] != 1, f"{what} has an axis too many, {list(y.shape)}: classes are y[..., 0].")
-    require(False, f"{what} holds whole numbers {list(y.shape)}. Are they values? Then y.astype(float).")
+    require(
+        y.min() >= 0 and y.max() <= 1,
+        f"{what} holds whole numbers {list(y.shape)} other than 0 and 1. If they are values: y.astype(float).",
+    )
+    one_hot = bool((y.sum(-1) == 1).all())
+    require(not one_hot, f"{what} is one-hot {list(y.shape)}: give the classes themselves, y.argmax(-1).")
 
 
 def steps_there(arrays: Mapping[str, Array], shape: tuple[int, ...], timed: bool, file: str) -> Tensor | None:

@@ -37,7 +37,7 @@ class Task:
     n_in: int
     n_out: int
     n_steps: int
-    loss: ClassVar[Literal["cross_entropy", "mse"]] = "cross_entropy"
+    loss: ClassVar[Literal["cross_entropy", "mse", "binary_cross_entropy"]] = "cross_entropy"
     when: ClassVar[Literal["last", "all"]] = "last"
     input_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     tolerance: float | None = None
@@ -117,6 +117,7 @@ class Task:
         sizes = {name: self.split(name).size for name in SPLITS if self.has(name)}
         train = self.split("train")
         kind = ("value", "values") if train.target.is_floating_point() else ("class", "classes")
+        kind = ("label", "labels") if self.loss == "binary_cross_entropy" else kind
         asked = f"{self.n_out} {kind[self.n_out > 1]}"
         each = {0: "one a sequence", 1: "one at every step"}[train.sample_axis]
         weighted = "" if train.mask is None or bool((train.mask > 0).all()) else ", at the steps that count"

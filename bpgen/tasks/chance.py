@@ -13,6 +13,10 @@ def chance(task: Task) -> str:
     """In a sentence: what it gives to answer the commonest class, or the mean, of training always; on test if any."""
     on: SplitName = "test" if task.has("test") else "train"
     train, test = task.split("train"), task.split(on)
+    if task.loss == "binary_cross_entropy":
+        known, new = (s.target if s.mask is None or s.target.ndim == 2 else s.target[s.mask > 0] for s in (train, test))
+        share = (new > 0.5).eq(known.flatten(0, -2).mean(0) > 0.5).double().mean()
+        return f"To answer always what is commoner of each label is right for {float(share):.1%} of the {on} labels."
     if train.target.is_floating_point():
         mean = train.target.mean(dim=tuple(range(train.target.ndim - 1)))
         error = 0.5 * (test.target - mean).square().sum(-1)

@@ -76,7 +76,7 @@ class Encoded(Task):
         if self.when == "last":
             return Split(x, split.target)
         T, n = split.x.shape[:2]
-        even = 1 / T if self.loss == "cross_entropy" else 1.0
+        even = 1.0 if self.loss == "mse" else 1 / T
         mask = x.new_zeros(T, self.steps, n)
         mask[:, -1] = x.new_full((T, n), even) if split.mask is None else split.mask
         return Split(x, split.target.repeat_interleave(self.steps, 0), mask.flatten(0, 1))

@@ -29,7 +29,8 @@ class Npz(Task):
 
     x: inputs [T, n, I], time first: T steps of n sequences.
     y: whole numbers: the class of each sequence [n], asked at its last step, or of every step [T, n]; or numbers with a
-    fraction: values [n] or [n, O] at the last step, [T, n] or [T, n, O] at every step, learned with the squared error.
+    fraction: values [n] or [n, O] at the last step, [T, n] or [T, n, O] at every step, learned with the squared error;
+    or 0 and 1 as whole numbers or booleans [n, O] or [T, n, O]: which of O labels apply, any number of them at once.
     mask: weights of the steps [T, n] for y at every step; beside one y a sequence, 1 at its steps and 0 at padding.
     lengths: steps of each sequence [n], where they differ; what comes after is padding, and may be NaN.
     split: "train", "val" or "test" for each sequence [n], the last two if you like: a gap without a test split is not
@@ -72,16 +73,17 @@ class Npz(Task):
         answers = asked(arrays["y"], x.shape, f"y in {file}")
         there = steps_there(arrays, x.shape, answers.timed, str(file))
         require(
-            answers.classes or class_weights == "equal",
-            "task.class_weights are for classes: y holds values.",
+            answers.loss == "cross_entropy" or class_weights == "equal",
+            "task.class_weights are for classes, of which y holds none.",
         )
-        self.loss = "cross_entropy" if answers.classes else "mse"  # type: ignore[misc]
+        self.loss = answers.loss  # type: ignore[misc]
         self._whole = self._weighted(self._cleaned(x, answers, there), answers, there, arrays.get("mask"))
         self.when = "last" if self._whole.mask is None and not answers.timed else "all"  # type: ignore[misc]
 
     def _cleaned(self, x: NDArray[Any], answers: Asked, there: Tensor | None) -> Split:
         """All sequences, held to the contract, their padding 0."""
-        y, classes, timed = answers
+        y, loss, timed = answers
+        classes = loss == "cross_entropy"
         counted = y if there is None or not timed else y[there.numpy()]
         self.n_out = labels.n_classes(counted, f"classes y in {self.file}") if classes else y.shape[-1]
         self._gaps = labels.gaps(counted, self.n_out) if classes else ""

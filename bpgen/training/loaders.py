@@ -24,7 +24,7 @@ from bpgen.tasks import Split, Task
 def with_targets_for(loss: Loss, split: Split, n_out: int) -> Split:
     """The same sequences with targets as the loss wants them.
 
-    One class a sequence is repeated over the steps for a loss at all steps; classes become one-hot values for mse.
+    One class a sequence is repeated over the steps for a loss at all steps; a loss of values gets classes one-hot.
 
     Raises:
         BpgenError: values cannot become classes, or a target of all steps is missing.
@@ -39,10 +39,15 @@ def with_targets_for(loss: Loss, split: Split, n_out: int) -> Split:
             target = target.expand(x.shape[0], -1)
         elif loss.when == "last" and target.ndim == 2:
             target = target[-1]
-        if loss.kind == "mse":
+        if loss.kind != "cross_entropy":
             target = F.one_hot(target, n_out).to(x.dtype)
     else:
-        require(loss.kind == "mse", "this task has continuous targets: use --loss.kind mse.")
+        require(loss.kind != "cross_entropy", "this task has continuous targets: use --loss.kind mse.")
+        require(
+            loss.kind == "mse" or bool(((target >= 0) & (target <= 1)).all()),
+            "binary cross-entropy is for labels that apply (1) or do not (0), and this task has other values: use "
+            "--loss.kind mse.",
+        )
         if loss.when == "last" and target.ndim == 3:
             target = target[-1]
         require(

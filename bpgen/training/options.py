@@ -106,7 +106,8 @@ class LossOptions:
     """The loss that is minimised.
 
     Args:
-        kind: cross_entropy, or mse (half the squared error; classes become one-hot targets); none is the task's.
+        kind: cross_entropy, mse (half the squared error) or binary_cross_entropy (several labels at once); for the last
+            two classes become one-hot targets; none is the task's.
         when: take the loss at the "last" step, or at "all" steps; none is the task's.
         l2: penalty ½·l2·‖w‖² on W_in, W_rec and W_out, or factors by weight such as {"W_rec": 0.01}. It is part
             of the loss and of its Hessian.

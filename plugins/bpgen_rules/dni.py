@@ -19,6 +19,7 @@ Exact: with a perfect synthesiser; T = 1. Neurons: all, readouts without a filte
 """
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class DNI(OnlineRule):
     """
 
     synthesiser: Tensor | None
+    suits: ClassVar[Mapping[str, Any]] = {"rule.lr": 0.001, "optimizer.lr": 0.01}  # a loss at the last step alone
     traits = Traits(
         signal_origin="bootstrapped",
         needs_future=False,

@@ -15,6 +15,7 @@ Exact: never a gradient; open loop, after n samples W_out is the ridge solution 
 """
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class FORCE(Rule):
             the paper, where a small one learns faster.
     """
 
+    suits: ClassVar[Mapping[str, Any]] = {"loss.kind": "mse"}
     traits = Traits(
         signal_origin="symmetric",
         signal_scope="none",

@@ -12,6 +12,9 @@ T·N·repeats. Exact: in the mean as σ → 0 (antithetic, or a network that is 
 variance grows with T·N. Neurons: all; for spiking ones it follows the true loss smoothed by σ, not a surrogate.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -28,6 +31,11 @@ class NodePerturbation(Rule):
         repeats: perturbations of each sequence that are averaged, run side by side.
     """
 
+    suits: ClassVar[Mapping[str, Any]] = {
+        "optimizer.name": "adam",
+        "optimizer.lr": 0.003,
+        "optimizer.lr_scale": {"W_rec": 0.1, "W_in": 0.1},  # their gradients are noisy, the readout's is exact
+    }
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",

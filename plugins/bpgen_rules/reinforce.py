@@ -15,7 +15,7 @@ Exact: in the mean, at every σ, for E[L]; its variance grows with T·N. Neurons
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +36,11 @@ class Reinforce(Rule):
         decay: of the running mean over batches.
     """
 
+    suits: ClassVar[Mapping[str, Any]] = {
+        "optimizer.name": "adam",
+        "optimizer.lr": 0.003,
+        "optimizer.lr_scale": {"W_rec": 0.03, "W_in": 0.03},  # their gradients are noisy, the readout's is exact
+    }
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",

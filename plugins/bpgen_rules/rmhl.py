@@ -43,6 +43,11 @@ class RewardModulatedHebbian(Rule):
         repeats: runs of each sequence, compared with each other; 1 compares with other sequences of the class.
     """
 
+    suits: ClassVar[Mapping[str, Any]] = {
+        "optimizer.name": "adam",
+        "optimizer.lr": 0.003,
+        "optimizer.lr_scale": {"W_rec": 0.003, "W_in": 0.003},  # their gradients are noisy, the readout's is exact
+    }
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",

@@ -13,6 +13,7 @@ Exact: always, at fixed weights; equal to `bptt`. Neurons: all.
 """
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, T
 class RTRL(OnlineRule):
     """Real-time recurrent learning (Williams and Zipser 1989): exact and online, for N⁴ work a step."""
 
+    suits: ClassVar[Mapping[str, Any]] = {"network.n_rec": 32}  # 128 neurons take hours on the default task
     traits = Traits(
         needs_future=False,
         online=True,

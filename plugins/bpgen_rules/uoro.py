@@ -13,6 +13,7 @@ Cost: N² per step and sample; memory N², flat in T. Exact: on average over ν.
 """
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,11 @@ from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, T
 class UORO(OnlineRule):
     """Unbiased online recurrent optimization (Tallec and Ollivier 2018): rank one, unbiased, noisy."""
 
+    suits: ClassVar[Mapping[str, Any]] = {
+        "optimizer.name": "adam",
+        "optimizer.lr": 0.003,
+        "optimizer.lr_scale": {"W_rec": 0.03, "W_in": 0.03},  # their gradients are noisy, the readout's is exact
+    }
     traits = Traits(
         needs_future=False,
         online=True,

@@ -14,7 +14,8 @@ over="recurrent".
 Neurons: all; for spiking ones it follows the true loss smoothed by σ, not a surrogate.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +37,12 @@ class WeightPerturbation(Rule):
         over: the perturbed parameters: "all", or "recurrent" (the readout has its exact gradient).
     """
 
+    suits: ClassVar[Mapping[str, Any]] = {
+        "rule.over": "recurrent",  # a default run is too short to find the readout by chance, too
+        "optimizer.name": "adam",
+        "optimizer.lr": 0.003,
+        "optimizer.lr_scale": {"W_rec": 0.03, "W_in": 0.03},  # their gradients are noisy, the readout's is then exact
+    }
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",

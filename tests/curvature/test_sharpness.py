@@ -230,7 +230,6 @@ def test_batches_that_do_not_fit_are_refused():
     for other, message in (
         (replace(p, x=p.x.transpose(0, 1)), "target must be"),
         (replace(p, x=p.x[..., :2]), r"x must be \[T,B,I\] with I=4"),
-        (replace(p, x=p.x.float()), "convert one"),
         (replace(p, s_0=p.s_0[:2]), r"initial_state must be \[B,d,N\]"),
         (replace(p, loss="hinge"), "unknown loss 'hinge'"),
     ):

@@ -10,9 +10,11 @@ import yaml
 from bpgen.cli.options import resolve
 from bpgen.errors import BpgenError
 from bpgen.network import Network
+from bpgen.registry import find, plugins
 from bpgen.run import names
 from bpgen.run.config import GROUPS, Choice, Config, as_begun, config_hash, differences
 from bpgen.run.parts import groups
+from bpgen.signatures import options_of
 from bpgen.training.options import Optimizer
 
 HASHES = json.loads(Path(__file__).with_name("hashes_of_0.1.json").read_text())
@@ -31,6 +33,13 @@ def test_runs_keep_the_names_that_version_0_1_gave_them(options):
     if config.task.name in CHANGED:
         assert config.completed(config.make_task()).hash != HASHES[options]
         config = resolve([*options.split(), *CHANGED[config.task.name]])
+    rule = find("rule", config.rule.name).load()
+    if rule.suits:  # such a rule has defaults of its own now, and at those of version 0.1 its old name
+        assert config.completed(config.make_task()).hash != HASHES[options]
+        usual = resolve([]).plain() | {"rule": {o.name: o.default for o in options_of(rule)}}
+        values = {key: usual[key.split(".")[0]][key.split(".")[1]] for key in rule.suits}
+        written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+        config = resolve([*options.split(), *(f"--{key}={value}" for key, value in written.items())])
     assert config.completed(config.make_task()).hash == HASHES[options]
 
 
@@ -53,6 +62,26 @@ def test_names_that_are_checked_early_are_those_of_the_config():
     assert tuple(GROUPS) == names.GROUPS
     mine = {*names.CHOSEN, *names.GROUPS, *names.RUN, "measurements"}
     assert {field.name for field in fields(Config)} == mine
+
+
+def test_what_suits_a_rule_applies_where_the_user_gave_nothing_and_stands_in_the_config(tmp_path):
+    force = resolve(["--rule", "force"])
+    assert force.loss.kind == "mse"
+    assert resolve([]).loss.kind is None  # another rule's is no business of this one's
+    assert resolve(["--rule", "force", "--loss.kind", "cross_entropy"]).loss.kind == "cross_entropy"
+    assert resolve(["--rule", "force", "--loss.kind=cross_entropy"]).loss.kind == "cross_entropy"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("rule: force\nloss: {kind: cross_entropy}")
+    assert resolve(["--config", str(mine)]).loss.kind == "cross_entropy"
+    mine.write_text(force.yaml())
+    assert resolve(["--config", str(mine)]) == force
+
+
+@pytest.mark.parametrize("name", plugins("rule"))
+def test_what_suits_a_rule_are_options_of_a_run(name):
+    suits = find("rule", name).load().suits
+    config = resolve(["--rule", name]).plain()
+    assert {key: config[key.split(".")[0]][key.split(".")[1]] for key in suits} == suits
 
 
 def test_plain_and_back():

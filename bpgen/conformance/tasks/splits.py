@@ -67,13 +67,14 @@ def _sizes(case: Case) -> None:
 
 @SUITE.prop(
     "its loss and when fit its targets",
-    "classes go with cross_entropy, values with mse; `when` says whether a target belongs to a sequence or to a step.",
+    "classes go with cross_entropy, values with mse (labels that apply or do not also with binary_cross_entropy); "
+    "`when` says whether a target belongs to a sequence or to a step.",
 )
 def _loss(case: Case) -> None:
     task = case.task
     for name, (x, target, mask) in case.splits().items():
-        kind = "mse" if target.is_floating_point() else "cross_entropy"
-        assert task.loss == kind, f"targets of {name} are for {kind}, the task says loss = {task.loss!r}."
+        kinds = ("mse", "binary_cross_entropy") if target.is_floating_point() else ("cross_entropy",)
+        assert task.loss in kinds, f"targets of {name} are for {kinds[0]}, the task says loss = {task.loss!r}."
         assert mask is None or task.when == "all", f"{name} has a mask of the steps, and when is {task.when!r}."
         try:
             Loss.of(task.loss, task.when, mask).check(target, len(x), x.shape[1], task.n_out)

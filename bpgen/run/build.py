@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from bpgen.callbacks import Column, Evaluation, EvaluationClock, Measurement
 from bpgen.network import Network
@@ -44,6 +46,14 @@ class Experiment:
     def multiplications(self) -> int:
         """Of the recurrent product of a training step, which decides how many threads can share it."""
         return self.config.trainer.batch_size * self.module.network.W_rec.numel()
+
+    def tracked(self, folder: Path, say: Callable[[str], None], run_id: str | None) -> Any:
+        """The open W&B run of a folder, told what is measured; None if it is not tracked. See `Tracker.open`."""
+        if self.tracker is None:
+            return None
+        logger = self.tracker.open(folder, self.config.plain(), say, run_id)
+        logger.keep_extremes(column.name for column in self.columns)
+        return logger
 
     @property
     def start(self) -> Evaluation:

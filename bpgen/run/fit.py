@@ -145,10 +145,8 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
 
 def _trained(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     config, say = experiment.config, audience.say
-    plain = config.plain()
-    experiment.module.save_hyperparameters(plain, logger=False)  # into every checkpoint
-    tracker = experiment.tracker
-    logger = None if tracker is None else tracker.open(folder.path, plain, say, before.wandb_id)
+    experiment.module.save_hyperparameters(config.plain(), logger=False)  # into every checkpoint
+    logger = experiment.tracked(folder.path, say, before.wandb_id)
     started = time.perf_counter()
     ending = _train(experiment, folder, audience, logger, before.checkpoint)
     summary = _summary(experiment, ending, before, time.perf_counter() - started)

@@ -142,7 +142,9 @@ class Study:
         parent = self.folder / "runs" / stage / slug(condition.label)
         if stage:
             parent = parent / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
-        whole = replace(config, seed=seed, out=str(parent))
+        group = config.tracking.group or self.plan.name
+        tracking = replace(config.tracking, group=group, study=self.plan.name, condition=condition.label)
+        whole = replace(config, seed=seed, out=str(parent), tracking=tracking)
         return Run(condition, seed, whole.completed(whole.make_task()), tuned, stage)
 
     def _launch(self, stage: str, runs: Sequence[Run], launcher: Launcher, progress: Progress) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ class SafeLogger(WandbLogger):
     def log_image(self, key: str, images: list[Any], step: int | None = None, **options: Any) -> None:
         """Hand on pictures."""
         self._try(lambda: super(SafeLogger, self).log_image(key, images, step, **options))
+
+    def keep_extremes(self, columns: Iterable[str]) -> None:
+        """Let the summary of the W&B run hold minimum, maximum and last of what is measured.
+
+        Performance stays a plain number, its last, since a sweep's metric reads that.
+        """
+        for column in columns:  # by name: which of two patterns that fit wins is W&B's secret
+            if column.partition("/")[0] not in ("train", "val", "test", "test_noisy"):
+                define = self.experiment.define_metric
+                self._try(partial(define, column, step_metric="step", summary="min,max,last"))
 
     def finish(self, status: str) -> None:
         """Close the W&B run with the status of the run: anything but "finished" is a failed one for W&B.

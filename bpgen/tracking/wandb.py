@@ -41,6 +41,9 @@ class Tracking:
         entity: W&B user or team; by default W&B's own (WANDB_ENTITY), or yours.
         group: runs to show together, e.g. the seeds of one experiment; by default WANDB_RUN_GROUP.
         tags: labels of the run, e.g. [pilot, alpha1]; by default WANDB_TAGS.
+        job_type: what kind of run it is, e.g. train or pilot; by default WANDB_JOB_TYPE.
+        study: the study it belongs to, by which W&B can group (`tracking.study`); a study says it by itself.
+        condition: its condition in the study (`tracking.condition`).
         machine: let W&B also record host, hardware, packages, git state, command line and console output.
     """
 
@@ -48,6 +51,9 @@ class Tracking:
     entity: str | None = None
     group: str | None = None
     tags: list[str] | None = None
+    job_type: str | None = None
+    study: str | None = None
+    condition: str | None = None
     machine: bool = False
 
     def __post_init__(self) -> None:
@@ -179,6 +185,7 @@ def _options(tracking: Tracking, folder: Path, own: Any, run_id: str | None) -> 
         "id": run_id or (None if own.run_id or own.sweep_id else secrets.token_hex(4)),
         "entity": tracking.entity,
         "group": tracking.group,
+        "job_type": tracking.job_type,
         "tags": tracking.tags,
         "resume": "allow",
         "settings": wandb.Settings(**settings),

@@ -14,6 +14,9 @@ Shapes: h [T+1,B,N]. Cost: N² per step and sample; memory T·N (online: none). 
 Neurons: those with one input current (Leaky, LIF, ALIF).
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from bpgen.rules import Draws, Loss, Problem, Rule, RuleGradients, Traits, require
 from bpgen_rules._perturbation import gradients_of
 
@@ -26,6 +29,7 @@ class Hebbian(Rule):
         lr_out: learning rate of the readout; 0 leaves it alone.
     """
 
+    suits: ClassVar[Mapping[str, Any]] = {"rule.lr": 1e-6}  # at 1e-5 one seed in three diverges on the default task
     traits = Traits(
         signal_origin="none",
         signal_scope="none",

@@ -121,6 +121,9 @@ def test_a_sweep_is_done_by_an_agent(plan, capsys, tmp_path):
         assert stub.run["name"] == "run1"
         assert stub.run["sweep"] == "sweep1"
         assert stub.config["rule"]["name"] == "rflo"
+        assert stub.run["groupName"] == "mini"
+        tracking = stub.config["tracking"]
+        assert (tracking["study"], tracking["condition"]) == ("mini", "rflo")
         assert len([row for row in stub.history if "train/loss" in row]) == 3
     assert "finished" in printed(capsys, "ls", "studies/mini")
     printed(capsys, "study", plan, "--sweep", "sweep.yaml")

@@ -36,7 +36,7 @@ def online(bench: Bench) -> Iterator[tuple[Run, Stub]]:
     """With a key in the environment, and every label."""
     labels = ("--tracking.project", "sharp", "--tracking.entity", "lab", "--tracking.group", "seeds")
     with Stub() as stub:
-        options = (*EPOCH, *labels, "--tracking.tags", "[one,two]")
+        options = (*EPOCH, *labels, "--tracking.tags", "[one,two]", "--tracking.job_type", "pilot")
         yield bench.fit("online", *options, WANDB_BASE_URL=stub.url, WANDB_API_KEY=KEY), stub
 
 
@@ -52,7 +52,9 @@ def test_without_a_key_the_run_is_complete_offline(offline: Run, server: Stub) -
     assert seen["run_id"] == offline.folder.summary()["wandb_id"]
     last = offline.folder.rows()[-1]
     assert len(last) > 20
-    assert {name: seen["summary"].get(name) for name in last} == pytest.approx(last)
+    kept = {name: seen["summary"].get(name) for name in last}
+    kept = {name: value["last"] if isinstance(value, dict) else value for name, value in kept.items()}
+    assert kept == pytest.approx(last)
     config = {k: v for k, v in offline.folder.plain_config().items() if k != "out"}
     assert seen["config"] == config
     assert server.connections == 0
@@ -81,6 +83,16 @@ def test_every_metric_is_drawn_against_the_training_step(offline: Run) -> None:
         best = max((glob for glob in axes if _covers(glob, name)), key=len)
         assert axes[best] == "step", name
     assert axes["step"] is None
+
+
+def test_the_summary_has_the_extremes_of_the_measures_and_plain_losses(offline: Run) -> None:
+    """Losses stay plain numbers, since a sweep's metric reads them."""
+    seen, rows = json.loads(inspect(offline.wandb, "--summary", "--json"))["summary"], offline.folder.rows()
+    for name in ("sharpness/lambda_max", "gap_noisy/accuracy", "alignment/rho"):
+        values = [row[name] for row in rows]
+        assert seen[name] == pytest.approx({"min": min(values), "max": max(values), "last": values[-1]})
+        assert min(values) < max(values)
+    assert seen["val/loss"] == pytest.approx(rows[-1]["val/loss"])
 
 
 def _covers(glob: str, name: str) -> bool:
@@ -157,7 +169,7 @@ def test_with_a_key_the_run_is_complete_online(online: tuple[Run, Stub]) -> None
     assert run.code == 0, run.err
     assert stub.keys == {KEY}
     assert run.wandb.name.startswith("run-")
-    expected = {"project": "sharp", "entity": "lab", "groupName": "seeds", "tags": ["one", "two"]}
+    expected = {"project": "sharp", "entity": "lab", "groupName": "seeds", "tags": ["one", "two"], "jobType": "pilot"}
     assert {field: stub.run[field] for field in expected} == expected
     assert stub.run["name"] == run.folder.summary()["wandb_id"]
     assert stub.run["displayName"] == run.folder.path.name

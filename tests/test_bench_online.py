@@ -22,7 +22,9 @@ def test_the_peak_is_counted_to_the_byte():
         kept.append(torch.cat([b, b]))  # 12,000 alive: the peak
         return b.sum()  # and 4 bytes more
 
+    sparse = torch.eye(3).to_sparse()  # has no storage to count
     before = online.living()
+    assert sparse.is_sparse
     assert online.peak_of(call, before) == 12_004
     assert online.living() - before == 8_000
     assert online.peak_of(lambda: None, before) == 8_000  # what the call before left behind

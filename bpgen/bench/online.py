@@ -147,7 +147,7 @@ def living() -> int:
     gc.collect()  # what waits in a cycle lives no longer
     storages: dict[int, int] = {}
     for thing in gc.get_objects():
-        if type(thing) in (Tensor, torch.nn.Parameter):
+        if type(thing) in (Tensor, torch.nn.Parameter) and thing.layout == torch.strided:  # sparse ones have none
             storage = thing.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())

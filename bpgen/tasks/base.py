@@ -125,7 +125,12 @@ class Task:
             f"task {type(self).__name__}: T = {len(train.x)} steps, I = {self.n_in} inputs, O = {self.n_out} outputs "
             f"({asked}, {each}{weighted}); sequences: {', '.join(f'{n} {name}' for name, n in sizes.items())}"
         )
-        return "\n".join([first, chance(self), *self.notes()])
+        return "\n".join([first, self.chance(), *self.notes()])
+
+    def chance(self) -> str:
+        """What is reached without looking at the inputs, in a sentence; on test if there is any."""
+        on: SplitName = "test" if self.has("test") else "train"
+        return chance(self.loss, self.split("train"), self.split(on), on)
 
     def notes(self) -> list[str]:
         """What is odd about the data, one line each; nothing by default."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bpgen.tasks.base import Task
-    from bpgen.tasks.split import SplitName
+from bpgen.tasks.split import Split, SplitName
 
 
-def chance(task: Task) -> str:
-    """In a sentence: what it gives to answer the commonest class, or the mean, of training always; on test if any."""
-    on: SplitName = "test" if task.has("test") else "train"
-    train, test = task.split("train"), task.split(on)
-    if task.loss == "binary_cross_entropy":
+def chance(loss: str, train: Split, test: Split, on: SplitName) -> str:
+    """In a sentence: what it gives to answer the commonest class, or the mean, of training always.
+
+    Args:
+        loss: of the task.
+        train, test: where answers come from, and where they are asked.
+        on: the name of the latter.
+    """
+    if loss == "binary_cross_entropy":
         known, new = (s.target if s.mask is None or s.target.ndim == 2 else s.target[s.mask > 0] for s in (train, test))
         share = (new > 0.5).eq(known.flatten(0, -2).mean(0) > 0.5).double().mean()
         return f"To answer always what is commoner of each label is right for {float(share):.1%} of the {on} labels."

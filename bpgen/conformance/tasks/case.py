@@ -12,7 +12,6 @@ from bpgen.conformance.check import Outcome, Suite
 from bpgen.errors import BpgenError
 from bpgen.tasks import Split, Task
 from bpgen.tasks.base import SPLITS, SplitName
-from bpgen.tasks.chance import chance
 from bpgen.tasks.contract import checked_splits
 
 SUITE = Suite("splits", "life")
@@ -82,6 +81,6 @@ def _reused(task: Task) -> list[str]:
 
 def _chance(task: Task) -> list[str]:
     try:
-        return [chance(task)]
+        return [task.chance()]
     except Exception:  # a task whose splits do not fit fails its checks
         return []

@@ -14,7 +14,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ class RunFolder:
     def save_weights(self, step: int, network: Network, rule: Rule) -> None:
         """Save the network and the rule's own state at an evaluation, so a new measure never needs retraining."""
         state = {"step": step, "network": network.state_dict(), "rule": rule.state_dict()}
-        torch.save(state, self.path / "weights" / f"step{step:08d}.pt")
+        _whole(self.path / "weights" / f"step{step:08d}.pt", lambda file: torch.save(state, file))
 
     def weights(self) -> dict[int, Path]:
         """The saved networks by step."""
@@ -166,6 +166,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """What `--resume` continues from."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    def save_checkpoint(self, write: Callable[[Path], object]) -> None:
+        """Let a trainer write the checkpoint; until the new one is on the disk, the one before stays."""
+        self.checkpoint.parent.mkdir(exist_ok=True)
+        _whole(self.checkpoint, write)
 
 
 def _number(value: float | int) -> str:
@@ -181,7 +186,13 @@ def _finite(value: Any) -> Any:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    _whole(file, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all: beside its place, onto the disk, and only then into its place."""
     part = file.with_name(file.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    write(part)
+    with part.open("rb+") as written:
+        os.fsync(written.fileno())
     part.replace(file)

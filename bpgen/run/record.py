@@ -37,7 +37,7 @@ class Record(pl.Callback):
         """Metrics first, checkpoint last: what a checkpoint promises is on disk."""
         self.folder.append(row, self.columns)
         self.folder.save_weights(trainer.global_step, module.network, module.rule)
-        trainer.save_checkpoint(self.folder.checkpoint)
+        self.folder.save_checkpoint(trainer.save_checkpoint)
 
 
 class RunInterrupted(Exception):
@@ -67,7 +67,7 @@ class Interrupt(pl.Callback):
         """Stop here if asked to, but never between batches that share an update: a checkpoint has no gradients."""
         updated, self._step = trainer.global_step != self._step, trainer.global_step
         if self.received is not None and updated:
-            trainer.save_checkpoint(self.folder.checkpoint)
+            self.folder.save_checkpoint(trainer.save_checkpoint)
             raise RunInterrupted(self.received)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

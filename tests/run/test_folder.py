@@ -2,10 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
+import torch
 
 from bpgen.errors import BpgenError
+from bpgen.network import Network
+from bpgen.neurons import Leaky
+from bpgen.rules import load_rule
 from bpgen.run.config import Config, config_hash
 from bpgen.run.files import read_config
 from bpgen.run.folder import RunFolder
@@ -92,3 +97,29 @@ def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(BpgenError, match="Permission denied"):
         new(tmp_path)
+
+
+def test_a_checkpoint_or_network_cut_halfway_leaves_the_one_before(tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    folder, net = RunFolder(tmp_path), Network(Leaky(0.5), 2, 3)
+    rule = load_rule("bptt").bind(net)
+    folder.save_checkpoint(lambda file: file.write_bytes(b"first"))
+    folder.save_weights(3, net, rule)
+    before = folder.weights()[3].read_bytes()
+
+    def cut(*given):
+        file = next(each for each in given if isinstance(each, Path))
+        file.write_bytes(b"ha")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        folder.save_checkpoint(cut)
+    monkeypatch.setattr(torch, "save", cut)
+    for step in (3, 6):
+        with pytest.raises(OSError, match="disk full"):
+            folder.save_weights(step, net, rule)
+    assert folder.checkpoint.read_bytes() == b"first"
+    assert list(folder.weights()) == [3]
+    assert folder.weights()[3].read_bytes() == before
+    folder.save_checkpoint(lambda file: file.write_bytes(b"second"))
+    assert folder.checkpoint.read_bytes() == b"second"

@@ -18,7 +18,7 @@ def spread(values: pd.DataFrame, column: str, condition: str, reference: str) ->
     Its standard error is that of a jackknife over seeds (Miller 1968), which leaves out both of a pair, so that what
     the conditions share is not counted twice, as in the test of Pitman and Morgan (1939); unlike that one it holds its
     level for heavy tails. Below 6 seeds there is no estimate; below 20 there is little power: with 10 independent
-    pairs a spread twice as large goes unseen more often than not. Simulated (tests/analysis), 2.5 % are at most 3.5 %
+    pairs a spread twice as large goes unseen more often than not. Simulated (tests/analysis), 2.5 % are at most 3.6 %
     for normal and Student values, correlated or not, and up to 5 % for values as skewed as an exponential.
     """
     wide = by_seed(values, column)

@@ -26,8 +26,9 @@ effect is not defined, or not measured. One-sided tests over seeds at 2.5 %, aft
 a setting (`bpgen.analysis.verdicts`). Beside Student's 95 % interval stands that of the verdict: simultaneous over \
 the claim in the setting, without the outer fifths of the seeds, and with those that did not get to the matched loss \
 at their worst. "Assumes normality": so few seeds that flips of signs could not have agreed. With an outlier in ten \
-seeds, always in one direction, errors are up to 5 % at 20 seeds and 11 % at 40; what collapses in one seed of twenty \
-is mostly not seen among 10. Ratios are of curvatures or spreads. More seeds: how many to add for a decision with \
+seeds, always in one direction, errors are up to 6 % at 20 seeds and 11 % at 40; what collapses in one seed of twenty \
+is mostly not seen among 10: of a mean it makes errors of up to 37 %, so that a verdict is on seeds that do not \
+collapse. Ratios are of curvatures or spreads. More seeds: how many to add for a decision with \
 80 % probability if the present estimate were the truth, and as many were lost; a rough guide, not to be followed \
 again and again: errors of 1.5 % at the first look became 3 % after one addition and 3.5 % after three (simulated)."""
 _LEVELS = """\

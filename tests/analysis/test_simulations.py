@@ -127,7 +127,7 @@ def test_who_drops_out_is_not_left_to_chance(n, lost, truth, wrong, draws):
 
 
 @pytest.mark.parametrize("draws", MANY)
-@pytest.mark.parametrize(("n", "allowed"), [(10, 0.035), (20, 0.055), (40, 0.12)])
+@pytest.mark.parametrize(("n", "allowed"), [(10, 0.035), (20, 0.06), (40, 0.12)])
 def test_one_outlier_in_ten_is_as_harmful_as_the_report_says(n, allowed, draws):
     """Differences of mean δ, every tenth shifted by -3 δ: 3.5 % hold up to 10 seeds, then the rates that are stated."""
     for spread_of_seeds in (0.3, 0.5, 1.0, 2.0):

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpgen.errors import BpgenError, require
+from bpgen.errors import require
 from bpgen.losses import Loss
 from bpgen.network import Network
+from bpgen.numbers import dense
 from bpgen.problem import Problem
 from bpgen.tasks.contract import filled
 
@@ -55,7 +56,7 @@ def _of_lengths(problem: Problem, lengths: Any) -> Problem:
         BpgenError: lengths that are none, targets or weights of another shape, NaN in a step that there is, or a
             regulariser of the activity.
     """
-    T, B, given = problem.n_steps, problem.batch, _tensor("lengths", lengths)
+    T, B, given = problem.n_steps, problem.batch, dense(lengths, "lengths")
     require(
         list(given.shape) == [B] and given.dtype in _WHOLE and 1 <= int(given.min()) <= int(given.max()) <= T,
         f"lengths must be whole numbers [B] = [{B}] from 1 to T = {T}, got {given.dtype} {list(given.shape)}.",
@@ -93,29 +94,13 @@ def _without_padding(problem: Problem) -> Problem:
     return replace(problem, x=filled(x, off if x.ndim == 3 else None, "x"), target=target)
 
 
-def _tensor(name: str, value: Any) -> Tensor:
-    """A dense tensor.
-
-    Raises:
-        BpgenError: no rectangular array of numbers.
-    """
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        kind = f"array of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
-        raise BpgenError(f"{name} must be a tensor, an array or lists of numbers, got a {kind}: {error}.") from None
-    require(tensor.layout == torch.strided, f"{name} is a sparse tensor: give {name}.to_dense().")
-    return tensor
-
-
 def _numbers(name: str, value: Any, like: Tensor) -> Tensor:
     """Real numbers in the dtype and on the device of `like`.
 
     Raises:
-        BpgenError: complex numbers, or finite ones that the dtype cannot hold.
+        BpgenError: no numbers, or finite ones that the dtype cannot hold.
     """
-    tensor = _tensor(name, value)
-    require(not tensor.is_complex(), f"{name} is complex ({tensor.dtype}): a network takes real numbers, e.g. abs().")
+    tensor = dense(value, name)
     cast = tensor.to(like)
     require(
         cast is tensor or not bool((cast.isinf() & ~tensor.isinf()).any()),
@@ -126,6 +111,6 @@ def _numbers(name: str, value: Any, like: Tensor) -> Tensor:
 
 def _classes(value: Any, like: Tensor) -> Tensor:
     """Classes as int64 where they are whole numbers; other targets as they are, for the loss to name what is wrong."""
-    tensor = _tensor("target", value).to(like.device)
-    whole = not tensor.is_complex() and (not tensor.is_floating_point() or bool((tensor == tensor.round()).all()))
+    tensor = dense(value, "target").to(like.device)
+    whole = not tensor.is_floating_point() or bool((tensor == tensor.round()).all())
     return tensor.long() if whole else tensor

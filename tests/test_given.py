@@ -33,6 +33,10 @@ FORMS = {
     "numpy": lambda t: t.numpy(),
     "numpy int8": lambda t: t.numpy().astype(np.int8),
     "numpy float16": lambda t: t.numpy().astype(np.float16),
+    "numpy backwards": lambda t: t.flip(0).numpy()[::-1],
+    "numpy big-endian": lambda t: t.numpy().astype(t.numpy().dtype.newbyteorder(">")),
+    "numpy long double": lambda t: t.numpy().astype(np.longdouble),
+    "numpy read-only": lambda t: np.frombuffer(t.numpy().tobytes(), t.numpy().dtype).reshape(t.shape),
     "bool": lambda t: t.bool(),
     "int32": lambda t: t.int(),
     "float64": lambda t: t.double(),
@@ -63,13 +67,13 @@ def test_values_masks_and_starts_are_cast_like_inputs(face: str) -> None:
 
 
 REFUSED = {
-    "ragged lists": ({"x": [[[0.0, 1.0]], [[0.0]]]}, "lists of numbers"),
-    "text": ({"x": np.array([["a"]])}, "array of <U1"),
-    "sparse": ({"x": X.to_sparse()}, r"x\.to_dense\(\)"),
+    "ragged lists": ({"x": [[[0.0, 1.0]], [[0.0]]]}, r"x must be numbers .*nested lists"),
+    "text": ({"x": np.array([["a"]])}, "x must be numbers"),
+    "sparse": ({"x": X.to_sparse()}, r"x is a sparse tensor: give \.to_dense\(\)"),
     "complex": ({"x": X.to(torch.complex64)}, "real numbers"),
     "too large": ({"x": X * 1e300}, "torch.float64"),
     "two axes": ({"x": X[:, 0]}, "time first"),
-    "no tensor": ({"x": object()}, "got a object"),
+    "no tensor": ({"x": object()}, "x must be numbers"),
     "fractions as classes": ({"y": torch.tensor([0.5, 1, 0, 1])}, "loss='mse'"),
     "a class too many": ({"y": torch.tensor([0, 1, 2, 0])}, "classes 0..1 for 2 outputs, got 2"),
     "a class below": ({"y": torch.tensor([0, 1, -100, 0])}, "got -100. Weight padded steps with a mask of 0"),

@@ -59,9 +59,9 @@ class Evaluation:
         assert split is not None, "there is no training without training sequences"
         return split
 
-    def noisy(self, n: int | None) -> Split | None:
-        """The subset of the test sequences under the test's noise; None without a test, or without noise."""
-        return self.splits.noisy(n, self.module.seed)
+    def noisy(self, split: SplitName, n: int | None) -> Split | None:
+        """The subset of a split under the test's noise; None without such a split, or without noise."""
+        return self.splits.noisy(split, n, self.module.seed)
 
     def problem(self, split: Split, regulariser: bool = True) -> Problem:
         """The network at its present weights on a split, without noise; with or without the loss's regularisers."""

@@ -12,6 +12,8 @@ What has no validation or test sequences has no such numbers: nan. Nor has a tas
 training a clean gap. Under noise even an ideal observer, who knows how the trials are made, answers less well: what
 remains of the noisy gap once its own gap on the same sequences is taken off is gap_noisy/beyond_ideal, there where a
 task knows its ideal observer.
+The noisy gap is the sum of two that are not the same thing: gap_robustness, what noise costs on the very sequences of
+training, and gap_generalization, from noisy training to noisy test sequences.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import math
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement
-from bpgen.callbacks.performance import performance, share_right
+from bpgen.callbacks.performance import Performance, performance, share_right
 from bpgen.columns import Column
 from bpgen.errors import require
 
@@ -66,6 +68,14 @@ class GeneralizationGap(Measurement):
             "{:+.1%}",
             optional=True,
         ),
+        *(
+            Column(f"gap_{part}/{of}", f"{label}, {of}", unit, optional=True)
+            for part, label in (
+                ("robustness", "noisy against clean training"),
+                ("generalization", "noisy test against training"),
+            )
+            for of, unit in (("loss", _LOSS), ("accuracy", _ACCURACY))
+        ),
         *(_optional(split, "balanced_accuracy", "balanced accuracy", "fraction", "{:.1%}") for split in _SPLITS),
         *(_optional(split, "r2", "R²", "1", "{:.3f}") for split in _SPLITS),
     )
@@ -97,7 +107,7 @@ class GeneralizationGap(Measurement):
             "train": performance(evaluation, evaluation.training(self.train_samples)),
             "val": performance(evaluation, evaluation.subset("val", self.test_samples)),
             "test": performance(evaluation, evaluation.subset("test", self.test_samples)),
-            "test_noisy": performance(evaluation, evaluation.noisy(self.test_samples)),
+            "test_noisy": performance(evaluation, evaluation.noisy("test", self.test_samples)),
         }
         train, regulariser = found["train"], evaluation.module.loss.regulariser
         row: Metrics = {"train/objective": train.loss + train.activity}
@@ -113,15 +123,29 @@ class GeneralizationGap(Measurement):
             row |= {f"{gap}/loss": other.loss - train.loss, f"{gap}/accuracy": train.accuracy - other.accuracy}
         if evaluation.splits.clean_gap is not True:
             row |= {"gap/loss": math.nan, "gap/accuracy": math.nan}
+        row |= self._parts(evaluation, train, found["test_noisy"])
         ideal = self._ideal(evaluation)
         if ideal is not None:
             row["gap_noisy/beyond_ideal"] = row["gap_noisy/accuracy"] - (ideal[0] - ideal[1])
         return row
 
+    def _parts(self, evaluation: Evaluation, train: Performance, test_noisy: Performance) -> Metrics:
+        """The noisy gap taken apart; nothing where there is no noise."""
+        noisy = evaluation.noisy("train", self.train_samples)
+        if noisy is None:
+            return {}
+        own = performance(evaluation, noisy)
+        return {
+            "gap_robustness/loss": own.loss - train.loss,
+            "gap_robustness/accuracy": train.accuracy - own.accuracy,
+            "gap_generalization/loss": test_noisy.loss - own.loss,
+            "gap_generalization/accuracy": own.accuracy - test_noisy.accuracy,
+        }
+
     def _ideal(self, evaluation: Evaluation) -> tuple[float, float] | None:
         """The accuracies of the ideal observer on training and on noisy test sequences; None where none is known."""
         splits = evaluation.splits
-        noisy = evaluation.noisy(self.test_samples)
+        noisy = evaluation.noisy("test", self.test_samples)
         if noisy is None or (splits.continuous and splits.tolerance is None):
             return None
         found = []

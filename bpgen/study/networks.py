@@ -25,7 +25,6 @@ from bpgen.errors import BpgenError
 from bpgen.run.build import make_network
 from bpgen.run.folder import RunFolder
 from bpgen.run.replay import SavedSteps, evaluations
-from bpgen.streams import generator
 
 GAPS = {
     "clean/accuracy": "clean gap, accuracy",
@@ -98,16 +97,11 @@ def measure_run(study: Path, run: str, steps: Sequence[int], samples: int) -> li
 
 def gaps(evaluation: Evaluation) -> dict[str, float]:
     """The gaps of a network by their columns; nan where there is no such split, noise or accuracy."""
-    train, seed = evaluation.training(TRAIN_SAMPLES), evaluation.module.seed
-    noisy = None
-    if evaluation.splits.noise_sd is not None:
-        x = evaluation.splits.perturb(train.x.cpu(), generator(seed, "training noise"))
-        noisy = train._replace(x=x.to(train.x.device))
-    here = performance(evaluation, train)
+    here = performance(evaluation, evaluation.training(TRAIN_SAMPLES))
     others: dict[str, Performance] = {
         "clean": performance(evaluation, evaluation.subset("test", None)),
-        "robustness": performance(evaluation, noisy),
-        "noisy": performance(evaluation, evaluation.noisy(None)),
+        "robustness": performance(evaluation, evaluation.noisy("train", TRAIN_SAMPLES)),
+        "noisy": performance(evaluation, evaluation.noisy("test", None)),
     }
     found: dict[str, float] = {}
     for name, other in others.items():

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bpgen.analysis.correlation import correlation
 from bpgen.analysis.markdown import markdown_table
-from bpgen.analysis.matching import LOSS, finished
+from bpgen.analysis.matching import LOSS, finished, roughness
 from bpgen.analysis.settings import LOG_LOSS, LOG_SHARPNESS, SHARPNESS, Setting, by_rule, settings
 from bpgen.analysis.statistics import mean_effect, paired
 
@@ -27,6 +27,9 @@ _BOUNDS = {  # curvature over the bound where it may settle
     "λ_max ÷ 2/(ηρ_1)": lambda t: t["stability/edge_rho"],
     "size of μ_1 ÷ 2/η": lambda t: t["stability/mu_abs"] * t["lr"] / 2,
 }
+_ROUGHNESS = """\
+Roughness: how far the log loss of a run is from the monotone curve closest to it, root mean square over evaluations, \
+mean over runs. Runs are matched on that curve."""
 _STABILITY = """\
 Medians over evaluations; geometric means and 95 % intervals over seeds; 1 is where the bound stands. ρ_1 is that of \
 the top eigenvector; μ_1 the leading eigenvalue of the rule's own Jacobian (`bpgen.stability`)."""
@@ -36,16 +39,17 @@ def at_the_end(table: pd.DataFrame) -> list[str]:
     """Means and standard deviations over seeds, at the end of training."""
     last = finished(table).sort_values("step").groupby(["condition", "seed"], sort=False).tail(1)
     shown = [s for s in _SHOWN if s[1] in last and last[s[1]].notna().any()]
+    rough = roughness(table).groupby("condition").mean()
     rows = []
     for condition in dict.fromkeys(table["condition"]):
         own = last[last["condition"] == condition]
         cells = [
             f"{form.format(scale * own[c].mean())} ± {form.format(scale * own[c].std())}" for _, c, form, scale in shown
         ]
-        rows.append((condition, str(own["seed"].nunique()), *cells))
-    header = ("condition", "n", *(s[0] for s in shown))
+        rows.append((condition, str(own["seed"].nunique()), *cells, f"{rough.get(condition, math.nan):.2g}"))
+    header = ("condition", "n", *(s[0] for s in shown), "roughness")
     title = "## At the end of training (mean ± standard deviation over seeds)"
-    return [title, "", markdown_table(header, rows), ""]
+    return [title, "", markdown_table(header, rows), "", _ROUGHNESS, ""]
 
 
 def paired_differences(table: pd.DataFrame) -> list[str]:

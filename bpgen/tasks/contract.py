@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError, require
+from bpgen.numbers import dense
 from bpgen.tasks.split import SPLITS, Split, SplitName
-
-_NUMBERS = "numbers (a tensor, a numpy array or nested lists)"
 
 
 def checked_splits(owner: str, found: Any) -> dict[SplitName, Any]:
@@ -82,19 +80,8 @@ def _bytes(split: Split) -> list[bytes]:
 
 
 def _tensor(value: Any, what: str) -> Tensor:
-    try:
-        if not isinstance(value, Tensor):
-            value = np.ascontiguousarray(value)  # lists of arrays, and strides that torch does not know,
-            value = value.astype(value.dtype.newbyteorder("="), copy=False)  # as little as another order of bytes
-            value = value.astype(np.float64) if value.dtype == np.longdouble else value  # or more of them
-            value = torch.from_numpy(value if value.flags.writeable else value.copy())
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BpgenError(f"{what} must be {_NUMBERS}: {str(error).splitlines()[0]}") from None
-    require(
-        value.layout == torch.strided and not value.is_complex() and not value.is_quantized,
-        f"{what} must be dense real {_NUMBERS}, got {value.dtype}, {value.layout}.",
-    )
-    return value.detach().cpu() if value.requires_grad or value.device.type != "cpu" else value
+    tensor = dense(value, what)
+    return tensor.detach().cpu() if tensor.requires_grad or tensor.device.type != "cpu" else tensor
 
 
 def _floats(value: Tensor, what: str) -> Tensor:

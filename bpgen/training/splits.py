@@ -67,15 +67,16 @@ class Splits:
             self._subsets[key] = None if drawn is None else on_device(drawn, self.device)
         return self._subsets[key]
 
-    def noisy(self, n: int | None, seed: int) -> Split | None:
-        """The subset of the test sequences under the test's noise; None where there is no test or no noise."""
-        test = self.subset("test", n, seed)
-        if test is None or self.noise_sd is None:
+    def noisy(self, name: SplitName, n: int | None, seed: int) -> Split | None:
+        """The subset of a split under the test's noise; None where there is no such split or no noise."""
+        clean = self.subset(name, n, seed)
+        if clean is None or self.noise_sd is None:
             return None
-        key = "noisy test", n, seed
+        key = f"noisy {name}", n, seed
         if key not in self._subsets:
-            x = self.perturb(test.x.cpu(), generator(seed, "test noise"))
-            self._subsets[key] = test._replace(x=x.to(self.device))
+            purpose = "training noise" if name == "train" else f"{name} noise"
+            x = self.perturb(clean.x.cpu(), generator(seed, purpose))
+            self._subsets[key] = clean._replace(x=x.to(self.device))
         return self._subsets[key]
 
     def described(self, name: SplitName, n: int | None) -> str:

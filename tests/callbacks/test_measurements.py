@@ -143,7 +143,7 @@ def test_noise_has_its_size_and_is_clipped_and_fixed():
     assert gap.measure(at)["test_noisy/loss"] == first
     assert GeneralizationGap().measure(evaluation("bptt"))["test_noisy/loss"] == first  # the same under every rule
     assert GeneralizationGap().measure(evaluation(seed=1))["test_noisy/loss"] != first
-    noisy, clean = at.noisy(None).x, at.splits.task.split("test").x
+    noisy, clean = at.noisy("test", None).x, at.splits.task.split("test").x
     assert noisy.min() == 0
     assert noisy.max() == 1
     inside = (noisy > 0) & (noisy < 1) & (clean > 0.45) & (clean < 0.55)
@@ -337,3 +337,18 @@ def test_the_progress_bar_follows_the_run(monkeypatch):
     assert seen[-1]["now"].startswith(", loss ")
     assert "sharpness" in seen[-1]["now"]
     assert not bar._progress.live.is_started
+
+
+def test_the_noisy_gap_is_what_noise_costs_in_training_and_what_is_lost_from_there_to_the_test():
+    at = evaluation()
+    row = GeneralizationGap().measure(at)
+    train = at.splits.task.split("train")
+    noisy = at.noisy("train", None)
+    assert (noisy.x != train.x).any()
+    assert torch.equal(noisy.target, train.target)
+    clean_loss, noisy_loss = (F.cross_entropy(at.module.network(x), train.target).item() for x in (train.x, noisy.x))
+    assert row["gap_robustness/loss"] == pytest.approx(noisy_loss - clean_loss, rel=1e-4)
+    assert row["gap_robustness/loss"] != pytest.approx(row["gap_noisy/loss"], rel=1e-2)
+    for of in ("loss", "accuracy"):
+        parts = row[f"gap_robustness/{of}"] + row[f"gap_generalization/{of}"]
+        assert parts == pytest.approx(row[f"gap_noisy/{of}"], abs=1e-6)

@@ -35,7 +35,8 @@ def report_study(
     parts += [f"`{command}` (bpgen {__version__}), seeds {', '.join(map(str, plan.seeds))}", "", _counts(results), ""]
     if not finished(table).empty:
         parts += first
-        parts += sections.at_the_end(table) + sections.paired_differences(table) + sections.over_bounds(table)
+        parts += sections.at_the_end(table) + sections.paired_differences(table) + sections.how_rough(table)
+        parts += sections.over_bounds(table)
         parts += _correlations(results) + _draw(results, fixed, panels)
     parts += _tuned(results) + _unfinished(results)
     text = "\n".join(parts)

@@ -28,8 +28,8 @@ _BOUNDS = {  # curvature over the bound where it may settle
     "size of μ_1 ÷ 2/η": lambda t: t["stability/mu_abs"] * t["lr"] / 2,
 }
 _ROUGHNESS = """\
-Roughness: how far the log loss of a run is from the monotone curve closest to it, root mean square over evaluations, \
-mean over runs. Runs are matched on that curve."""
+Runs are matched on the monotone curve closest to their log loss. Root mean square distance from it over the \
+evaluations of a run, mean over runs: {}."""
 _STABILITY = """\
 Medians over evaluations; geometric means and 95 % intervals over seeds; 1 is where the bound stands. ρ_1 is that of \
 the top eigenvector; μ_1 the leading eigenvalue of the rule's own Jacobian (`bpgen.stability`)."""
@@ -39,17 +39,23 @@ def at_the_end(table: pd.DataFrame) -> list[str]:
     """Means and standard deviations over seeds, at the end of training."""
     last = finished(table).sort_values("step").groupby(["condition", "seed"], sort=False).tail(1)
     shown = [s for s in _SHOWN if s[1] in last and last[s[1]].notna().any()]
-    rough = roughness(table).groupby("condition").mean()
     rows = []
     for condition in dict.fromkeys(table["condition"]):
         own = last[last["condition"] == condition]
         cells = [
             f"{form.format(scale * own[c].mean())} ± {form.format(scale * own[c].std())}" for _, c, form, scale in shown
         ]
-        rows.append((condition, str(own["seed"].nunique()), *cells, f"{rough.get(condition, math.nan):.2g}"))
-    header = ("condition", "n", *(s[0] for s in shown), "roughness")
+        rows.append((condition, str(own["seed"].nunique()), *cells))
+    header = ("condition", "n", *(s[0] for s in shown))
     title = "## At the end of training (mean ± standard deviation over seeds)"
-    return [title, "", markdown_table(header, rows), "", _ROUGHNESS, ""]
+    return [title, "", markdown_table(header, rows), ""]
+
+
+def how_rough(table: pd.DataFrame) -> list[str]:
+    """A sentence on how far from monotone the training losses are that runs are matched by; none without runs."""
+    rough = roughness(table).groupby("condition", sort=False).mean()
+    found = ", ".join(f"{condition} {value:.2g}" for condition, value in rough.items())
+    return [_ROUGHNESS.format(found), ""] if found else []
 
 
 def paired_differences(table: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ from bpgen.analysis import matching
 from bpgen.analysis import statistics as st
 from bpgen.analysis.correlation import correlation
 from bpgen.analysis.variability import spread
+from bpgen.study.sections import how_rough
 
 
 def run(loss, values, condition="a", seed=0, column="sharpness/x"):
@@ -41,6 +42,9 @@ def test_a_loss_that_jumps_is_at_the_level_where_its_monotone_curve_is():
     assert first["step"] == pytest.approx(7.5)  # touched for the first time
     assert matching.roughness(table).item() == pytest.approx(math.sqrt((0.25 + 0.25) / 4))
     assert matching.roughness(run([3.0, 2.0, 1.0], [1, 2, 3])).item() == 0
+    smooth = run([3.0, 2.0, 1.0], [1, 2, 3], "smooth")
+    assert "a 0.35, smooth 0." in how_rough(pd.concat([table, smooth]))[0]
+    assert how_rough(table.assign(status="diverged")) == []
 
 
 def test_a_loss_of_zero_is_a_loss():

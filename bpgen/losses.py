@@ -2,8 +2,8 @@
 
     last step:  L = (1/B) Σ_b ℓ(y_{T,b})                  all steps:  L = (1/B) Σ_{t,b} m_{tb} ℓ(y_{t,b})
 The weights m of the steps are fixed beforehand, because an online learner cannot know a future mask; without a
-mask m = 1/T for the cross-entropies and 1 for squared error. Losses of split batches therefore add up. ℓ is one of
-`bpgen.comparison`.
+mask m = 1/T for the cross-entropies and 1 for squared error: of the cross-entropies a mask of ones is T times no mask,
+loss, gradients and curvature alike. Losses of split batches therefore add up. ℓ is one of `bpgen.comparison`.
 Its regularisers (`bpgen.regularisers`) are part of it.
 """
 

@@ -6,9 +6,9 @@
     (4) computed as q_t = κ q_{t+1} + (1-κ) L_t, sent back along each neuron's own path: the same sum
 Source: Barretto-Bittar, Levina, Giannakakis and Zeraati 2026, arXiv 2603.08949, and the authors' code (k = 0.75).
 So L_t = Σ_s K^s B e_{t-s}: an error arrives late, and meets the trace of then. With a loss at the last step alone it
-has no time to spread, and the rule is e-prop. K keeps k of the total at every step and has its eigenvalues in [-k/3, k]; a
-steady source fills up to 1/(1-k), so compare at matched norms or with Adam. kernel="permuted" and "redrawn" are K between
-other pairs of neurons with the same eigenvalues: what they lose is geometry.
+has no time to spread, and the rule is e-prop. K has its eigenvalues in [-k/3, k] and leaves k of the total at every
+step; a steady source fills up to 1/(1-k), so compare at matched norms or with Adam. kernel="permuted" and "redrawn" are
+K between other pairs of neurons, with the same eigenvalues: what they lose is geometry.
 Their networks: half LIF, half ALIF with adaptation="scaled", network.torus 0.012, network.readout_density 0.1.
 Deviation: B is random and sparse, theirs the readout's initial weights; the readout has its exact gradient; the cost of
 the activity is the framework's, undiffused as theirs; gradients are sums over the window where theirs are means.

@@ -86,7 +86,7 @@ def carry_out(plan: Any, options: Any, out: str | None) -> Any:
     if options.dry_run:
         _dry_run(study, launcher)
     elif getattr(options, "status", False):
-        study_views.print_status(study)
+        study_views.print_status(study, launcher)
     elif getattr(options, "commands", False):
         study_views.print_commands(study)
     elif getattr(options, "sweep", None):
@@ -169,7 +169,7 @@ def _dry_run(study: Any, launcher: Any) -> None:
     runs = study.main_runs(tuning)
     for r in runs:  # what is not tuned yet runs with the base's values
         r.status = "waiting" if r.status == "failed" else r.status
-    guess = estimates([*tuning, *runs], launcher)
+    guess = estimates([*tuning, *runs], find("launcher", "local").load()() if launcher.remote else launcher)
     table = Table(title=f"{study.plan.name}: what would run", title_justify="left")
     for column in ("condition", "stage", "runs", "done", "to do", "seconds a run", "estimated from"):
         table.add_column(column, justify="right" if column in ("runs", "done", "to do", "seconds a run") else "left")

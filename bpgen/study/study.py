@@ -85,10 +85,10 @@ class Study:
             self._load_data()
             keep(self.folder, self.plan.content())
             tuning = self.tuning_runs()
-            forget_failed(tuning if retry else ())
+            forget_failed(tuning if retry else (), self.folder)
             self._launch("tuning", [run for run in tuning if run.status != "failed"], launcher, progress)
             runs = self.main_runs(tuning)
-            forget_failed(runs if retry else ())
+            forget_failed(runs if retry else (), self.folder)
             collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)  # what is planned
             self._launch("runs", [run for run in runs if run.status != "failed"], launcher, progress)
             table = collect.evaluation_table(runs, self.folder)

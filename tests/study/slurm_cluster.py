@@ -75,8 +75,8 @@ def cluster(folder: Path, cpus: int = 2):
     started = []
     try:
         for command in commands:
-            log = (folder / f"{Path(command[0]).name}.out").open("w")
-            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            with (folder / f"{Path(command[0]).name}.out").open("w") as log:
+                started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             time.sleep(1)
         _wait_for(environment)
         yield environment

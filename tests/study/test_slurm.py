@@ -41,8 +41,8 @@ class Cluster:
 
     def start(self, *options):
         command = [sys.executable, "-m", "bpgen", "study", "p.yaml", "--out", "s", *self.options, *options]
-        log = (self.folder / "typed.log").open("a")
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+        with (self.folder / "typed.log").open("a") as log:
+            return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
 
     def run(self, *options, timeout=900):
         process = self.start(*options)

@@ -70,7 +70,12 @@ def _network(v: _Values, configs: Sequence[_Config]) -> str:
     parts = [sentence + f" and were drawn by init = {v.of('network.init')}" if v.of("network.init") else sentence]
     if v.has("network.sigma_rec"):
         parts.append(f"Current noise had a standard deviation of {v.of('network.sigma_rec')}.")
-    for option, words in (("network.dale", "Dale's law"), ("network.ring", "a ring"), ("network.cell_types", "types")):
+    for option, words in (
+        ("network.dale", "Dale's law"),
+        ("network.ring", "a ring"),
+        ("network.torus", "a torus"),
+        ("network.cell_types", "types"),
+    ):
         if v.has(option):
             parts.append(f"Connectivity: {words} ({v.of(option)}).")
     density = v.of("network.density")

@@ -42,7 +42,9 @@ class Cluster:
     def start(self, *options):
         command = [sys.executable, "-m", "bpgen", "study", "p.yaml", "--out", "s", *self.options, *options]
         with (self.folder / "typed.log").open("a") as log:
-            return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+            options = {"cwd": self.folder, "env": self.environment, "stdout": log, "stderr": log}
+            listening = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's & ignores it
+            return subprocess.Popen(command, preexec_fn=listening, **options)
 
     def run(self, *options, timeout=900):
         process = self.start(*options)
@@ -128,7 +130,8 @@ def test_one_run_fails_one_is_cancelled_and_both_can_be_retried(slurm, tmp_path)
     rows = study.rows()
     assert list(rows["status"]) == ["failed", "failed"]
     assert rows["reason"].str.startswith("cancelled (SLURM job ").all()
-    assert "cancelled (SLURM job" in study.ask(sys.executable, "-m", "bpgen", "study", "p.yaml", "--out", "s", "--status")
+    said = study.ask(sys.executable, "-m", "bpgen", "study", "p.yaml", "--out", "s", "--status")  # by no engine's name
+    assert "cancelled (SLURM job" in said
     submissions = len(list(long.glob("s/slurm/*.json")))
     assert study.start().wait(120) == 3  # what was cancelled is not done again unasked
     assert len(list(long.glob("s/slurm/*.json"))) == submissions
@@ -142,8 +145,9 @@ def test_one_run_fails_one_is_cancelled_and_both_can_be_retried(slurm, tmp_path)
 
 
 def test_a_time_limit_and_a_preemption_are_survived_bit_for_bit(slurm, tmp_path):
-    steps = int(os.environ.get("BPGEN_SLURM_STEPS", "12000"))
-    plan = {"axes": {"rule": ["bptt"]}, "seeds": 1, "set": {**TINY, "trainer.max_steps": steps, "evaluation.every": steps // 3}}
+    steps = int(os.environ.get("BPGEN_SLURM_STEPS", "40000"))
+    long = {**TINY, "trainer.max_steps": steps, "evaluation.every": steps // 3}
+    plan = {"axes": {"rule": ["bptt"]}, "seeds": 1, "set": long}
     study = Cluster(tmp_path, slurm, plan, "--engine.time", "1", "--engine.warning", "15")
     rows = study.run(timeout=1500)
     assert list(rows["status"]) == ["finished"]
@@ -159,7 +163,7 @@ def test_a_time_limit_and_a_preemption_are_survived_bit_for_bit(slurm, tmp_path)
 
 
 def test_options_are_checked():
-    with pytest.raises(BpgenError, match="pack .--engine.pack. must be positive"):
+    with pytest.raises(BpgenError, match=r"pack .--engine.pack. must be positive"):
         Slurm(pack=0)
 
 

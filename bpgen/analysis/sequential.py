@@ -23,7 +23,7 @@ from scipy import special, stats
 
 from bpgen.analysis.spending import levels, p_value, spent
 from bpgen.analysis.statistics import Effect, Side, holm
-from bpgen.analysis.verdicts import ALPHA, Check, Verdict, decision_of, judge
+from bpgen.analysis.verdicts import ALPHA, Check, Tests, Verdict, decision_of, judge
 
 LOOK, LOOKS = "look", "looks"  # columns of a study's table
 Checks = Callable[[pd.DataFrame], Iterable[Check]]
@@ -60,18 +60,17 @@ class LookVerdict(Verdict):
         return self.check.effect.bounds(1 - 2 * level)
 
 
-@dataclass
-class _History:
-    """A check at the looks so far: as it was last, and its p-values for and against."""
-
-    check: Check
-    support: list[float] = field(default_factory=list)
-    refute: list[float] = field(default_factory=list)
-
-
 def planned(table: pd.DataFrame) -> list[int]:
     """Seeds at every look of a study; empty where it was planned with one number of seeds."""
     return [int(n) for n in str(table[LOOKS].iloc[0]).split()] if LOOKS in table and len(table) else []
+
+
+def with_looks(table: pd.DataFrame, looks: Sequence[int]) -> pd.DataFrame:
+    """The table of a study whose seeds 0, 1, ... were added in looks; as it is, where there were none."""
+    if not looks or table.empty:
+        return table
+    look = np.searchsorted(np.asarray(looks), table["seed"].to_numpy(int), side="right") + 1
+    return table.assign(**{LOOK: look, LOOKS: " ".join(map(str, looks))})
 
 
 def as_looked_at(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -89,33 +88,66 @@ def judge_study(checks: Checks, table: pd.DataFrame) -> list[Verdict]:
         table: of the study.
     """
     looks = planned(table)
-    return list(judge_looks(checks, as_looked_at(table), looks)) if looks else judge(checks(table))
+    if not looks:
+        return judge(checks(table))
+    study, verdicts = Looking(looks), list[LookVerdict]()
+    for at in as_looked_at(table):
+        verdicts = study.look(checks(at))
+    return list(verdicts)
 
 
-def judge_looks(checks: Checks, tables: Iterable[pd.DataFrame], looks: Sequence[int]) -> list[LookVerdict]:
-    """The verdicts after the last of some looks.
+@dataclass
+class _History:
+    """A check at the looks so far: as it was last, and its p-values for and against."""
+
+    check: Check
+    support: list[float] = field(default_factory=list)
+    refute: list[float] = field(default_factory=list)
+
+
+class Looking:
+    """Checks that are looked at again and again.
 
     Args:
-        checks: from a table to its checks.
-        tables: at each look, as `as_looked_at` gives them.
         looks: seeds at every planned look.
     """
-    histories: dict[_Key, _History] = {}
-    verdicts: dict[_Key, LookVerdict] = {}
-    for look, table in enumerate(tables, 1):
-        level = levels(looks, ALPHA / 2)[look - 1]
-        for key, check in _with_keys(checks(table)):
-            history = histories.setdefault(key, _History(check))
+
+    def __init__(self, looks: Sequence[int]) -> None:
+        self.looks, self.done = tuple(looks), 0
+        self._histories: dict[_Key, _History] = {}
+        self._verdicts: dict[_Key, LookVerdict] = {}
+
+    def look(self, checks: Iterable[Check]) -> list[LookVerdict]:
+        """The verdicts after the next look, also on checks that are in it no more."""
+        level = levels(self.looks, ALPHA / 2)[self.done]
+        for key, check in _with_keys(checks):
+            history = self._histories.setdefault(key, _History(check))
             history.check = check
-            missed = [1.0] * (look - 1 - len(history.support))
+            missed = [1.0] * (self.done - len(history.support))
             history.support += [*missed, _p(check, level, check.p_support, True)]
             history.refute += [*missed, _p(check, level, check.p_refute, False)]
-        for key, verdict in _judged(histories, looks):
-            before = verdicts.get(key)
+        self.done += 1
+        for key, verdict in self._judged():
+            before = self._verdicts.get(key)
             same = before is not None and before.decision == verdict.decision
             at = before.decided if before is not None and same else verdict.look
-            verdicts[key] = replace(verdict, decided=at, remark=verdict.in_words(at))
-    return list(verdicts.values())
+            self._verdicts[key] = replace(verdict, decided=at, remark=verdict.in_words(at))
+        return list(self._verdicts.values())
+
+    def _judged(self) -> Iterator[tuple[_Key, LookVerdict]]:
+        families: dict[tuple[str, str], list[_Key]] = {}
+        for key in self._histories:
+            families.setdefault(key[:2], []).append(key)
+        for members in families.values():
+            own = {key: self._histories[key] for key in members}
+            tested = [k for k, h in own.items() if h.check.effect.n > 0 and h.check.kind != "description"]
+            support = holm([p_value(self.looks, own[key].support) for key in tested])
+            refute = holm([p_value(self.looks, own[key].refute) for key in tested])
+            adjusted = dict(zip(tested, zip(support, refute, strict=True), strict=True))
+            for key, history in own.items():
+                check, look, (p, q) = history.check, len(history.support), adjusted.get(key, (1.0, 1.0))
+                decision = decision_of(check, p <= ALPHA / 2 and not check.untestable, q <= ALPHA / 2)
+                yield key, LookVerdict(check, decision, p, q, None, max(1, len(tested)), "", self.looks, look)
 
 
 def undecided(verdicts: Iterable[Verdict], table: pd.DataFrame) -> set[str]:
@@ -155,16 +187,30 @@ def _with_keys(checks: Iterable[Check]) -> Iterator[tuple[_Key, Check]]:
         yield (*name, seen[name]), check
 
 
+def p_of_looks(effects: Sequence[Effect], looks: Sequence[int], side: Side) -> list[float]:
+    """At every look the p-value of no effect, against one on a side of zero: the largest of the tests' that agree."""
+    each = levels(looks, ALPHA / 2)
+    found = []
+    for effect, level in zip(effects, each, strict=False):
+        p = effect.p_above(0.0) if side == "above" else effect.p_below(0.0)
+        found.append(_all_tests(effect, [(side, 0.0)], level, p))
+    return found
+
+
 def _p(check: Check, level: float, p: float, support: bool) -> float:
-    """The largest p-value of the tests that have to agree; further ones are asked only where Student's succeeds."""
-    effect = check.effect
-    if check.kind == "description" or effect.n == 0:
+    if check.kind == "description" or check.effect.n == 0:
         return 1.0
+    return _all_tests(check.effect, check.supports if support else check.refutes, level, p)
+
+
+def _all_tests(effect: Effect, tests: Tests, level: float, p: float) -> float:
+    """The largest p-value of the tests that have to agree; further ones are asked only where Student's succeeds."""
     if p > level:
         return p
-    tests = check.supports if support else check.refutes
-    flips = check.p_flips(tests) if _enough_for_flips(len(effect.values), level) else 0.0
-    return max(p, flips, *(without_skewness(effect, *test) for test in tests))
+    flips = 0.0
+    if _enough_for_flips(len(effect.values), level):
+        flips = max(effect.p_flips(side, bound) for side, bound in tests)
+    return max(p, flips, *(without_skewness(effect, side, bound) for side, bound in tests))
 
 
 def _enough_for_flips(n: int, level: float) -> bool:
@@ -186,20 +232,3 @@ def without_skewness(effect: Effect, side: Side, bound: float) -> float:
     w = float(distance.mean() / distance.std(ddof=1))
     t = math.sqrt(n) * (w + skewness * w**2 / 3 + skewness**2 * w**3 / 27 + skewness / (6 * n))
     return float(special.stdtr(n - 1, -t))
-
-
-def _judged(histories: dict[_Key, _History], looks: Sequence[int]) -> Iterator[tuple[_Key, LookVerdict]]:
-    families: dict[tuple[str, str], list[_Key]] = {}
-    for key in histories:
-        families.setdefault(key[:2], []).append(key)
-    for members in families.values():
-        tested = [k for k in members if histories[k].check.effect.n > 0 and histories[k].check.kind != "description"]
-        found = [
-            dict(zip(tested, holm([p_value(looks, of(histories[k])) for k in tested]), strict=True))
-            for of in (lambda h: h.support, lambda h: h.refute)
-        ]
-        for key in members:
-            check, look = histories[key].check, len(histories[key].support)
-            p, q = (adjusted.get(key, 1.0) for adjusted in found)
-            decision = decision_of(check, p <= ALPHA / 2 and not check.untestable, q <= ALPHA / 2)
-            yield key, LookVerdict(check, decision, p, q, None, max(1, len(tested)), "", tuple(looks), look)

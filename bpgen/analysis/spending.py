@@ -42,6 +42,11 @@ def spent(looks: Sequence[int], alpha: float) -> list[float]:
 
 def levels(looks: Sequence[int], alpha: float) -> list[float]:
     """The one-sided level of a test at each look."""
+    return list(_levels(tuple(looks), alpha))
+
+
+@lru_cache(maxsize=1000)
+def _levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
     shares = [n / looks[-1] for n in looks]
     found: list[float] = []
     s, density, before, gone = np.zeros(1), np.ones(1), 0.0, 0.0  # the sum at the last look: where, how much, when
@@ -58,7 +63,7 @@ def levels(looks: Sequence[int], alpha: float) -> list[float]:
         nodes = (bound + far) / 2 * _NODES + (bound - far) / 2
         kernel = np.exp(-0.5 * ((nodes[:, None] - s) / step) ** 2) / (step * np.sqrt(2 * np.pi))
         s, density, before, gone = nodes, (kernel @ density) * _WEIGHTS * (bound + far) / 2, share, whole
-    return found
+    return tuple(found)
 
 
 def p_value(looks: Sequence[int], p: Sequence[float]) -> float:
@@ -78,6 +83,7 @@ def p_value(looks: Sequence[int], p: Sequence[float]) -> float:
     return float(np.exp(min(alphas, default=0.0)))
 
 
+@lru_cache
 @lru_cache
 def _table(looks: tuple[int, ...]) -> Array:
     """Levels by α and look."""

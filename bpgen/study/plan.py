@@ -26,13 +26,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bpgen.analysis.spending import planned_looks
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import plugins
 from bpgen.run.config import Config
 
 Overrides = dict[str, Any]  # dotted option -> value
 Resolver = Callable[[list[str]], Config]  # the arguments of `bpgen fit` -> its resolved config
-_KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "measure")
+_KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "looks", "measure")
 _GIVEN = {
     "seed": "seeds are given by `seeds`",
     "out": "every run has its place in the folder of the study (--out)",
@@ -70,7 +71,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study as its author wrote it."""
+    """A study as its author wrote it.
+
+    looks: numbers of seeds at which it is looked whether all is decided; empty where all seeds are run at once.
+    """
 
     name: str
     base: list[str]
@@ -79,6 +83,7 @@ class Plan:
     overrides: Overrides = field(default_factory=dict)
     tune: Tuning | None = None
     question: str = ""
+    looks: list[int] = field(default_factory=list)
 
     def with_options(self, overrides: Overrides, seeds: list[int] | None = None) -> Plan:
         """The plan with further overrides, as `--set` gives them.
@@ -100,7 +105,17 @@ class Plan:
             "set": self.tune.overrides,
         }
         head = {"name": self.name, "question": self.question, "base": self.base, "set": self.overrides}
-        return {**head, "axes": self.axes, **({"tune": tune} if tune else {}), "seeds": self.seeds}
+        looks = {"looks": self.looks} if self.looks else {}
+        return {**head, "axes": self.axes, **({"tune": tune} if tune else {}), "seeds": self.seeds, **looks}
+
+    def until_decided(self, most: int) -> Plan:
+        """The plan with seeds 0, 1, ... that are added in looks, up to a largest number.
+
+        Raises:
+            BpgenError: it is too small.
+        """
+        require(most >= 2, f"--max-seeds must be 2 or more, got {most}.")
+        return replace(self, seeds=list(range(most)), looks=planned_looks(most))
 
     def conditions(self, resolve: Resolver) -> list[Condition]:
         """All combinations of the scientific axes, resolved.
@@ -151,6 +166,11 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
     for key in measure:
         require(key.split(".")[0] in measuring, f"measure.{key} is not a measurement: expected {', '.join(measuring)}.")
     seeds = read_seeds(content.get("seeds", 5), "seeds")
+    looks = list(content.get("looks") or [])
+    if looks:
+        rising = all(type(n) is int for n in looks) and sorted(set(looks)) == looks and looks[0] >= 1
+        require(rising, f"looks must be rising numbers of seeds, e.g. [5, 10, 20], got {looks}.")
+        seeds = list(range(looks[-1]))
     tune = content.get("tune")
     base = content.get("base", "digits")
     base = [base] if isinstance(base, str) else base
@@ -164,6 +184,7 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
         seeds=seeds,
         overrides={**flatten(content.get("set") or {}, "set"), **measure},
         tune=None if tune is None else _tuning(tune, seeds),
+        looks=looks,
     )
 
 

@@ -66,6 +66,7 @@ _YOUNGER = (
     Younger("task", "cue_accumulation", "perturbation", "gaussian"),
     Younger("task", "npz", "step_weights", "sum"),
     Younger("task", "npz", "class_weights", "equal"),
+    Younger("task", "npz", "mask_weights", "given"),
 )
 
 

@@ -52,7 +52,7 @@ _MEASURES = {
 SIZES = {"I": 4, "N": 6, "O": 6, "T": 8}
 PAIRS = ((0, 1), (2, 3), (4, 5))
 STEPS = (3, 5, 8)  # those whose error comes alone
-_SAME, _RANK = 1e-8, 1e-7
+_SAME, _RANK = 1e-8, 1e-10
 
 
 @dataclass(frozen=True)

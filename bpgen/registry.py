@@ -87,9 +87,9 @@ class Plugin:
         check_options(cls, options, what)
         try:
             return cls(*given, **options)
-        except BpgenError:
+        except (BpgenError, KeyboardInterrupt):
             raise
-        except Exception as error:  # a stranger's constructor
+        except BaseException as error:  # a stranger's constructor, which may even exit
             with_ = " ".join(f"{option}={value}" for option, value in options.items()) or "its defaults"
             where = raised_in(error, cls) or "outside its file"
             raise BpgenError(

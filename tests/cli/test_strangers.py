@@ -10,6 +10,7 @@ import yaml
 import bpgen
 from bpgen.cli import main
 from bpgen.run.config import Config
+from bpgen.study.launchers.base import Job, execute
 from tests.cli.test_fit import SMALL
 
 NEURON = '''"""A neuron that adds up its input and leaks, by a stranger."""
@@ -184,3 +185,73 @@ def test_a_rule_that_exits_has_failed_and_not_the_program(tmp_path, capsys):
     assert summary["status"] == "failed"
     assert "rule Leaves failed: SystemExit: 0" in summary["message"]
     assert "mine.py, line" in summary["message"]
+
+
+EVIL = (
+    RULE
+    + """
+class Built(Half):
+    def __init__(self):
+        raise SystemExit(0)
+class Bound(Half):
+    def bind(self, network, seed=0):
+        raise SystemExit(0)
+class Wrong(Half):
+    def bind(self, network, seed=0):
+        return 1 / 0
+class Stopped(Half):
+    def __init__(self):
+        raise KeyboardInterrupt
+class Gone(Half):
+    def credit(self, trajectory, error):
+        raise GeneratorExit("gone")
+"""
+)
+
+
+@pytest.fixture
+def evil(tmp_path):
+    (tmp_path / "evil.py").write_text(EVIL)
+    return f"{tmp_path / 'evil.py'}:"
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("Built", "cannot be built with its defaults: SystemExit: 0"),
+        ("Bound", "rule Bound failed: SystemExit: 0"),
+        ("Wrong", "rule Wrong failed: ZeroDivisionError: division by zero"),
+        ("Gone", "rule Gone failed: GeneratorExit: gone"),
+    ],
+)
+def test_a_rule_that_exits_anywhere_has_failed_and_is_named_with_its_line(evil, rule, said, tmp_path, capsys):
+    assert main(["fit", *SMALL, "--out", str(tmp_path / "runs"), "--rule", evil + rule]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "evil.py, line" in error
+    assert "Traceback" not in error
+
+
+def test_whoever_stops_a_program_by_hand_has_stopped_it(evil, tmp_path, capsys):
+    assert main(["fit", *SMALL, "--out", str(tmp_path / "runs"), "--rule", f"{evil}Stopped"]) == 130
+    assert "interrupted: all files so far are whole" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", ["Built", "Bound", "Leaves", "Gone"])
+def test_a_rule_that_exits_is_one_failed_run_of_a_study(evil, rule, tmp_path):
+    config = {"rule": {"name": evil + rule}, "trainer": {"max_steps": 1}, "wandb": "off", "out": str(tmp_path / "runs")}
+    job = Job("one", config, None, str(tmp_path / "log"), str(tmp_path / "lock"), 0)
+    result = execute(job)
+    assert result.status == "failed"
+    assert "Exit" in result.message
+
+
+def test_a_rule_that_exits_fails_its_checks(evil, capsys):
+    assert main(["check", f"{evil}Leaves", "--kind", "rule"]) == 1
+    assert "it raised SystemExit: 0" in capsys.readouterr().out
+
+
+def test_nothing_that_exits_ends_a_command_in_silence(monkeypatch, capsys):
+    monkeypatch.setattr("bpgen.cli._dispatch", lambda argv: sys.exit(0))
+    assert main(["ls"]) == 2
+    assert "a part that was loaded ended the program: SystemExit: 0" in capsys.readouterr().err

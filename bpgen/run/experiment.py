@@ -143,7 +143,7 @@ class Experiment:
         if self.tracker is not None:
             logger = self.tracker.open(folder.path, self.config.plain(), say, before.wandb_id)
             logger.keep_extremes(column.name for column in self.clock.columns)
-        with using(self.config.threads or before.threads, self.multiplications) as chosen:
+        with using(self.config.threads or before.threads, self.multiplications) as chosen, quiet_lightning():
             if chosen is not None:
                 say(str(chosen))
             started = time.perf_counter()
@@ -154,8 +154,7 @@ class Experiment:
 
     def _ending(self, trainer: pl.Trainer, folder: RunFolder, checkpoint: str | None) -> Ending:
         try:
-            with quiet_lightning():
-                trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
         except DivergedError as error:
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             cure = self._cure(lr, folder.rows())

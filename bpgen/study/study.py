@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from bpgen import durable
 from bpgen.errors import BpgenError, require
+from bpgen.run import dialect
 from bpgen.run.config import Config
 from bpgen.run.folder import RunFolder
 from bpgen.study import collect
@@ -82,9 +83,7 @@ class Study:
             ) from None
         with study_lock(self.folder):
             self._load_data()
-            (self.folder / "plan.yaml").write_text(
-                yaml.safe_dump(self.plan.content(), sort_keys=False), encoding="utf-8"
-            )
+            durable.write(self.folder / "plan.yaml", dialect.written(self.plan.content()))
             tuning = self.tuning_runs()
             forget_failed(tuning if retry else ())
             self._launch("tuning", [run for run in tuning if run.status != "failed"], launcher, progress)

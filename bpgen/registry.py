@@ -86,7 +86,7 @@ class Plugin:
         cls, what = self.load(), f"{self.kind} {self.name!r}"
         check_options(cls, options, what)
         try:
-            return cls(*given, **options)
+            part = cls(*given, **options)
         except (BpgenError, KeyboardInterrupt):
             raise
         except BaseException as error:  # a stranger's constructor, which may even exit
@@ -96,6 +96,9 @@ class Plugin:
                 f"{what} cannot be built with {with_}: {type(error).__name__}: {error} ({where}). "
                 f"See `bpgen plugins {self.name}` for its options."
             ) from error
+        if hasattr(cls, "named_children") and "_modules" not in vars(part):  # a torch module that never was made one
+            raise BpgenError(f"{what} is not ready: its __init__ has to call super().__init__() first.")
+        return part
 
     def load(self) -> Any:
         """Import the class.

@@ -202,6 +202,31 @@ class Wrong(Half):
 class Stopped(Half):
     def __init__(self):
         raise KeyboardInterrupt
+class InPlace(Half):
+    def credit(self, trajectory, error):
+        self.net.W_rec.mul_(0.9)
+        return super().credit(trajectory, error)
+    def bind(self, network, seed=0):
+        object.__setattr__(self, "net", network)
+        return super().bind(network, seed)
+class ByData(Half):
+    def estimate(self, problem, draws):
+        problem.network.W_rec.data.mul_(0.9)
+        return super().estimate(problem, draws)
+class Late(Half):
+    steps = 0
+    def estimate(self, problem, draws):
+        Late.steps += 1
+        if Late.steps > 20:
+            problem.network.W_out.add_(0.1)
+        return super().estimate(problem, draws)
+class Double(Half):
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
+        return result._replace(grads={n: g.double() for n, g in result.grads.items()})
+class Bare(Half):
+    def __init__(self):
+        self.factor = 1.0
 class Gone(Half):
     def credit(self, trajectory, error):
         raise GeneratorExit("gone")
@@ -221,6 +246,11 @@ def evil(tmp_path):
         ("Built", "cannot be built with its defaults: SystemExit: 0"),
         ("Bound", "rule Bound failed: SystemExit: 0"),
         ("Wrong", "rule Wrong failed: ZeroDivisionError: division by zero"),
+        ("InPlace", "it changed W_rec in place. A rule returns gradients"),
+        ("ByData", "it changed W_rec in place"),
+        ("Late", "it changed W_out in place"),
+        ("Double", "torch.float32, like the parameter; it is"),
+        ("Bare", "its __init__ has to call super().__init__() first"),
         ("Gone", "rule Gone failed: GeneratorExit: gone"),
     ],
 )
@@ -228,7 +258,7 @@ def test_a_rule_that_exits_anywhere_has_failed_and_is_named_with_its_line(evil, 
     assert main(["fit", *SMALL, "--out", str(tmp_path / "runs"), "--rule", evil + rule]) == 2
     error = capsys.readouterr().err
     assert said in error
-    assert "evil.py, line" in error
+    assert "evil.py, line" in error or rule == "Bare"
     assert "Traceback" not in error
 
 

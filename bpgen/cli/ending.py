@@ -27,8 +27,9 @@ def report(ending: Ending) -> int:
     path, config = folder.path, folder.config()
     seconds = folder.summary()["seconds"]
     console.print(f"{seconds['total']:.0f} s, of which {seconds['training']:.0f} s training")
-    console.print(f"numbers   {path / 'metrics.csv'}")
-    console.print(f"figures   {path / 'figures' / 'overview.png'}")
+    for what, file in (("numbers", folder.metrics_file), ("figures", path / "figures" / "overview.png")):
+        if file.is_file():  # a rule may fail before the first evaluation
+            console.print(f"{what}   {file}")
     if config.wandb != "off" and (path / "wandb").is_dir():
         place = shlex.quote(str(path / "wandb"))
         unsent = any((path / "wandb").glob("offline-run-*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
 
 from bpgen import __version__, threads
@@ -28,6 +29,7 @@ COMMANDS = {
     "bench": "measure the speed of the rules against their peers and their floors",
 }
 _ALIASES = {"new-rule": ["new", "rule"]}
+_LEFT = "all files so far are whole; the same command starts again, a study or a run with a checkpoint goes on"
 HELP = f"""\
 bpgen {__version__}: how brain-like learning rules shape the solutions that recurrent networks find.
 
@@ -60,8 +62,23 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted: nothing was lost; the same command starts again or goes on", file=sys.stderr)
+        print(f"interrupted: {_LEFT}", file=sys.stderr)
         return 130
+    except BaseException as error:
+        if isinstance(error, Exception) or _of_a_parser(error):
+            raise
+        print(f"bpgen: error: a part that was loaded ended the program: {_raised(error)}", file=sys.stderr)
+        return 2
+
+
+def _of_a_parser(error: BaseException) -> bool:
+    """Whether it is argparse that exits, after help or a bad option."""
+    return error.__traceback__ is not None and traceback.extract_tb(error.__traceback__)[-1].name == "exit"
+
+
+def _raised(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno}, in {last.name})"
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -22,6 +22,7 @@ COMMANDS = {
     "plugins": "list every installed part: rules, tasks, neurons, measurements, launchers, papers",
     "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
     "explain": "rank measures of a study's saved networks by how well they explain the gap: sharpness or another",
+    "stress": "put a study's saved networks to noise and shifts of every size: robustness, generalization",
     "compare": "compare learning rules over several seeds on embedded data",
     "plot": "draw existing runs together in one figure",
     "report": "write one page about runs and studies: verdicts, charts, runs, methods, commands",

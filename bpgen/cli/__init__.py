@@ -12,6 +12,7 @@ from bpgen.errors import BpgenError, unknown
 COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
     "ls": "list runs and studies with their status and last numbers, or write them into one table",
+    "activity": "write what the neurons of a run do on a split into a file, with what is known of each trial",
     "sharpness": "measure the curvature of the networks that a run saved",
     "stability": "measure how stable a run's rule was around the networks it saved",
     "rules": "list the installed learning rules, their traits, or all about one",

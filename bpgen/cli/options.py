@@ -71,6 +71,8 @@ def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
     run.add_argument(
         "--seed", type=int, default=0, help="seed of everything random: weights, batches, feedback, noise."
     )
+    name = "name of the run: of its folder in --out, its figures and its W&B run; by default TASK-RULE-seedSEED."
+    run.add_argument("--name", type=str | None, default=None, help=name)
     run.add_argument("--out", type=str, default="runs", help="folder that the run's own new folder is made in.")
     run.add_argument(
         "--wandb",

@@ -11,6 +11,7 @@ import pandas as pd
 from bpgen.analysis.markdown import markdown_table
 from bpgen.analysis.matching import Level, finished
 from bpgen.analysis.verdicts import Check, Verdict, judge
+from bpgen.columns import written
 from bpgen.papers.base import Paper
 from bpgen.study.study import StudyResults
 
@@ -174,7 +175,7 @@ def _number(check: Check, value: float, unit: bool = True) -> str:
     if not math.isfinite(value):
         return "?"
     shown = check.shown(value)
-    text = f"{shown:+.2f}" if check.unit in ("points", "r") else f"{shown:.3g}"
+    text = written("{:+.2f}" if check.unit in ("points", "r") else "{:.3g}", shown)
     if not unit:
         return text
     words = {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}

@@ -10,17 +10,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-import pandas as pd
 import torch
 
 from bpgen._version import __version__
 from bpgen.callbacks.best import EarlyStopping, best_of
 from bpgen.errors import DivergedError, RuleError, raised_in, require
-from bpgen.figures.run import run_figures
 from bpgen.run.build import Experiment, build
 from bpgen.run.config import Config, config_hash, differences
 from bpgen.run.files import load_file
 from bpgen.run.folder import RunFolder
+from bpgen.run.outcome import write_outcome
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Interrupt, Record, RunInterrupted
 from bpgen.run.time_left import TimeLeft
@@ -144,18 +143,15 @@ def _carry_out(experiment: Experiment, folder: RunFolder, before: Before, audien
 
 
 def _trained(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
-    config, say = experiment.config, audience.say
-    experiment.module.save_hyperparameters(config.plain(), logger=False)  # into every checkpoint
+    say = audience.say
+    experiment.module.save_hyperparameters(experiment.config.plain(), logger=False)  # into every checkpoint
     logger = experiment.tracked(folder.path, say, before.wandb_id)
     started = time.perf_counter()
     ending = _train(experiment, folder, audience, logger, before.checkpoint)
     summary = _summary(experiment, ending, before, time.perf_counter() - started)
     if logger is not None:
         summary["wandb_id"] = logger.experiment.id
-    folder.write_summary(summary)
-    if audience.draw and folder.metrics_file.exists():
-        for name, figure in run_figures(pd.read_csv(folder.metrics_file), config.title, experiment.columns).items():
-            figure.savefig(folder.path / "figures" / f"{name}.png")
+    write_outcome(experiment, folder, summary, audience.draw)
     if logger is not None:
         for picture in sorted((folder.path / "figures").glob("*.png")):
             logger.log_image(f"figures/{picture.stem}", [str(picture)])

@@ -26,9 +26,10 @@ COMMANDS = {
     "plot": "draw existing runs together in one figure",
     "report": "write one page about runs and studies: verdicts, charts, runs, methods, commands",
     "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",
+    "completion": "print a script that lets your shell complete commands, options and names",
     "bench": "measure the speed of the rules against their peers and their floors",
 }
-_ALIASES = {"new-rule": ["new", "rule"]}
+_ALIASES = {"new-rule": ["new", "rule"], "--print_completion": ["completion"], "--print-completion": ["completion"]}
 HELP = f"""\
 bpgen {__version__}: how brain-like learning rules shape the solutions that recurrent networks find.
 

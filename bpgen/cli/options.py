@@ -98,7 +98,7 @@ def _check_names(parser: ArgumentParser, asked: Given) -> None:
             raise unknown("option", key, known, f"It stands in config {' or '.join(asked.configs)}.")
     for key, _ in written_options(asked.tokens):
         if key not in known:
-            owners = [f"'--{other}'" for other in sorted(known) if other.endswith(f".{key}")]
+            owners = [f"'--{other}'" for other in sorted(known) if other.endswith((f".{key}", f"_{key}"))]
             require(not owners, f"unknown option '--{key}'. Did you mean {' or '.join(owners)}?")
             flags = [f"--{k}" for k in (*known, *CHOSEN, *FLAGS)]
             raise unknown("option", f"--{key}", flags, "See `bpgen fit --help`.")

@@ -46,10 +46,12 @@ def run(argv: list[str]) -> int:
         print(warning.message, file=sys.stderr)
     if options.json:
         print(json.dumps(rules, indent=1, ensure_ascii=False))
-    elif options.markdown:
-        print(_table({name: _columns(t) for name, t in rules.items()}, " | ", "| ", " |"))
-    else:
-        print(_in_two({name: _columns(t) for name, t in rules.items()}))
+        return 0
+    others = {name: find("rule", name).same_as for name in rules}
+    rows = {name: _columns(t) for name, t in rules.items() if not others[name]}
+    print(_table(rows, " | ", "| ", " |") if options.markdown else _in_two(rows))
+    if not options.markdown:
+        print("".join(f"\n{name} is another name of {first}" for name, first in others.items() if first))
     return 0
 
 

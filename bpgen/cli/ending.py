@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bpgen.analysis.proportions import wilson
 from bpgen.columns import written
-from bpgen.run.fit import Ending
+from bpgen.run.experiment import Ending
 from bpgen.run.outcome import CONFUSION
 from bpgen.run.parts import measurements
 from bpgen.threads import seconds_so_far
@@ -24,6 +24,9 @@ def report(ending: Ending) -> int:
     """Print how a run ended and return its exit code."""
     console = Console(highlight=False, soft_wrap=True)
     folder = ending.folder
+    if not (folder.path / "summary.json").is_file():  # nothing could be written any more
+        print(ending.message, file=sys.stderr)
+        return ending.exit_code
     rows, summary = folder.rows(), folder.summary()
     if rows:
         console.print(_table(f"{folder.path.name}: {ending.status}", rows, summary.get("sequences", {})))
@@ -34,8 +37,9 @@ def report(ending: Ending) -> int:
     whole = seconds_so_far()
     loading = f"; {whole:.0f} s with loading and figures" if whole > seconds["total"] + 1 else ""
     console.print(f"{seconds['total']:.0f} s, of which {seconds['training']:.0f} s training{loading}")
-    console.print(f"numbers   {path / 'metrics.csv'}")
-    console.print(f"figures   {path / 'figures' / 'overview.png'}")
+    for what, file in (("numbers", folder.metrics_file), ("figures", path / "figures" / "overview.png")):
+        if file.is_file():  # a rule may fail before the first evaluation
+            console.print(f"{what}   {file}")
     if config.wandb != "off" and (path / "wandb").is_dir():
         place = shlex.quote(str(path / "wandb"))
         unsent = any((path / "wandb").glob("offline-run-*"))

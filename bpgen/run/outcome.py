@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from bpgen import durable
 from bpgen.callbacks.evaluation import Evaluation
 from bpgen.callbacks.generalization_gap import GeneralizationGap
 from bpgen.callbacks.performance import confusion
 from bpgen.figures.confusion import confusion_figure
 from bpgen.figures.run import About, run_figures
-from bpgen.run.build import Experiment
+from bpgen.run.experiment import Experiment
 from bpgen.run.folder import RunFolder
 from bpgen.tasks import Split
 from bpgen.tasks.chance import chance_level
@@ -36,16 +37,15 @@ def write_outcome(experiment: Experiment, folder: RunFolder, summary: dict[str, 
     folder.write_summary({**summary, **known})
     confused = confusions(experiment) if summary["status"] == "finished" else pd.DataFrame()
     if len(confused):
-        confused.to_csv(folder.path / CONFUSION, index=False)
+        durable.write(folder.path / CONFUSION, confused.to_csv(index=False))
     if not draw or not folder.metrics_file.exists():
         return
     title, block = experiment.config.title, experiment.config.measurements.get("sharpness", {}).get("block", "W_rec")
     about = About(known["sequences"], known["chance"], block)
-    figures = run_figures(pd.read_csv(folder.metrics_file), title, experiment.columns, about)
+    figures = run_figures(pd.read_csv(folder.metrics_file), title, experiment.clock.columns, about)
     if len(confused):
         figures["confusion"] = confusion_figure(confused, title)
-    for name, figure in figures.items():
-        figure.savefig(folder.path / "figures" / f"{name}.png")
+    folder.write_figures(figures)
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:

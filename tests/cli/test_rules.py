@@ -59,7 +59,7 @@ def test_two_names_of_one_rule_are_one_rule(capsys):
     assert "Also called eprop." in " ".join(" ".join(listed).split())
     plain = out(capsys, "rules", "--traits")
     assert not any(line.startswith("eprop ") for line in plain.splitlines()[:-1])
-    assert plain.splitlines()[-1] == "eprop is another name of three_factor"
+    assert plain.strip().endswith("eprop is another name of three_factor.")
     assert find("rule", "eprop").same_as == "three_factor"
     assert find("rule", "three_factor").same_as == ""
     assert [p.name for p in plugins("rule").values() if p.same_as] == ["eprop"]

@@ -9,8 +9,10 @@ from bpgen.cli.listing import joined_by_underscores
 from bpgen.errors import require
 from bpgen.registry import plugins
 from bpgen.shipped import configs
+from bpgen.tracking.sweep import in_sweep
 
 DRY = "--dry_run"
+DIVERGED = 3  # exit code
 MANUAL = """\
 bpgen fit: train a recurrent network with a learning rule, and measure along the way, on the true loss,
   - sharpness: the leading eigenvalue of the Hessian,
@@ -35,7 +37,7 @@ choosing the parts (their own options follow below, for the parts chosen now):
   --resume RUN        continue the run in this folder; takes no other options
   -h, --help          this text
 
-exit codes: 0 finished, 2 bad input, 3 diverged, 130 interrupted.
+exit codes: 0 finished, 2 bad input, 3 diverged (0 for a W&B agent, to which that is a result), 130 interrupted.
 """
 
 
@@ -69,7 +71,8 @@ def run(argv: list[str]) -> int:
     from bpgen.cli.ending import report
     from bpgen.run.fit import fit
 
-    return report(fit(config, terminal=sys.stderr.isatty()))
+    code = report(fit(config, terminal=sys.stderr.isatty()))
+    return 0 if code == DIVERGED and in_sweep() else code  # a result, and an agent gives up after three failures
 
 
 def _takes(argv: list[str], flags: tuple[str, ...]) -> bool:

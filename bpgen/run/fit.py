@@ -24,7 +24,9 @@ from bpgen.run.folder import RunFolder
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Interrupt, Record, RunInterrupted
 from bpgen.run.time_left import TimeLeft
+from bpgen.run.tracked import hand_over
 from bpgen.threads import using
+from bpgen.tracking.batch_loss import BatchLoss
 from bpgen.training.module import RuleTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
@@ -157,8 +159,7 @@ def _trained(experiment: Experiment, folder: RunFolder, before: Before, audience
         for name, figure in run_figures(pd.read_csv(folder.metrics_file), config.title, experiment.columns).items():
             figure.savefig(folder.path / "figures" / f"{name}.png")
     if logger is not None:
-        for picture in sorted((folder.path / "figures").glob("*.png")):
-            logger.log_image(f"figures/{picture.stem}", [str(picture)])
+        hand_over(folder, experiment.columns, logger, config.tracking.artifacts)
         logger.finish(ending.status)
     return ending
 
@@ -170,6 +171,8 @@ def _train(
     module, config = experiment.module, experiment.config
     clock = experiment.clock.attach(Record(folder, experiment.columns))
     callbacks: list[pl.Callback] = [clock, Interrupt(folder)]
+    if logger is not None:
+        callbacks.append(BatchLoss(logger))
     if config.trainer.patience is not None:
         callbacks.append(EarlyStopping(config.trainer.best_by, config.trainer.patience))
     if audience.terminal:

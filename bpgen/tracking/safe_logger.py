@@ -48,7 +48,7 @@ class SafeLogger(WandbLogger):
         """Hand on a table; what a row lacks stays empty."""
         from wandb import Table
 
-        columns = list(dict.fromkeys(column for row in rows for column in row))
+        columns: list[Any] = list(dict.fromkeys(column for row in rows for column in row))
         data = [[row.get(column) for column in columns] for row in rows]
         if columns:
             self._try(lambda: self._soon(lambda: self.experiment.log({name: Table(columns=columns, data=data)})))

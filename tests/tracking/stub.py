@@ -28,6 +28,7 @@ class Stub:
         history, summary, exit_code: what was streamed.
         files: what was uploaded, by name.
         artifacts: what was committed: by collection name its type and the bytes of every file, by place.
+        views: workspaces and reports that were saved.
         fault: set it to let the server fail from now on: an HTTP status, or "hang" for no answer at all.
     """
 
@@ -41,6 +42,7 @@ class Stub:
         self.exit_code: int | None = None
         self.files: dict[str, bytes] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
+        self.views: list[dict[str, Any]] = []
         self._begun: list[dict[str, Any]] = []
         self.fault: int | str | None = None
         self.closing = threading.Event()
@@ -98,6 +100,16 @@ class Stub:
         if "CreateRunFiles" in query:
             files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in sent["files"]]
             return {"createRunFiles": {"runID": "run", "uploadHeaders": [], "files": files}}
+        if "upsertView" in query:
+            self.views.append(sent)
+            project = {"id": "project", "name": sent["projectName"], "entityName": sent["entityName"]}
+            return {
+                "upsertView": {"view": {**sent, "id": f"view{len(self.views)}", "project": project}, "inserted": True}
+            }
+        if "internalId" in query:
+            return {"project": {"internalId": "7"}}
+        if "query GetProjects" in query:
+            return {"models": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": []}}
         if "rtifact" in query or "clientIDMapping" in query:
             return self._artifact(query, sent)
         return {"serverInfo": {"features": []}, "viewer": {"id": "user", "entity": "someone", "teams": {"edges": []}}}

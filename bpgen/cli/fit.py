@@ -9,10 +9,8 @@ from bpgen.cli.listing import joined_by_underscores
 from bpgen.errors import require
 from bpgen.registry import plugins
 from bpgen.shipped import configs
-from bpgen.tracking.sweep import in_sweep
 
 DRY = "--dry_run"
-DIVERGED = 3  # exit code
 MANUAL = """\
 bpgen fit: train a recurrent network with a learning rule, and measure along the way, on the true loss,
   - sharpness: the leading eigenvalue of the Hessian,
@@ -37,7 +35,8 @@ choosing the parts (their own options follow below, for the parts chosen now):
   --resume RUN        continue the run in this folder; takes no other options
   -h, --help          this text
 
-exit codes: 0 finished, 2 bad input, 3 diverged (0 for a W&B agent, to which that is a result), 130 interrupted.
+exit codes: 0 finished, 2 bad input or a file that cannot be written, 3 diverged (0 for a W&B agent, to which that is a
+result), 130 interrupted.
 """
 
 
@@ -71,8 +70,7 @@ def run(argv: list[str]) -> int:
     from bpgen.cli.ending import report
     from bpgen.run.fit import fit
 
-    code = report(fit(config, terminal=sys.stderr.isatty()))
-    return 0 if code == DIVERGED and in_sweep() else code  # a result, and an agent gives up after three failures
+    return report(fit(config, terminal=sys.stderr.isatty()))
 
 
 def _takes(argv: list[str], flags: tuple[str, ...]) -> bool:
@@ -89,6 +87,6 @@ def _resume(argv: list[str]) -> int:
         "--resume needs the folder of a run and takes no other options: a continued run keeps its own config.",
     )
     from bpgen.cli.ending import report
-    from bpgen.run.fit import resume
+    from bpgen.run.resume import resume
 
     return report(resume(tokens[1], terminal=sys.stderr.isatty()))

@@ -12,14 +12,9 @@ _POINTS = 200  # in a run; one takes 0.3 ms beside steps of 2 ms
 
 
 class BatchLoss(pl.Callback):
-    """Hands a logger the mean loss of the last batches, some 200 times in a run.
+    """Hands the trainer's loggers the mean loss of the last batches, some 200 times in a run."""
 
-    Args:
-        logger: any of Lightning's.
-    """
-
-    def __init__(self, logger: Any) -> None:
-        self.logger = logger
+    def __init__(self) -> None:
         self._sum, self._batches, self._every, self._last = 0.0, 0, 1, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -33,5 +28,6 @@ class BatchLoss(pl.Callback):
         self._sum, self._batches = self._sum + pl_module.last_loss, self._batches + 1
         step = trainer.global_step
         if step // self._every > self._last // self._every:
-            self.logger.log_metrics({"step": float(step), COLUMN: self._sum / self._batches}, step=step)
+            for logger in trainer.loggers:
+                logger.log_metrics({"step": float(step), COLUMN: self._sum / self._batches}, step=step)
             self._sum, self._batches, self._last = 0.0, 0, step

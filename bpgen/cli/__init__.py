@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "compare learning rules over several seeds on embedded data",
     "plot": "draw existing runs together in one figure",
     "report": "write one page about runs and studies: verdicts, charts, runs, methods, commands",
+    "dashboard": "make a workspace or a report of W&B's for a study or a project",
     "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",
     "completion": "print a script that lets your shell complete commands, options and names",
     "bench": "measure the speed of the rules against their peers and their floors",

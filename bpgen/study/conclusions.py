@@ -19,6 +19,7 @@ from bpgen.analysis.sequential import as_looked_at, p_of_looks, planned
 from bpgen.analysis.settings import SHARPNESS, Setting, settings
 from bpgen.analysis.spending import p_value
 from bpgen.analysis.statistics import Effect, Side, holm, paired
+from bpgen.columns import written
 
 _ALPHA = 0.05
 _LEAST = 3  # seeds: two that happen to agree prove nothing
@@ -53,7 +54,7 @@ class _Measure(NamedTuple):
             return "?"
         if self.log:
             return f"{math.exp(min(value, 50)):.3g}{' times' if unit else ''}"
-        return f"{self.scale * value:+.3g}{f' {self.unit}' if unit else ''}"
+        return f"{written('{:+.3g}', self.scale * value)}{f' {self.unit}' if unit else ''}"
 
 
 class _Comparison(NamedTuple):
@@ -127,6 +128,15 @@ def in_words(found: Iterable[Conclusion]) -> list[str]:
     return lines[1:]
 
 
+def few_pairs(n: int) -> str:
+    """What so few pairs cannot show: the smallest p of a two-sided test by flips of signs; empty where it can be < 5 %.
+
+    All 2^n patterns of signs are as likely without an effect, and two of them are the most extreme.
+    """
+    least = 2.0 ** (1 - n)
+    return f"with {n} pairs a permutation p is at least {least:.2g}" if n >= 2 and least > _ALPHA else ""
+
+
 def _compared(setting: Setting, measure: _Measure, condition: str, reference: str) -> _Comparison:
     values = setting.matched(reference, condition)
     effect = paired(values, measure.column, condition, reference, measure.log)
@@ -143,6 +153,7 @@ def _conclusion(setting: str, of: _Comparison, decided: bool) -> Conclusion:
     n = f"n = {effect.n}" if effect.n == effect.planned else f"n = {effect.n} of {effect.planned}"
     shown = measure.shown(effect.estimate)
     sized = f"{shown} (95 % interval {interval}), {n}" if effect.df >= 1 else f"{shown}, {n}: too few seeds"
+    sized += f" ({few})" if (few := few_pairs(effect.n)) and effect.df >= 1 else ""
     what = {"gap": ("a larger gap", "a smaller gap", "gap"), "sharpness": ("sharper", "flatter", "sharpness")}
     more, less, name = what[measure.name]
     verb = "has" if measure.name == "gap" else "is"

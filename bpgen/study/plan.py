@@ -21,7 +21,6 @@ Whatever is not an axis is fixed. The same seed means the same initial weights a
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +29,8 @@ from bpgen.analysis.spending import planned_looks
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import plugins
 from bpgen.run.config import Config
+from bpgen.run.files import as_text
+from bpgen.study.seeds import read_looks, read_seeds
 
 Overrides = dict[str, Any]  # dotted option -> value
 Resolver = Callable[[list[str]], Config]  # the arguments of `bpgen fit` -> its resolved config
@@ -37,6 +38,7 @@ _KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "
 _GIVEN = {
     "seed": "seeds are given by `seeds`",
     "out": "every run has its place in the folder of the study (--out)",
+    "name": "runs of a study are named by condition and seed",
     "config": "configs are given by `base`",
 }
 _TUNE_KEYS = ("axes", "seeds", "metric", "set")
@@ -115,6 +117,8 @@ class Plan:
             BpgenError: it is too small.
         """
         require(most >= 2, f"--max-seeds must be 2 or more, got {most}.")
+        tuned_on = [seed for seed in (self.tune.seeds if self.tune else []) if seed < most]
+        require(not tuned_on, f"seeds {tuned_on} are those of the tuning: fewer --max-seeds, or other tune.seeds.")
         return replace(self, seeds=list(range(most)), looks=planned_looks(most))
 
     def conditions(self, resolve: Resolver) -> list[Condition]:
@@ -166,18 +170,20 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
     for key in measure:
         require(key.split(".")[0] in measuring, f"measure.{key} is not a measurement: expected {', '.join(measuring)}.")
     seeds = read_seeds(content.get("seeds", 5), "seeds")
-    looks = list(content.get("looks") or [])
-    if looks:
-        rising = all(type(n) is int for n in looks) and sorted(set(looks)) == looks and looks[0] >= 1
-        require(rising, f"looks must be rising numbers of seeds, e.g. [5, 10, 20], got {looks}.")
-        seeds = list(range(looks[-1]))
+    looks = read_looks(content.get("looks") or [])
+    seeds = list(range(looks[-1])) if looks else seeds
     tune = content.get("tune")
     base = content.get("base", "digits")
     base = [base] if isinstance(base, str) else base
     named = isinstance(base, list) and bool(base) and all(isinstance(config, str) for config in base)
     require(named, f"base must be a config or a list of configs, e.g. base: digits, got {base!r}.")
+    name = str(content.get("name", default_name))
+    require(
+        bool(name.strip(". ")) and not set(name) & set("/\\\0"),
+        f"name of a plan must be the name of a folder, without / and \\, got {name!r}.",
+    )
     return Plan(
-        name=str(content.get("name", default_name)),
+        name=name,
         question=str(content.get("question", "")),
         base=list(base),
         axes=axes,
@@ -211,15 +217,6 @@ def _axes(content: Any, where: str) -> dict[str, list[Any]]:
     return dict(content)
 
 
-def read_seeds(content: Any, where: str) -> list[int]:
-    """Seeds from a number of them or a list; anything else, and a seed named twice, is a `BpgenError`."""
-    seeds = list(range(content)) if type(content) is int else content
-    valid = isinstance(seeds, list) and bool(seeds) and all(type(s) is int for s in seeds)
-    require(valid, f"{where} must be a positive number of seeds or a list such as [0, 1, 2], got {content!r}.")
-    require(len(set(seeds)) == len(seeds), f"{where} names a seed twice: {seeds}.")
-    return list(seeds)
-
-
 def _axis_value(axis: str, value: Any) -> tuple[Any, Overrides]:
     """How a value of an axis is called, and what it changes."""
     if not isinstance(value, dict) or axis not in ("rule", "neuron", "task"):
@@ -243,8 +240,3 @@ def flatten(content: Any, where: str) -> Overrides:
         else:
             flat[str(key)] = value
     return flat
-
-
-def as_text(value: Any) -> str:
-    """A value as it is written on a command line."""
-    return value if isinstance(value, str) else json.dumps(value)

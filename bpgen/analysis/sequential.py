@@ -7,8 +7,8 @@ Student's after Hall's (1992) removal of skewness, which small levels make worse
 and Holm's correction is over these. What is decided stays decided. A condition gets no more seeds when every check it
 takes part in is decided: from then on it is in no later look.
 
-Error rates, simulated (tests/analysis/test_sequential.py; 2,000 studies each) with 5 to 64 seeds where 2.5 % are meant:
-at most 2.2 % for normal differences, 0.9 % for heavy tails (Student with 3 degrees of freedom), 3.2 % for those as skewed
+Error rates, simulated (tests/analysis/test_sequential.py; 2,000 studies each), 5 to 64 seeds, where 2.5 % are meant:
+at most 2.2 % for normal differences, 0.9 % for heavy tails (Student, 3 degrees of freedom), 3.2 % for those as skewed
 as an exponential, on the long side. Differences as skewed as a log-normal (skewness 6) make up to 7 %.
 """
 

@@ -77,6 +77,23 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
     )
 
 
+@torch.no_grad()
+def confusion(evaluation: Evaluation, split: Split) -> Tensor | None:
+    """How often each class (row) was answered as each (column), int64 [O,O]; None where answers are no classes."""
+    network = evaluation.network
+    if evaluation.splits.continuous or evaluation.module.loss.kind == "binary_cross_entropy" or network.n_out < 2:
+        return None
+    whole, n_out = evaluation.problem(split), network.n_out
+    counts = torch.zeros(n_out * n_out, dtype=torch.int64)
+    for part, _ in whole.chunks(_sequences(whole)):
+        outputs = part.run().outputs
+        if not bool(outputs.isfinite().all()):
+            return None
+        predicted, wanted = _answers(part, outputs, None, continuous=False)
+        counts += torch.bincount((wanted * n_out + predicted).cpu(), minlength=n_out * n_out)
+    return counts.view(n_out, n_out)
+
+
 def _r2(split: Split, squared: float) -> float:
     """1 - Σ error²/Σ (target - mean)², over all outputs together; nan where the targets are all the same."""
     target = _counted(split.mask, split.target).double()

@@ -53,17 +53,12 @@ def _of_lengths(problem: Problem, lengths: Any) -> Problem:
     """The same where each sequence ends at its own step.
 
     Raises:
-        BpgenError: lengths that are none, targets or weights of another shape, NaN in a step that there is, or a
-            regulariser of the activity.
+        BpgenError: lengths that are none, targets or weights of another shape, or NaN in a step that there is.
     """
     T, B, given = problem.n_steps, problem.batch, dense(lengths, "lengths")
     require(
         list(given.shape) == [B] and given.dtype in _WHOLE and 1 <= int(given.min()) <= int(given.max()) <= T,
         f"lengths must be whole numbers [B] = [{B}] from 1 to T = {T}, got {given.dtype} {list(given.shape)}.",
-    )
-    require(
-        problem.loss.activity is None,
-        "a regulariser of the activity counts all steps, padding too: take sequences of one length at a time.",
     )
     problem.loss.check_shapes(problem.target, T, B, problem.network.n_out)
     own = given.to(problem.x.device).long()

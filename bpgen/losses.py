@@ -2,8 +2,8 @@
 
     last step:  L = (1/B) Σ_b ℓ(y_{T,b})                  all steps:  L = (1/B) Σ_{t,b} m_{tb} ℓ(y_{t,b})
 The weights m of the steps are fixed beforehand, because an online learner cannot know a future mask; without a
-mask m = 1/T for the cross-entropies and 1 for squared error. Losses of split batches therefore add up. ℓ is one of
-`bpgen.comparison`.
+mask m = 1/T for the cross-entropies and 1 for squared error: of the cross-entropies a mask of ones is T times no mask,
+loss, gradients and curvature alike. Losses of split batches therefore add up. ℓ is one of `bpgen.comparison`.
 Its regularisers (`bpgen.regularisers`) are part of it.
 """
 
@@ -68,6 +68,17 @@ class Loss:
         return replace(self, regulariser=None, activity=None)
 
     @property
+    def cost(self) -> Activity | None:
+        """The regulariser of the activities of this batch: it ends with each sequence, at its last step of weight > 0.
+
+        What comes after that cannot matter to the data's loss: it is padding.
+        """
+        if self.activity is None or self.mask is None:
+            return self.activity
+        left = (self.mask > 0).flip(0).cumsum(0).flip(0)  # steps that count from here on
+        return replace(self.activity, there=left > 0)
+
+    @property
     def regularised(self) -> bool:
         """Whether anything is added to the data's loss."""
         return self.regulariser is not None or self.activity is not None
@@ -87,7 +98,7 @@ class Loss:
         per_step = compared(self.kind, outputs, target)
         per_step = per_step if weights is None else per_step * weights
         each = (per_step if self.when == "last" else per_step.sum(0)) * (outputs.shape[-2] / n)
-        return each if h is None or self.activity is None else each + self.activity.per_sample(h)
+        return each if h is None or self.cost is None else each + self.cost.per_sample(h)
 
     def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss without regulariser and e = ∂L/∂y [L,B,O] at the last L steps (1 or T), in closed form."""
@@ -115,10 +126,10 @@ class Loss:
         value = self.data(outputs, target)
         if self.regulariser is not None:
             value = value + self.regulariser.value(params)
-        if self.activity is not None:
+        if self.cost is not None:
             if h is None:
                 raise BpgenError("a loss with an activity regulariser needs the activities: total(..., h).")
-            value = value + self.activity.value(h)
+            value = value + self.cost.value(h)
         return value
 
     # Where in time a loss is taken is this class's business: nobody else asks for `when`.

@@ -68,7 +68,7 @@ class Problem:
             in_place=in_place,
             r_0=self.readout_state,
         )
-        run.activity = self.loss.activity
+        run.activity = self.loss.cost
         return run
 
     def outputs(self) -> Tensor:
@@ -77,8 +77,8 @@ class Problem:
 
     def value_and_error(self, run: Trajectory) -> tuple[Tensor, Tensor]:
         """The loss of a run without its regulariser of the weights, 0-d, and e = ∂L/∂y [L,B,O] at the last L steps."""
-        value, error = self.loss.data_and_error(run.outputs, self.target)
-        return value if self.loss.activity is None else value + self.loss.activity.value(run.h), error
+        (value, error), cost = self.loss.data_and_error(run.outputs, self.target), self.loss.cost
+        return value if cost is None else value + cost.value(run.h), error
 
     def per_sample(self, run: Trajectory) -> Tensor:
         """The loss of each sequence of a run [B], whose mean is the loss without its regulariser of the weights."""

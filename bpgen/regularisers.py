@@ -57,17 +57,20 @@ class Activity:
     """A cost of the activities h_t themselves, t = 1..T, for every neuron j and sample b.
 
     rate     E = (c/2B) Σ_b Σ_j (f_bj - f*)²,  f_bj = (1/T) Σ_t h_tbj      Bellec et al. 2020, methods
-    square   E = (c/2BTN) Σ_tbj h_tbj²                                     Liu, Yang and Cueva 2025, for rate networks
+    square   E = (c/2BN) Σ_bj (1/T) Σ_t h_tbj²                             Liu, Yang and Cueva 2025, for rate networks
+    Where sequences differ in length, Σ_t and T are those of each sequence; one without any step costs nothing.
     Deviation: Bellec et al. average f over the sequences of a batch before squaring. Here each sequence has its own f,
     which also penalises how much rates vary between sequences; with one sequence a batch, as in their pattern
     generation, it is the same. Split batches then add up, and a neuron needs to know no other trial than the present.
 
     coefficient: c. target: f*, activity per step (spikes per step for spiking neurons); only for "rate".
+    there: which steps of a batch are no padding, bool [T,B]; None is all. `Loss.cost` knows it.
     """
 
     coefficient: float
     form: ActivityForm = "rate"
     target: float = 0.0
+    there: Tensor | None = None
 
     def __post_init__(self) -> None:
         require(self.coefficient >= 0, f"loss.activity must be >= 0, got {self.coefficient}.")
@@ -85,19 +88,34 @@ class Activity:
 
     def value(self, h: Tensor) -> Tensor:
         """E, a 0-d tensor, of the activities h [T+1,B,N] of a trajectory; h_0 does not count."""
-        if self.form == "square":
-            return 0.5 * self.coefficient * h[1:].square().mean()
-        return 0.5 * self.coefficient / h.shape[1] * (h[1:].mean(0) - self.target).square().sum()
+        return self.per_sample(h).mean()
 
     def per_sample(self, h: Tensor) -> Tensor:
         """E of each sequence [B], whose mean is `value`."""
         if self.form == "square":
-            return 0.5 * self.coefficient * h[1:].square().mean((0, 2))
-        return 0.5 * self.coefficient * (h[1:].mean(0) - self.target).square().sum(-1)
+            return 0.5 * self.coefficient * self._mean(h[1:].square()).mean(-1)
+        return 0.5 * self.coefficient * self._off(h).square().sum(-1)
 
     def gradient(self, h: Tensor) -> Tensor:
         """∂E/∂h_t [T,B,N] at fixed other activities, t = 1..T: what each neuron is told, by itself alone."""
         T, B, N = h[1:].shape
+        weight = self.coefficient / B * self._shares(h[1:])
         if self.form == "square":
-            return self.coefficient / (T * B * N) * h[1:]
-        return (self.coefficient / (T * B) * (h[1:].mean(0) - self.target)).expand(T, B, N)
+            return weight / N * h[1:]
+        return (weight * self._off(h)).expand(T, B, N)
+
+    def _shares(self, like: Tensor) -> Tensor | float:
+        """What each step is of its sequence: 1/T, where they differ in length [T,B,1]."""
+        if self.there is None:
+            return 1 / len(like)
+        there = self.there.to(like.dtype)
+        return (there / there.sum(0).clamp(min=1)).unsqueeze(-1)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """The mean [B,N] over the steps of each sequence, of values [T,B,N]."""
+        return values.mean(0) if self.there is None else (self._shares(values) * values).sum(0)
+
+    def _off(self, h: Tensor) -> Tensor:
+        """f - f* [B,N]; 0 of a sequence without any step."""
+        off = self._mean(h[1:]) - self.target
+        return off if self.there is None else off * self.there.any(0).unsqueeze(-1)

@@ -66,6 +66,20 @@ def test_values_masks_and_starts_are_cast_like_inputs(face: str) -> None:
     assert not torch.equal(of(network(), X, steps, when="all"), masked)
 
 
+@every_face
+def test_a_mask_of_ones_is_t_times_no_mask_and_divided_by_its_sum_it_is_none(face: str) -> None:
+    """For the cross-entropies; for squared error a mask of ones is no mask as it is."""
+    of, steps, ones = FACES[face], torch.stack([Y] * T), torch.ones(T, B)
+    without = of(network(), X, steps, when="all")
+    close = {"rtol": 1e-4, "atol": 1e-6}
+    if face != "stability":  # whose numbers are no multiple of the loss
+        torch.testing.assert_close(of(network(), X, steps, when="all", mask=ones), T * without, **close)
+    torch.testing.assert_close(of(network(), X, steps, when="all", mask=ones / ones.sum(0)), without, **close)
+    values = torch.stack([VALUES] * T)
+    squared = of(network(), X, values, loss="mse", when="all")
+    torch.testing.assert_close(of(network(), X, values, loss="mse", when="all", mask=ones), squared, **close)
+
+
 REFUSED = {
     "ragged lists": ({"x": [[[0.0, 1.0]], [[0.0]]]}, r"x must be numbers .*nested lists"),
     "text": ({"x": np.array([["a"]])}, "x must be numbers"),

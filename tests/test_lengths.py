@@ -1,14 +1,19 @@
 """Sequences of different lengths in one batch are the sequences one by one, to 1e-10; each with a negative control."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import bpgen
 from bpgen import Network, gradients, sharpness
+from bpgen.curvature.autograd import NetworkByAutograd
+from bpgen.curvature.roperator import ROperator
 from bpgen.errors import BpgenError
-from bpgen.losses import Loss
-from bpgen.neurons import Leaky
+from bpgen.given import problem_of
+from bpgen.losses import Activity, Loss
+from bpgen.neurons import GRU, Leaky
 from bpgen.problem import Problem
 from bpgen.streams import generator
 
@@ -22,8 +27,8 @@ RULES = [
 OPTIONS = {"tbptt": {"window": 3, "style": "sliding"}, "snap": {"n": 1}}
 
 
-def network(**options):
-    return Network(Leaky(0.4, "tanh"), I, N, O, bias="both", seed=1, dtype=torch.float64, **options)
+def network(neuron=None, **options):
+    return Network(neuron or Leaky(0.4, "tanh"), I, N, O, bias="both", seed=1, dtype=torch.float64, **options)
 
 
 def batch(loss, when):
@@ -124,12 +129,83 @@ def test_bad_lengths(lengths, says):
         gradients("bptt", network(), *batch("mse", "last"), "mse", lengths=lengths)
 
 
+OFFLINE = [name for name in RULES if not bpgen.load_rule(name, **OPTIONS.get(name, {})).traits.online]
+COSTS = [Activity(3.0, "rate", 0.2), Activity(40.0, "square")]
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=lambda cost: cost.form)
+@pytest.mark.parametrize(("loss", "when"), CASES)
+@pytest.mark.parametrize("name", OFFLINE)
+def test_a_cost_of_the_activity_ends_with_each_sequence(name, loss, when, cost):
+    net, (x, target) = network(), batch(loss, when)
+    rule = bpgen.load_rule(name, **OPTIONS.get(name, {}))
+    found = gradients(rule, net, *padded(x, target, when), loss, when, lengths=LENGTHS, activity=cost)
+    each = [gradients(rule, net, *alone(x, target, when, b), loss, when, activity=cost) for b in range(B)]
+    mean = {p: sum(one.grads[p] for one in each) / B for p in found.grads}
+    assert close(found.grads, mean)
+    assert float(found.loss) == pytest.approx(float(sum(one.loss for one in each)) / B, abs=1e-10)
+    bare = gradients(rule, net, x, target, loss, when, lengths=LENGTHS)
+    over_all = {p: g - bare.grads[p] for p, g in padding_counts(rule, net, x, target, loss, when, cost).items()}
+    its_own = {p: g - bare.grads[p] for p, g in found.grads.items()}
+    assert name == "readout_only" or not close(over_all, its_own)  # the negative control: what version 0.1 did
+
+
+def padding_counts(rule, net, x, target, loss, when, cost):
+    """Gradients where the cost is a mean over all steps, padding too."""
+    problem = problem_of(net, x, target, Loss.of(loss, when), lengths=LENGTHS)
+    return rule.gradients(replace(problem, loss=_WholeCost(**{**vars(problem.loss), "activity": cost}))).grads
+
+
+class _WholeCost(Loss):
+    cost = property(lambda self: self.activity)
+
+
+@pytest.mark.parametrize("block", ["W_rec", "W_in", "W_out", "b_rec"])
+@pytest.mark.parametrize("neuron", [Leaky(0.4, "tanh"), Leaky(0.4, "relu"), Leaky(0.3, "softplus", "rate"), GRU()])
+@pytest.mark.parametrize("cost", COSTS, ids=lambda cost: cost.form)
+@pytest.mark.parametrize("way", [ROperator, lambda p: NetworkByAutograd(p, tuple(p.params))])
+def test_its_hessian_is_that_of_the_sequences_alone(way, cost, neuron, block):
+    """Products with all columns of a block, against the mean over sequences run one by one."""
+    net, (x, target) = network(neuron, autapses=True), batch("cross_entropy", "last")
+    whole = problem_of(net, *padded(x, target, "last"), Loss.of("cross_entropy", activity=cost), lengths=LENGTHS)
+    eye = torch.eye(whole.params[block].numel(), dtype=torch.float64).view(-1, *whole.params[block].shape)
+    directions = {n: eye if n == block else torch.zeros(len(eye), *w.shape).to(w) for n, w in whole.params.items()}
+
+    def value(w):
+        at = {**whole.params, block: w.view_as(whole.params[block])}
+        apart = [alone(x, target, "last", b) for b in range(B)]
+        return sum(Problem(net, at, *one, Loss.of("cross_entropy", activity=cost)).value() for one in apart) / B
+
+    dense = torch.func.hessian(value)(whole.params[block].flatten())
+    directions = net.masked(directions)  # a GRU has weights that cannot act
+    found = net.masked(way(whole)(directions))[block].flatten(1)
+    assert block == "W_out" or dense.norm() > 1e-3
+    torch.testing.assert_close(found, dense, rtol=0, atol=1e-10)
+    control = way(replace(whole, loss=_WholeCost(**vars(whole.loss))))(directions)[block].flatten(1)
+    assert block == "W_out" or not torch.allclose(control, dense, rtol=0, atol=1e-6)
+
+
+def test_a_pause_within_a_sequence_is_no_padding():
+    """Weight 0 before the last step that counts: nothing is asked there, and the activity has its cost all the same."""
+    net, (x, target) = network(), batch("mse", "all")
+    mask = torch.ones(T, B, dtype=torch.float64)
+    mask[2:5] = 0
+    cost = COSTS[0]
+    with_pause = gradients("bptt", net, x, target, "mse", "all", mask, activity=cost).loss
+    without_cost = gradients("bptt", net, x, target, "mse", "all", mask).loss
+    h = net.run(net.params(), x).h
+    assert float(with_pause - without_cost) == pytest.approx(float(cost.value(h)), abs=1e-12)
+    mask[:, 1] = 0  # a sequence that only fills the batch costs nothing
+    filled = gradients("bptt", net, x, target, "mse", "all", mask, activity=cost).loss
+    others = [0, 2, 3, 4]
+    rest = gradients("bptt", net, x[:, others], target[:, others], "mse", "all", mask[:, others], activity=cost).loss
+    assert float(filled) == pytest.approx(float(rest) * 4 / 5, abs=1e-12)
+
+
 def test_numpy_lengths_and_what_cannot_be_had():
     x, target = batch("mse", "last")
     one = gradients("bptt", network(), x, target, "mse", lengths=LENGTHS.numpy().astype(np.uint8))
     assert close(one.grads, gradients("bptt", network(), x, target, "mse", lengths=LENGTHS).grads)
-    with pytest.raises(BpgenError, match="counts all steps, padding too"):
-        gradients("bptt", network(), x, target, "mse", lengths=LENGTHS, activity=0.1)
     x[0, 2] = float("nan")
     with pytest.raises(BpgenError, match="nan or infinite"):  # before the last step of sequence 2
         gradients("bptt", network(), x, target, "mse", lengths=LENGTHS)

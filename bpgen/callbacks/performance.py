@@ -55,8 +55,8 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
     for part, _ in whole.chunks(_sequences(whole)):
         run = part.run()
         mean_loss.update(part.loss.data(run.outputs, part.target).double(), part.batch)
-        if loss.activity is not None:
-            mean_activity.update(loss.activity.value(run.h).double(), part.batch)
+        if part.loss.cost is not None:
+            mean_activity.update(part.loss.cost.value(run.h).double(), part.batch)
         finite = finite and bool(run.outputs.isfinite().all())
         predicted, wanted = _answers(part, run.outputs, splits.tolerance, splits.continuous)
         accuracy.update(predicted, wanted)

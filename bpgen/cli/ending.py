@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bpgen.run.fit import Ending
+from bpgen.run.experiment import Ending
 from bpgen.run.parts import measurements
 
 
@@ -18,14 +18,18 @@ def report(ending: Ending) -> int:
     """Print how a run ended and return its exit code."""
     console = Console(highlight=False, soft_wrap=True)
     folder = ending.folder
+    if not (folder.path / "summary.json").is_file():  # nothing could be written any more
+        print(ending.message, file=sys.stderr)
+        return ending.exit_code
     rows = folder.rows()
     if rows:
         console.print(_table(f"{folder.path.name}: {ending.status}", rows))
     path, config = folder.path, folder.config()
     seconds = folder.summary()["seconds"]
     console.print(f"{seconds['total']:.0f} s, of which {seconds['training']:.0f} s training")
-    console.print(f"numbers   {path / 'metrics.csv'}")
-    console.print(f"figures   {path / 'figures' / 'overview.png'}")
+    for what, file in (("numbers", folder.metrics_file), ("figures", path / "figures" / "overview.png")):
+        if file.is_file():  # a rule may fail before the first evaluation
+            console.print(f"{what}   {file}")
     if config.wandb != "off" and (path / "wandb").is_dir():
         place = shlex.quote(str(path / "wandb"))
         unsent = any((path / "wandb").glob("offline-run-*"))

@@ -112,7 +112,7 @@ class NetworkByAutograd:
         leaves = {name: w.detach().clone() for name, w in problem.params.items()}
         block = {name: leaves[name].requires_grad_() for name in names}
         run = problem.run(leaves, in_place=False)
-        y, activity, self._block = run.outputs, loss.activity, block
+        y, activity, self._block = run.outputs, loss.cost, block
         self._outputs = y if activity is None else torch.cat([y.flatten(), run.h.flatten()])  # what has a cost
 
         def data(outputs: Tensor) -> Tensor:

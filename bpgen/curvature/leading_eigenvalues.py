@@ -160,7 +160,8 @@ def sharpness(
         x: inputs [T,B,I].
         target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
         loss, when: "cross_entropy", "binary_cross_entropy" or "mse" (½ Σ_o (y-y*)²); at the "last" step or at "all".
-        mask, initial_state: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ; s_0 [B,d,N]; or None.
+        mask, initial_state: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ, where a mask of ones is T
+            times no mask for the cross-entropies, and so is its sharpness; s_0 [B,d,N]; or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         block: "W_rec" (its entries that may act), "all" parameters that are trained, another one's name, or several.
         top, seed: how many eigenvalues, and the seed of the random starting vectors.

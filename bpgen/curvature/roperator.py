@@ -58,7 +58,8 @@ class ROperator:
     def __init__(self, problem: Problem) -> None:
         network, loss = problem.network, problem.loss
         self._loss, self._kappa = loss, network.kappa
-        self._activity = None if loss.activity is None else replace(loss.activity, target=0.0)  # its gradient is linear
+        cost = loss.cost
+        self._activity = None if cost is None else replace(cost, target=0.0)  # its gradient is linear
         self._run = run = problem.run()
         self._learned_start = "initial_state" in problem.params and problem.initial_state is None
         active = (run.h[:-1] != 0).flatten(1).any(1).nonzero()
@@ -72,8 +73,8 @@ class ROperator:
         self._f: SecondDerivatives | None = None
         self._g: SecondDerivatives | None = None
         signal = self._signal(self._back(self._error, self._W_out))
-        if loss.activity is not None:
-            signal[1:].add_(loss.activity.gradient(run.h).unsqueeze(1), alpha=self._scale or 1.0)
+        if cost is not None:
+            signal[1:].add_(cost.gradient(run.h).unsqueeze(1), alpha=self._scale or 1.0)
         straight = network.neuron.piecewise_linear
         if straight and self._scale is not None:
             self._c = backward_in_place(run, self._W, signal, None, 0, None, None).currents

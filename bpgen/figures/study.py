@@ -60,7 +60,8 @@ def study_figures(
 def setting_sheet(table: pd.DataFrame, panel: Panel, style_of: Styles) -> Figure:
     """One panel per setting, side by side, with one legend of the conditions."""
     parts = settings(table)
-    width, labels = 4.6, [style.label for style in style_of.values()]
+    labels = [style.label for style in style_of.values()]
+    width = max(4.6, 0.62 * len(labels))  # room for a tick each
     columns = legend_columns(labels, width * len(parts))
     figure, axes = sheet(len(parts), "", len(parts), (width, 4.1 + 0.2 * -(-len(labels) // columns)))
     for ax, setting in zip(axes, parts, strict=True):
@@ -171,14 +172,20 @@ def sharpness_against_steps(ax: Axes, setting: Setting, style_of: Styles, refere
 
 
 def alignment(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
-    """Cosine (lines) and ρ (dashed) of the rule's gradient with the true one along training: medians over seeds."""
+    """Cosine (lines; of W_rec dotted) and ρ (dashed) of the rule's gradient with the true one: medians over seeds."""
+    recurrent = "alignment/cosine/W_rec"
+    shown = [("-", "cosine"), ("--", r"$\rho$")]
     for condition, own in setting.finished.groupby("condition", sort=False):
         style = style_of[str(condition)]
         band(ax, *by_step(own, own["alignment/cosine"]), style)
         steps, rho = by_step(own, own["alignment/rho"])
         ax.plot(steps, median(rho), color=style.colour, ls="--", lw=1)
+        if recurrent in own and own[recurrent].notna().any():
+            steps, cosine = by_step(own, own[recurrent])
+            ax.plot(steps, median(cosine), color=style.colour, ls=":", lw=1.2)
+            shown[2:] = [(":", r"cosine, $W_{rec}$")]
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-    lines = [Line2D([], [], color="0.3", ls=ls, label=label) for ls, label in (("-", "cosine"), ("--", r"$\rho$"))]
+    lines = [Line2D([], [], color="0.3", ls=ls, label=label) for ls, label in shown]
     ax.legend(handles=lines, frameon=False, fontsize="small")
     ax.set_ylim(min(-0.05, ax.get_ylim()[0]), max(1.05, min(1.5, ax.get_ylim()[1])))
     ax.set_xlabel(_STEPS)

@@ -1,24 +1,30 @@
-"""A paper's claims in words and numbers: the verdicts of one study, and those of several side by side."""
+"""A paper's claims in words and numbers: the verdicts of one study."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from bpgen.analysis.markdown import markdown_table
-from bpgen.analysis.matching import Level, finished
+from bpgen.analysis.matching import Level
+from bpgen.analysis.settings import BLOCK
 from bpgen.analysis.verdicts import Check, Verdict, judge
 from bpgen.papers.base import Paper
-from bpgen.study.study import StudyResults
+from bpgen.papers.side_by_side import number, write_verdicts
+from bpgen.study.runs import Run
 
 OTHER_LEVELS = {
     "half way there": Level(way=0.5),
     "where all get": Level(share=1.0),
     "at the first touch": Level(curve="as it is"),
 }
+_HEADER = (
+    *("claim", "setting", "statement", "verdict", "effect", "95 % interval", "of the verdict", "n", "of interest"),
+    *("p for, against", "same elsewhere"),
+)
 _VERDICTS = """\
 Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the smallest \
 effect of interest; undecided: neither; not testable: it could not fail here; described: no verdict is meant; n/a: the \
@@ -28,7 +34,10 @@ the claim in the setting, without the outer fifths of the seeds, and with those 
 at their worst. "Assumes normality": so few seeds that flips of signs could not have agreed. With an outlier in ten \
 seeds, always in one direction, errors are up to 6 % at 20 seeds and 11 % at 40; what collapses in one seed of twenty \
 is mostly not seen among 10: of a mean it makes errors of up to 37 %, so that a verdict is on seeds that do not \
-collapse. Ratios are of curvatures or spreads. More seeds: how many to add for a decision with \
+collapse. Spreads and correlations are of the seeds that reach the loss; the others cannot be counted in. Power: the \
+probability that so many seeds support the statement if the effect is the smallest of interest (of "as ... as" and \
+"no ... than": if there is none). Same elsewhere: at how many of the other matched losses below the verdict is the \
+same. Ratios are of curvatures or spreads. More seeds: how many to add for a decision with \
 80 % probability if the present estimate were the truth, and as many were lost; a rough guide, not to be followed \
 again and again: errors of 1.5 % at the first look became 3 % after one addition and 3.5 % after three (simulated)."""
 _LEVELS = """\
@@ -37,10 +46,19 @@ closest to a run's loss. Half way there: in log loss, from the start of training
 seed reaches whose runs finish. At the first touch: where the loss as it is, with its jumps, first comes down to it."""
 
 
-def claims_section(paper: Paper, results: StudyResults) -> list[str]:
-    """Judge the claims of a paper: lines of the report; verdicts.csv is written into the study's folder."""
-    verdicts = judge(paper.checks(results.table))
-    pd.DataFrame([_csv_row(v) for v in verdicts]).to_csv(results.folder / "verdicts.csv", index=False)
+def claims_section(paper: Paper, table: pd.DataFrame, folder: Path | None, runs: Sequence[Run] = ()) -> list[str]:
+    """Judge the claims of a paper: lines of the report.
+
+    Args:
+        paper: whose claims.
+        table: of the study, a row per run and evaluation.
+        folder: where verdicts.csv is written, if anywhere.
+        runs: of the study, where they are at hand.
+    """
+    verdicts = judge(paper.checks(table))
+    elsewhere = at_other_levels(paper, verdicts, table)
+    if folder is not None:
+        write_verdicts(verdicts, folder, {i: _agreeing(row) for i, row in elsewhere.items()})
     judged = {v.check.claim for v in verdicts}
     claims = [
         f"- ({letter}) {claim.text}" + (f"; reported: {claim.reported}" if claim.reported else "")
@@ -48,30 +66,15 @@ def claims_section(paper: Paper, results: StudyResults) -> list[str]:
         if letter in judged
     ]
     of = f"Of {paper.citation}:"
-    notes = f"{_curvature_measured(results)} {paper.remark}".strip()
+    notes = f"{_curvature_measured(table, runs)} {paper.remark}".strip()
     return [
-        *("## Claims", "", of, "", *claims, "", _verdict_table(verdicts), "", _VERDICTS, "", notes, ""),
-        *_other_levels_section(paper, verdicts, results.table),
+        *("## Claims", "", of, "", *claims, "", _verdict_table(verdicts, elsewhere), "", _VERDICTS, "", notes, ""),
+        *_other_levels_section(elsewhere),
     ]
 
 
-def overview(paper: Paper, studies: Sequence[StudyResults], file: Path) -> str:
-    """Every claim in every setting of several studies, side by side: written to a file, and returned."""
-    verdicts = [v for s in studies if not finished(s.table).empty for v in judge(paper.checks(s.table))]
-    settings = list(dict.fromkeys(v.check.setting for v in verdicts))
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    for v in sorted(verdicts, key=lambda v: v.check.claim):
-        row = cells.setdefault((f"({v.check.claim})", _statement(v.check)), {})
-        row[v.check.setting] = _in_short(v)
-    rows = [(*statement, *(row.get(s, "") for s in settings)) for statement, row in cells.items()]
-    table = markdown_table(("claim", "statement", *settings), rows)
-    text = "\n".join(["# All claims, all settings", "", table, ""])
-    file.write_text(text, encoding="utf-8")
-    return f"{text}\noverview  {file}"
-
-
-def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> list[tuple[Verdict, ...]]:
-    """The verdicts that come from matched losses, each with those on the same check at `OTHER_LEVELS`.
+def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> dict[int, tuple[Verdict, ...]]:
+    """The verdicts that come from matched losses, by their place, each with those on the same check at `OTHER_LEVELS`.
 
     A verdict that hangs on the level is a weak one.
 
@@ -81,7 +84,13 @@ def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFra
         table: of the study.
     """
     others = [judge(paper.checks(table, level)) for level in OTHER_LEVELS.values()]
-    return [row for row in zip(verdicts, *others, strict=True) if len({_effect(v) for v in row}) > 1]
+    rows = enumerate(zip(verdicts, *others, strict=True))
+    return {i: row for i, row in rows if len({_effect(v) for v in row}) > 1}
+
+
+def _agreeing(row: tuple[Verdict, ...]) -> str:
+    """At how many of the other levels the verdict is the same."""
+    return f"{sum(v.decision == row[0].decision for v in row[1:])} of {len(row) - 1}"
 
 
 def _effect(verdict: Verdict) -> tuple[int, str]:
@@ -89,9 +98,9 @@ def _effect(verdict: Verdict) -> tuple[int, str]:
     return effect.n, repr(effect.estimate)  # nan is equal to nan
 
 
-def _other_levels_section(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> list[str]:
+def _other_levels_section(elsewhere: Mapping[int, tuple[Verdict, ...]]) -> list[str]:
     rows = []
-    for here, *others in at_other_levels(paper, verdicts, table):
+    for here, *others in elsewhere.values():
         c = here.check
         rows.append((f"({c.claim})", c.setting, _statement(c), here.decision, *map(_in_short, others)))
     if not rows:
@@ -101,31 +110,22 @@ def _other_levels_section(paper: Paper, verdicts: Sequence[Verdict], table: pd.D
     return [title, "", markdown_table(header, rows), "", _LEVELS, ""]
 
 
-def _verdict_table(verdicts: Sequence[Verdict]) -> str:
-    header = (
-        "claim",
-        "setting",
-        "statement",
-        "verdict",
-        "effect",
-        "95 % interval",
-        "of the verdict",
-        "n",
-        "of interest",
-    )
+def _verdict_table(verdicts: Sequence[Verdict], elsewhere: Mapping[int, tuple[Verdict, ...]]) -> str:
     rows = []
-    for v in verdicts:
+    for i, v in enumerate(verdicts):
         c, e = v.check, v.check.effect
         statement = c.text + (f" [{'; '.join(notes)}]" if (notes := _notes(c)) else "")
         intervals = (f"{_number(c, low, False)} to {_number(c, high, False)}" for low, high in (e.interval(), v.bounds))
         p = "" if c.kind == "description" else f"{v.p_support:.2g}, {v.p_refute:.2g}"
-        effect = _number(c, e.estimate)
-        rows.append((f"({c.claim})", c.setting, statement, _decision(v), effect, *intervals, _n(v), _interest(c), p))
-    return markdown_table((*header, "p for, against"), rows)
+        same = _agreeing(elsewhere[i]) if i in elsewhere else ""
+        found = (_number(c, e.estimate), *intervals, _n(v), _interest(c), p, same)
+        rows.append((f"({c.claim})", c.setting, statement, _decision(v), *found))
+    return markdown_table(_HEADER, rows)
 
 
 def _decision(v: Verdict) -> str:
     more = f"about {v.more_seeds} more seeds" if v.more_seeds else ""
+    more += f"{', ' * bool(more)}power {v.power:.0%}" if v.decision == "undecided" and math.isfinite(v.power) else ""
     reason = v.check.untestable if v.decision == "not testable" else ""
     details = ", ".join(part for part in (more, reason, v.remark) if part)
     return v.decision + (f" ({details})" if details else "")
@@ -139,20 +139,25 @@ def _notes(check: Check) -> list[str]:
 
 
 def in_cells(verdict: Verdict) -> tuple[str, str, str]:
-    """Effect, interval and n of a verdict, as its tables write them."""
+    """Effect, interval (in brackets that of the verdict) and n of a verdict, as its tables write them."""
     check = verdict.check
     low, high = check.effect.interval()
     interval = f"{_number(check, low, False)} to {_number(check, high, False)}"
+    if check.kind != "description":
+        interval += " [{} to {}]".format(*(_number(check, end, False) for end in verdict.bounds))
     return _number(check, check.effect.estimate), interval, _n(verdict)
 
 
-def _curvature_measured(results: StudyResults) -> str:
-    """Of which weights, on how many samples."""
-    options = [run.config.measurements["sharpness"] for run in results.runs]
-    sizes = [run.config.make_task().split("train").size for run in results.runs]
-    measured = {(str(o["block"]), str(min(int(o["samples"]), n))) for o, n in zip(options, sizes, strict=True)}
-    of = " or ".join(f"{block.replace('all', 'all weights')} on {n} training samples" for block, n in sorted(measured))
-    return f"λ_max is the largest eigenvalue of the Hessian of the true loss for {of}."
+def _curvature_measured(table: pd.DataFrame, runs: Sequence[Run]) -> str:
+    """Of which weights, and where runs are at hand on how many samples."""
+    options = [run.config.measurements["sharpness"] for run in runs]
+    sizes = [run.config.make_task().split("train").size for run in runs]
+    measured = {
+        f"{o['block']} on {min(int(o['samples']), n)} training samples" for o, n in zip(options, sizes, strict=True)
+    }
+    blocks = measured or set(table[BLOCK].dropna().astype(str) if BLOCK in table else ())
+    of = " or ".join(sorted(blocks)).replace("all on", "all weights on")
+    return f"λ_max is the largest eigenvalue of the Hessian of the true loss{f' for {of}' if of else ''}."
 
 
 def _statement(check: Check) -> str:
@@ -171,33 +176,9 @@ def _n(v: Verdict) -> str:
 
 
 def _number(check: Check, value: float, unit: bool = True) -> str:
-    if not math.isfinite(value):
-        return "?"
-    shown = check.shown(value)
-    text = f"{shown:+.2f}" if check.unit in ("points", "r") else f"{shown:.3g}"
-    if not unit:
-        return text
-    words = {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}
-    return words.get(check.unit, f"{text} {check.unit}")
+    return number(check.unit, check.shown(value), unit) if math.isfinite(value) else "?"
 
 
 def _interest(check: Check) -> str:
     sign = {"larger": "≥", "at most": "<", "same": "within"}.get(check.kind)
     return f"{sign} {_number(check, check.smallest)}" if sign else ""
-
-
-def _csv_row(v: Verdict) -> dict[str, object]:
-    c, e = v.check, v.check.effect
-    low, high = e.interval()
-    bca = e.bca or (math.nan, math.nan)
-    return {
-        **{"claim": c.claim, "setting": c.setting, "statement": c.text, "verdict": v.decision, "unit": c.unit},
-        **{"effect": c.shown(e.estimate), "low": c.shown(low), "high": c.shown(high)},
-        **{"low_of_verdict": c.shown(v.bounds[0]), "high_of_verdict": c.shown(v.bounds[1])},
-        **{"trimmed_mean": c.shown(e.trimmed_mean), "family": v.family, "remark": v.remark or c.untestable},
-        **{"bca_low": c.shown(bca[0]), "bca_high": c.shown(bca[1]), "n": e.n, "planned": e.planned},
-        **{"kind": c.kind, "smallest_of_interest": c.shown(c.smallest)},
-        **{"p_support_holm": v.p_support, "p_refute_holm": v.p_refute},
-        **{"p_permutation": e.p_permutation, "p_wilcoxon": e.p_wilcoxon},
-        **{"more_seeds": v.more_seeds, "note": e.note, "figure": c.figure},
-    }

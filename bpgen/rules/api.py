@@ -79,7 +79,8 @@ def gradients(
         target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
         loss: "cross_entropy", "mse" (½ Σ_o (y-y*)²) or "binary_cross_entropy" (targets 0..1, as for mse).
         when: whether the loss is taken at the "last" step or at "all" steps.
-        mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ.
+        mask: weights m [T,B] of the steps, only with "all": L = (1/B) Σ m ℓ. For the cross-entropies a mask of ones is
+            T times no mask (1/T each); `mask / mask.sum(0)` makes a mask of ones no mask.
         initial_state: s_0 [B,d,N], or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         seed: of everything random in the rule, and of feedback weights that are not drawn yet.

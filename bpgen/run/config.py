@@ -56,13 +56,17 @@ class Younger(NamedTuple):
 
 _YOUNGER = (
     Younger("network", None, "areas", None),
+    Younger("network", None, "torus", None),
+    Younger("network", None, "readout_density", 1.0),
     Younger("neuron", None, "adaptive", 1.0),
+    Younger("neuron", "alif", "adaptation", "plain"),
     Younger("trainer", None, "best_by", "val/loss"),
     Younger("trainer", None, "patience", None),
     Younger("task", "copy_memory", "held_out", False),
     Younger("task", "cue_accumulation", "perturbation", "gaussian"),
     Younger("task", "npz", "step_weights", "sum"),
     Younger("task", "npz", "class_weights", "equal"),
+    Younger("task", "npz", "mask_weights", "given"),
 )
 
 

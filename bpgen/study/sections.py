@@ -19,7 +19,9 @@ _SHOWN = (
     ("gap, clean (points)", "gap/accuracy", "{:.1f}", 100),
     ("noisy test - train loss", "gap_noisy/loss", "{:.3g}", 1),
     ("cosine", "alignment/cosine", "{:.2f}", 1),
+    ("cosine, W_rec", "alignment/cosine/W_rec", "{:.2f}", 1),
     ("ρ", "alignment/rho", "{:.2f}", 1),
+    ("ρ, W_rec", "alignment/rho/W_rec", "{:.2f}", 1),
 )
 _BOUNDS = {  # curvature over the bound where it may settle
     "λ_max ÷ 2/η": lambda t: t["stability/edge"],

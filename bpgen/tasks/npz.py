@@ -22,6 +22,7 @@ from bpgen.tasks.trials import DataSeed, fixed
 _SHARES = (0.7, 0.15, 0.15)  # of SPLITS, where the file names none
 StepWeights = Literal["mean", "sum"]
 ClassWeights = Literal["equal", "balanced"]
+MaskWeights = Literal["given", "mean"]
 
 
 class Npz(Task):
@@ -45,6 +46,8 @@ class Npz(Task):
         class_weights: "balanced" weighs every class of the training set as much as any other, "equal" every sequence.
         data_seed: of the random split; "run" is the seed of the run.
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in units of x.
+        mask_weights: weights of the steps as "given", so that a mask of ones is T times no mask; or "mean", each
+            sequence's divided by their sum: then a mask of ones is no mask.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class Npz(Task):
         class_weights: ClassWeights = "equal",
         data_seed: DataSeed = 0,
         noise_sd: float = 0.2,
+        mask_weights: MaskWeights = "given",
     ) -> None:
         super().__init__(noise_sd)
         require(tolerance is None or tolerance > 0, f"task.tolerance must be > 0, got {tolerance}.")
         self.step_weights = choice("task.step_weights", step_weights, StepWeights)
         self.class_weights = choice("task.class_weights", class_weights, ClassWeights)
+        self.mask_weights = choice("task.mask_weights", mask_weights, MaskWeights)
         self.file, self.data_seed, self.tolerance = Path(file).expanduser(), fixed(data_seed), tolerance
         arrays = read_arrays(self.file, ("x", "y"), ("mask", "lengths", "split"))
         x = checked_inputs(arrays["x"], arrays["y"], f"x in {file}")
@@ -101,7 +106,9 @@ class Npz(Task):
             return Split(x, target.expand(T, *target.shape), _last(torch.ones(T, n) if there is None else there))
         if mask is not None:
             weights = torch.from_numpy(mask.astype(np.float32))
-            return Split(x, target, weights if there is None else weights * there)
+            weights = weights if there is None else weights * there
+            shared = self.mask_weights == "mean"
+            return Split(x, target, weights / weights.sum(0).clamp(min=1e-30) if shared else weights)
         summed = self.loss == "mse" and self.step_weights == "sum"
         if there is None:
             even = not summed and (self.loss == "mse" or balanced)

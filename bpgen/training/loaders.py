@@ -17,8 +17,10 @@ from torch import Tensor
 
 from bpgen.errors import require
 from bpgen.losses import Loss
+from bpgen.numbers import dense
 from bpgen.streams import generator
 from bpgen.tasks import Split, Task
+from bpgen.tasks.contract import filled
 
 
 def with_targets_for(loss: Loss, split: Split, n_out: int) -> Split:
@@ -182,15 +184,32 @@ class StreamLoader(SeededLoader):
 
 
 def as_split(batch: Any) -> Split:
-    """A batch of a user's own loader, (x, target) or (x, target, mask), time first."""
+    """A batch of a user's own loader, (x, target) or (x, target, mask), time first; its padding becomes 0.
+
+    Raises:
+        BpgenError: it is something else, or holds no numbers, or NaN where the mask is not 0.
+    """
     if isinstance(batch, Split):
         return batch
-    sized = isinstance(batch, (tuple, list)) and len(batch) in (2, 3)
+    several = isinstance(batch, (tuple, list))
     require(
-        sized and all(isinstance(t, Tensor) for t in batch[:2]),
-        f"a batch must be (x, target) or (x, target, mask) of tensors, with x [T,B,I], got {type(batch).__name__}.",
+        several and len(batch) in (2, 3),
+        f"a batch must be (x, target) or (x, target, mask), with x [T,B,I], got a {type(batch).__name__}"
+        f"{f' of {len(batch)}' if several else ''}.",
     )
-    return Split(*batch)
+    x, target = dense(batch[0], "x of a batch"), dense(batch[1], "the target of a batch")
+    mask = None if len(batch) == 2 or batch[2] is None else dense(batch[2], "the mask of a batch")
+    require(x.ndim == 3, f"x of a batch must be [T,B,I] (time first), got {list(x.shape)}.")
+    require(
+        mask is None or bool((mask >= 0).all() & mask.isfinite().all()),
+        "the mask of a batch must hold finite numbers >= 0: they are weights of the steps.",
+    )
+    off = mask == 0 if mask is not None and mask.shape == x.shape[:2] == target.shape[:2] else None
+    if target.is_floating_point():
+        target = filled(target, off, "the target of a batch")
+    else:
+        target = target.long() if off is None else target.long().masked_fill(off & (target < 0), 0)
+    return Split(filled(x, off, "x of a batch"), target, mask)
 
 
 def on_device(batch: Any, device: torch.device) -> Any:

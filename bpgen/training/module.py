@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from bpgen.errors import DivergedError, RuleError, defined_in
+from bpgen.errors import DivergedError, RuleError, defined_in, require
 from bpgen.losses import Loss, LossName
 from bpgen.network import Network
 from bpgen.problem import Problem
@@ -70,6 +70,33 @@ class RuleTraining(pl.LightningModule):
         self.carry: Carry | None = None
         self._handed: Mapping[str, Tensor] = {}  # the gradient of the last step
         self._fits = False  # whether a batch was seen to fit the network and the loss
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **given: Any) -> RuleTraining:
+        """The module of a checkpoint, which holds weights and the rule's own tensors, and not what they belong to.
+
+        Args:
+            checkpoint_path: its file.
+            *args: as for Lightning.
+            **given: network and rule as they were, and what else the constructor takes; or options of Lightning.
+
+        Raises:
+            BpgenError: network or rule are not given.
+        """
+        missing = [name for name in ("network", "rule") if name not in given]
+        require(
+            not missing,
+            f"a checkpoint holds weights, and not the {' and the '.join(missing)} they belong to. Of a run's folder "
+            f"bpgen.load_run(FOLDER) gives network and rule with their weights; elsewhere say them again: "
+            f"RuleTraining.load_from_checkpoint(PATH, network=..., rule=..., loss=..., optimizer=...).",
+        )
+        unsaid = {
+            "loss": "cross_entropy",
+            "optimizer": None,
+            "schedule": None,
+            "seed": 0,
+        }  # not what a run's config says
+        return super().load_from_checkpoint(checkpoint_path, *args, **{**unsaid, **given})
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As usual, but for the name of the present hook, which Lightning notes some forty times a step."""

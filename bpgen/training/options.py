@@ -113,7 +113,8 @@ class LossOptions:
             of the loss and of its Hessian.
         activity: cost c of the activity, part of the loss and of its Hessian as well.
         activity_form: rate is ½·c·Σ (mean activity in a sequence - target)² over neurons (Bellec 2020), square is
-            ½·c times the mean squared activity.
+            ½·c times the mean squared activity. Both are taken of each sequence up to its last step that counts (a
+            mask or lengths): what follows is padding.
         activity_target: the target of the rate form, activity per step.
     """
 

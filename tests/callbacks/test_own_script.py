@@ -9,8 +9,10 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+import bpgen
 from bpgen import Network, sharpness
 from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Spectrum, Stability
 from bpgen.errors import BpgenError
@@ -221,7 +223,12 @@ def test_rule_and_loss_by_name_and_values_as_targets():
 @pytest.mark.parametrize(
     ("batches", "says"),
     [
-        ([{"x": torch.zeros(T, 2, I)}], "a batch must be"),
+        ([{"x": torch.zeros(T, 2, I)}], "a batch must be .*got a dict"),
+        ([(torch.zeros(T, 2, I),)], "a batch must be .*got a tuple of 1"),
+        ([([1.0, 2.0], [1])], r"x of a batch must be \[T,B,I\] \(time first\), got \[2\]"),
+        ([(torch.zeros(T, 2, I), ["a", "b"])], "the target of a batch must be numbers"),
+        ([(torch.full((T, 2, I), math.nan), torch.tensor([1, 2]))], "x of a batch holds 30 nan or infinite values"),
+        ([(torch.zeros(T, 2, I), torch.zeros(T, 2).long(), -torch.ones(T, 2))], "finite numbers >= 0"),
         ([(torch.zeros(2, T, 7), torch.zeros(2, dtype=torch.int64))], r"x must be \[T,B,I\] with I=3"),
         ([(torch.zeros(T, 2, I), torch.tensor([1, 9]))], r"classes 0\.\.3"),
         ([(torch.zeros(T, 2, I, dtype=torch.float64), torch.tensor([1, 2]))], "float64, the network is torch.float32"),
@@ -230,6 +237,44 @@ def test_rule_and_loss_by_name_and_values_as_targets():
 def test_batches_that_do_not_fit_are_named(batches, says):
     with pytest.raises(BpgenError, match=says):
         trainer().fit(RuleTraining(network(), "rflo"), Batches(batches))
+
+
+def of_arrays(x, target, mask):
+    """The gradient that training takes of one batch."""
+    module = RuleTraining(network(), "bptt", Loss("cross_entropy", "all"))
+    trainer(max_steps=1).fit(module, Batches([(x, target, mask)]))
+    return module.network.W_rec.detach()
+
+
+def test_arrays_lists_and_padding_are_the_tensors_they_mean():
+    random = torch.Generator().manual_seed(0)
+    x, target = torch.rand(T, 2, I, generator=random), torch.randint(O, (T, 2), generator=random)
+    mask = torch.ones(T, 2)
+    mask[3:, 1] = 0
+    expected = of_arrays(x, target, mask)
+    assert not torch.equal(of_arrays(x, target, torch.ones(T, 2)), expected)
+    for give in (Tensor.numpy, Tensor.tolist, lambda t: t.to(torch.int32) if not t.is_floating_point() else t):
+        x_given = x.numpy() if give is Tensor.tolist else give(x)  # a list of floats is of double precision
+        assert torch.equal(of_arrays(x_given, give(target), give(mask)), expected)
+    off = mask == 0
+    padded = x.masked_fill(off.unsqueeze(-1), math.nan), target.masked_fill(off, -100), mask
+    assert torch.equal(of_arrays(*padded), expected)
+
+
+def test_a_checkpoint_is_loaded_with_what_its_weights_belong_to(tmp_path):
+    first = RuleTraining(network(), "rflo", seed=3)
+    there = trainer(max_epochs=1)
+    there.fit(first, loader(40))
+    there.save_checkpoint(file := tmp_path / "own.ckpt")
+    with pytest.raises(BpgenError, match=r"not the network and the rule they belong to.*bpgen.load_run"):
+        RuleTraining.load_from_checkpoint(file)
+    again = RuleTraining.load_from_checkpoint(file, network=network(), rule="rflo", optimizer=Optimizer(lr=0.05))
+    assert all(torch.equal(w, again.state_dict()[name]) for name, w in first.state_dict().items())
+    assert "rule.feedback.weight" in first.state_dict()
+    assert again.optimizer.lr == 0.05
+    run = bpgen.fit(rule="rflo", task="digits", network={"n_rec": 6}, trainer={"max_steps": 2}, out=str(tmp_path))
+    of_run = RuleTraining.load_from_checkpoint(run.folder.checkpoint, network=run.network, rule=run.rule)
+    assert of_run.loss.kind == "cross_entropy"
 
 
 def test_what_cannot_be_measured_is_said_before_the_first_step():

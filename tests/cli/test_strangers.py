@@ -184,3 +184,7 @@ def test_a_rule_that_exits_has_failed_and_not_the_program(tmp_path, capsys):
     assert summary["status"] == "failed"
     assert "rule Leaves failed: SystemExit: 0" in summary["message"]
     assert "mine.py, line" in summary["message"]
+    said = capsys.readouterr().out
+    for name, file in (("numbers", "metrics.csv"), ("figures", "figures/overview.png")):  # named where they are
+        assert (str(run / file) in said) == (run / file).is_file() == (name in said)
+    assert not (run / "metrics.csv").exists()

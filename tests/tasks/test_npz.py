@@ -144,6 +144,22 @@ def test_weights_and_lengths(tmp_path):
     torch.testing.assert_close(mask, torch.tensor(np.where(PADDING, 0, weights)).float())
 
 
+@pytest.mark.parametrize("values", [False, True])
+def test_a_mask_of_ones_is_no_mask_where_weights_are_a_mean(tmp_path, values):
+    y = RANDOM.normal(size=(T, N, 2)) if values else TIMED
+    file = write(tmp_path, x=X, y=y, mask=np.ones((T, N)), split=ALL)
+    assert (Npz(file).split("train").mask == 1).all()  # as given, the default: T times no mask
+    mean = Npz(file, mask_weights="mean").split("train").mask
+    without = Npz(write(tmp_path, x=X, y=y, split=ALL)).split("train").mask
+    torch.testing.assert_close(mean, torch.full((T, N), 1 / T) if without is None else without)
+    uneven = RANDOM.random((T, N)) * ~PADDING
+    uneven[:, 0] = 0  # a sequence of which nothing is asked
+    mask = Npz(write(tmp_path, x=X, y=y, mask=uneven, split=ALL), mask_weights="mean").split("train").mask
+    expected = torch.tensor(uneven / np.maximum(uneven.sum(0), 1e-30)).float()
+    torch.testing.assert_close(mask, expected)
+    assert mask[:, 0].sum() == 0
+
+
 @pytest.mark.parametrize(("options", "weight"), [({}, 1 / T), ({"step_weights": "sum"}, None)])
 def test_the_loss_of_values_at_every_step_is_that_of_a_step_on_average(tmp_path, options, weight):
     y = RANDOM.normal(size=(T, N))  # one value: its axis may be left out

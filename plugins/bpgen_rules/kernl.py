@@ -104,7 +104,10 @@ class KeRNL(Broadcast, OnlineRule):
 
     def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
         """Equations (1) to (4): what meets the traces is filtered backwards, e comes once, at the end."""
-        A, keep = self.kernel, 1 - self.decay  # type: ignore[operator]
+        A, gamma = self.kernel, self.decay
+        assert A is not None, "bind(network) makes the kernel first"
+        assert gamma is not None
+        keep = 1 - gamma
         run, C, pre = steps.run, steps.C[:, :, 0, 0], steps.pre  # C [k,B,N]
         q = self.feedback.signal(run, steps.error_at_all) * steps.D[1:, :, 0]
         rows, later = [], None

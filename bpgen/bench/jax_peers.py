@@ -2,17 +2,18 @@
 
 All take squared errors at all steps. Products with the inputs stand outside the scans, recurrent weights are masked
 once a call. The rate networks are leaky with tanh (the potential leaks), the spiking ones LIF with the piecewise linear
-surrogate and the detached reset.
+surrogate and the detached reset, or ALIF.
     snap_1, snap_1_presynaptic    a trace for every synapse and sample [B,N,X]; and one for every source [B,X], which
                                   is all that SnAp-1 needs where the decay is the same number for all neurons
     rtrl                          the influence [B,N,N,X], one product with the Jacobian a step
-    lif_bptt, lif_eprop           reverse mode through the scan; for e-prop the recurrent activity is a constant to it
+    lif_bptt, lif_eprop, alif_*   reverse mode through the scan; for e-prop the recurrent activity is a constant to it
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from bpgen.errors import BpgenError
@@ -22,7 +23,7 @@ Gradients = dict[str, Any]
 Scan = Callable[[Gradients, Any, Any], Gradients]
 
 
-def call(name: str, problem: Problem) -> Callable[[], Gradients]:
+def scan_call(name: str, problem: Problem) -> Callable[[], Gradients]:
     """A scan of this file on a problem's weights and batch; its result is waited for.
 
     Raises:
@@ -105,8 +106,9 @@ def _rtrl(jax: Any, neuron: Any, mask: Any) -> Scan:
     return _forward_rule(jax, neuron, mask, lambda B, N, X, dtype: np.zeros((B, N, N, X), dtype), step)
 
 
-def _lif(jax: Any, neuron: Any, mask: Any, hops: bool) -> Scan:
+def _spiking(jax: Any, neuron: Any, mask: Any, hops: bool) -> Scan:
     np, a, theta, gain = jax.numpy, neuron.alpha, neuron.threshold, neuron.gain
+    beta, rho = getattr(neuron, "beta", 0.0), getattr(neuron, "rho", 0.0)
     dampening, width = neuron.surrogate._dampening, neuron.surrogate._width
 
     @jax.custom_vjp
@@ -122,14 +124,14 @@ def _lif(jax: Any, neuron: Any, mask: Any, hops: bool) -> Scan:
         W = p["W_rec"] * mask
 
         def advance(carry: Any, drive: Any) -> Any:
-            v, z = carry
-            seen = z if hops else jax.lax.stop_gradient(z)
+            v, adapted, z = carry
+            seen, adapted = z if hops else jax.lax.stop_gradient(z), rho * adapted + z
             v = (1 - a) * v + gain * (drive + seen @ W.T) - theta * jax.lax.stop_gradient(z)
-            z = spike(v - theta)
-            return (v, z), z
+            z = spike(v - theta - beta * adapted if beta else v - theta)
+            return (v, adapted, z), z
 
         zero = np.zeros((x.shape[1], len(p["b_rec"])), x.dtype)
-        _, h = jax.lax.scan(advance, (zero, zero), x @ p["W_in"].T + p["b_rec"])
+        _, h = jax.lax.scan(advance, (zero, zero, zero), x @ p["W_in"].T + p["b_rec"])
         return 0.5 * ((h @ p["W_out"].T + p["b_out"] - target) ** 2).sum() / x.shape[1]
 
     return jax.grad(loss)
@@ -139,6 +141,8 @@ SCANS: dict[str, Callable[[Any, Any, Any], Scan]] = {
     "snap_1": _snap_1,
     "snap_1_presynaptic": _snap_1_presynaptic,
     "rtrl": _rtrl,
-    "lif_bptt": lambda jax, neuron, mask: _lif(jax, neuron, mask, hops=True),
-    "lif_eprop": lambda jax, neuron, mask: _lif(jax, neuron, mask, hops=False),
+    "lif_bptt": partial(_spiking, hops=True),
+    "lif_eprop": partial(_spiking, hops=False),
+    "alif_bptt": partial(_spiking, hops=True),
+    "alif_eprop": partial(_spiking, hops=False),
 }

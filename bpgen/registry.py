@@ -59,6 +59,18 @@ class Plugin:
         return " and ".join(" ".join(owner(point)) for point in self.entry_points)
 
     @property
+    def same_as(self) -> str:
+        """The name of the part that this one is by another name, of its own package; empty for all others.
+
+        Of several names the first is that of the module: three_factor of `bpgen_rules.three_factor:ThreeFactor`.
+        """
+        point = self.entry_points[0]
+        group = entry_points(group=KINDS[self.kind].group)
+        named = [p.name for p in group if p.value == point.value and owner(p) == owner(point)]
+        first = min(map(_spelled, named), key=lambda name: (name != point.module.rpartition(".")[2], name), default="")
+        return "" if first == self.name else first
+
+    @property
     def class_path(self) -> str:
         """`module.Class`, as a config file may also spell it."""
         return self.entry_points[0].value.replace(":", ".")

@@ -36,6 +36,11 @@ def prepare() -> None:
     _began[:] = [_now()]
 
 
+def seconds_so_far() -> float:
+    """How long the command has been at work, imports included; 0 where no command was prepared."""
+    return time.monotonic() - _began[0].wall if _began else 0.0
+
+
 class Threads(NamedTuple):
     """A number of threads, and why."""
 

@@ -71,6 +71,8 @@ def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
     run.add_argument(
         "--seed", type=int, default=0, help="seed of everything random: weights, batches, feedback, noise."
     )
+    name = "name of the run: of its folder in --out, its figures and its W&B run; by default TASK-RULE-seedSEED."
+    run.add_argument("--name", type=str | None, default=None, help=name)
     run.add_argument("--out", type=str, default="runs", help="folder that the run's own new folder is made in.")
     run.add_argument(
         "--wandb",
@@ -96,7 +98,7 @@ def _check_names(parser: ArgumentParser, asked: Given) -> None:
             raise unknown("option", key, known, f"It stands in config {' or '.join(asked.configs)}.")
     for key, _ in written_options(asked.tokens):
         if key not in known:
-            owners = [f"'--{other}'" for other in sorted(known) if other.endswith(f".{key}")]
+            owners = [f"'--{other}'" for other in sorted(known) if other.endswith((f".{key}", f"_{key}"))]
             require(not owners, f"unknown option '--{key}'. Did you mean {' or '.join(owners)}?")
             flags = [f"--{k}" for k in (*known, *CHOSEN, *FLAGS)]
             raise unknown("option", f"--{key}", flags, "See `bpgen fit --help`.")

@@ -5,7 +5,7 @@
     loss, optimizer, schedule,       values of their own
     trainer, tracking
     gap, sharpness, ...              the options of each measurement, by its name
-    seed, out, wandb, threads        of the run itself
+    seed, name, out, wandb, threads  of the run itself
 As a plain dictionary (`config.yaml`) it has these keys in this order, one level deep.
 """
 
@@ -25,7 +25,7 @@ from bpgen.network import Network
 from bpgen.registry import KindName, find
 from bpgen.run import dialect
 from bpgen.run.files import FORMAT
-from bpgen.run.names import CHOSEN, RUN
+from bpgen.run.names import CHOSEN, RUN, checked_name
 from bpgen.signatures import check_options, options_of
 from bpgen.tasks import Task
 from bpgen.threads import MOST
@@ -44,7 +44,7 @@ GROUPS: dict[str, type] = {  # the class whose constructor takes the options
 }
 GIVEN = {"network": frozenset({"neuron", "n_in", "n_out", "seed", "dtype"})}  # arguments that are no options
 HEAD = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"  # of a config file
-_NOT_DECIDING = ("out", "wandb", "tracking")
+_NOT_DECIDING = ("name", "out", "wandb", "tracking")
 
 
 class Younger(NamedTuple):
@@ -114,6 +114,7 @@ class Config:
     measurements: Mapping[str, Options] = field(default_factory=dict)
     tracking: Tracking = field(default_factory=Tracking)
     seed: int = 0
+    name: str | None = None
     out: str = "runs"
     wandb: Mode = "auto"
     threads: int | None = None
@@ -123,6 +124,8 @@ class Config:
             check_options(GROUPS[name], getattr(self, name), name)
         few = self.threads is None or 1 <= self.threads <= MOST
         require(few, f"threads must be from 1 to {MOST}, got {self.threads}.")
+        if self.name is not None:
+            checked_name(self.name)
         choice("wandb mode", self.wandb, Mode)
 
     @classmethod
@@ -163,7 +166,7 @@ class Config:
                 plain[name] = {"name": value.name, **value.options}
             elif isinstance(value, Mapping):
                 plain[name] = dict(value)
-            else:
+            elif name != "name" or value is not None:
                 plain[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
         return plain
 
@@ -191,12 +194,13 @@ class Config:
     @property
     def label(self) -> str:
         """What the run's folder is called: one name, whatever the parts are called."""
-        return re.sub(r"[/\\\0]", "_", f"{self.task.label}-{self.rule.label}-seed{self.seed}")
+        return self.name or re.sub(r"[/\\\0]", "_", f"{self.task.label}-{self.rule.label}-seed{self.seed}")
 
     @property
     def title(self) -> str:
         """What its figures are headed."""
-        return f"{self.rule.label} on {self.task.label}, seed {self.seed} (n = 1 run)"
+        named = f"{self.name}: " if self.name else ""
+        return f"{named}{self.rule.label} on {self.task.label}, seed {self.seed} (n = 1 run)"
 
     def completed(self, task: Task) -> Config:
         """The same config with what it leaves to the task: what a run writes down."""

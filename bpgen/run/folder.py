@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: Config, facts: Mapping[str, Any] | None = None) -> RunFolder:
-        """A new folder OUT/NAME, or OUT/NAME-2, -3, ... , with the run's config: no existing run is overwritten.
+        """A new folder OUT/NAME (`Config.label`), or OUT/NAME-2, -3, ... , with the run's config: none is overwritten.
 
         Args:
             config: of the run.
@@ -60,7 +61,8 @@ class RunFolder:
         Raises:
             BpgenError: the folder cannot be written.
         """
-        out, text, number = Path(config.out).expanduser(), config.yaml(), 1
+        out, number = Path(config.out).expanduser(), 1
+        text = replace(config, name=None).yaml()  # the folder bears it: another run from this config is not that one
         while True:
             path = out / (config.label if number == 1 else f"{config.label}-{number}")
             try:

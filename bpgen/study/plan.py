@@ -36,6 +36,7 @@ _KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "
 _GIVEN = {
     "seed": "seeds are given by `seeds`",
     "out": "every run has its place in the folder of the study (--out)",
+    "name": "runs of a study are named by condition and seed",
     "config": "configs are given by `base`",
 }
 _TUNE_KEYS = ("axes", "seeds", "metric", "set")

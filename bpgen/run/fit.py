@@ -44,7 +44,7 @@ def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bo
         BpgenError: bad input; found before anything is written.
     """
     experiment = build(config)
-    with RunFolder.create(experiment.config) as folder:
+    with RunFolder.create(experiment.config, experiment.facts) as folder:
         return carry_out(experiment, folder, Before(experiment.config.hash), Audience(say, terminal, draw))
 
 

@@ -186,6 +186,13 @@ def test_partial_folders_have_a_page(tmp_path, rng, state):
     assert f"1 run: 1 {'finished' if state == 'one' else state}" in words
 
 
+def test_runs_of_the_study_that_were_not_named_are_not_said_to_be_missing(tmp_path, rng):
+    study = folders.study(tmp_path / "s", rng, seeds=2)
+    shown, gone = sorted(study.glob("runs/bptt/*"))
+    shutil.rmtree(gone)
+    assert "1 run: 1 finished, 1 not begun, 2 not shown here" in parsed(written(tmp_path, shown)).words()
+
+
 def test_runs_of_a_sweep_are_told_apart_and_repeated_ones_compared_once(tmp_path, rng):
     for lr in (0.1, 0.2):
         for seed in (0, 1, 2):

@@ -224,6 +224,15 @@ def test_files_beside_the_page(mixed, capsys):
     )
 
 
+def test_rounding_errors_are_not_drawn_as_a_curve():
+    axis = Axis("cosine with the true gradient")
+    axis.take([1 - 1e-7, 1.0, 1 - 3e-8])
+    axis.close()
+    labels = [text for _, text in axis.ticks()]
+    assert len(set(labels)) == len(labels) > 1
+    assert axis.at(1.0) == pytest.approx(axis.at(1 - 1e-7), abs=1e-5)
+
+
 def test_a_chart_places_what_it_is_given():
     """By hand: on a log axis the middle of 1 and 100 is 10; what has no place is left out."""
     points = [

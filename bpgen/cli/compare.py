@@ -25,7 +25,11 @@ SHORT = {
 def run(argv: list[str]) -> int:
     """Run the command."""
     parser = Parser(prog="bpgen compare", description=DESCRIPTION, codes=RUNS_CODES)
-    parser.add_argument("--rules", default="bptt,three_factor,rflo", help="rules, the reference first, with commas")
+    parser.add_argument(
+        "--rules",
+        default="bptt,three_factor,rflo",
+        help="rules, the reference first, with commas (default: %(default)s)",
+    )
     add_options(parser, argv)
     options = parser.parse_args(argv)
     rules = [rule.strip().replace("-", "_") for rule in options.rules.split(",") if rule.strip()]

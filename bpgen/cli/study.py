@@ -128,12 +128,12 @@ def _engine_named(argv: list[str]) -> str:
 
 def _launcher(options: Any) -> Any:
     """The engine with its options; `--jobs` is short for the option `processes`."""
-    import yaml
+    from bpgen.run.files import read_value
 
     cls = find("launcher", options.engine).load()
     what, known = f"engine {options.engine!r}", [option.name for option in options_of(cls)]
     given = {name: getattr(options, f"engine.{name}") for name in known}
-    given = {name: yaml.safe_load(value) for name, value in given.items() if value is not None}
+    given = {name: read_value(value) for name, value in given.items() if value is not None}
     if options.jobs is not None:
         require("processes" in known, f"the {what} does not take --jobs: it has no option `processes`.")
         given["processes"] = options.jobs

@@ -98,16 +98,19 @@ class Plugin:
         cls, what = self.load(), f"{self.kind} {self.name!r}"
         check_options(cls, options, what)
         try:
-            return cls(*given, **options)
-        except BpgenError:
+            part = cls(*given, **options)
+        except (BpgenError, KeyboardInterrupt):
             raise
-        except Exception as error:  # a stranger's constructor
+        except BaseException as error:  # a stranger's constructor, which may even exit
             with_ = " ".join(f"{option}={value}" for option, value in options.items()) or "its defaults"
             where = raised_in(error, cls) or "outside its file"
             raise BpgenError(
                 f"{what} cannot be built with {with_}: {type(error).__name__}: {error} ({where}). "
                 f"See `bpgen plugins {self.name}` for its options."
             ) from error
+        if hasattr(cls, "named_children") and "_modules" not in vars(part):  # a torch module that never was made one
+            raise BpgenError(f"{what} is not ready: its __init__ has to call super().__init__() first.")
+        return part
 
     def load(self) -> Any:
         """Import the class.

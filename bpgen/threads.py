@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+MOST = 512  # threads; a system that cannot start them ends the program
 LARGE = 2**21  # multiplications in a step's product from which on threads gain something: 256 samples of 90 neurons
 HELP = "CPU threads; none takes one for small products, else as many as there are idle processors."
 _WATCHED = 0.5  # seconds of watching that tell something

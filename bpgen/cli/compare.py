@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bpgen.cli.listing import Parser
-from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code
+from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code, track
 from bpgen.cli.study_views import print_results
 from bpgen.errors import require
 from bpgen.registry import find
@@ -52,5 +52,6 @@ def run(argv: list[str]) -> int:
     from bpgen.study.report import report_study
 
     report_study(results, command("compare", argv))
+    track(results, command("compare", argv))
     print_results(results)
     return exit_code(results)

@@ -37,7 +37,8 @@ choosing the parts (their own options follow below, for the parts chosen now):
   --resume RUN        continue the run in this folder; takes no other options
   -h, --help          this text
 
-exit codes: 0 finished, 2 bad input or a file that cannot be written, 3 diverged, 130 interrupted.
+exit codes: 0 finished, 2 bad input or a file that cannot be written, 3 diverged (0 for a W&B agent, to which that is a
+result), 130 interrupted.
 """
 
 

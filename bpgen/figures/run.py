@@ -190,6 +190,16 @@ def run_figures(
     return figures | {name: _sheet(table, title, [draw], about) for name, draw in shown.items()}
 
 
+def caption(name: str, columns: Sequence[Column] = ()) -> str:
+    """What a picture of `run_figures` shows, in a sentence."""
+    if name == "overview":
+        return "The main panels of the run."
+    if name in PANELS:
+        return (PANELS[name].__doc__ or "").partition("\n")[0]
+    shown = [column.label for column in columns if column.panel == name]
+    return f"{', '.join(shown) or name.replace('_', ' ')} against steps."
+
+
 def _has_accuracy(table: pd.DataFrame) -> bool:
     return bool(table.get("train/accuracy", pd.Series(dtype=float)).notna().any())
 

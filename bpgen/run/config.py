@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
-
-import yaml
 
 from bpgen._version import __version__
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.errors import choice, require
 from bpgen.network import Network
 from bpgen.registry import KindName, find
+from bpgen.run import dialect
 from bpgen.run.files import FORMAT
 from bpgen.run.names import CHOSEN, RUN, checked_name
 from bpgen.signatures import check_options, options_of
 from bpgen.tasks import Task
+from bpgen.threads import MOST
 from bpgen.tracking.wandb import Mode, Tracking
 from bpgen.training.options import LossOptions, Optimizer, Schedule, TrainerOptions
 
@@ -120,7 +121,8 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("network", "evaluation"):
             check_options(GROUPS[name], getattr(self, name), name)
-        require(self.threads is None or self.threads >= 1, f"threads must be positive, got {self.threads}.")
+        few = self.threads is None or 1 <= self.threads <= MOST
+        require(few, f"threads must be from 1 to {MOST}, got {self.threads}.")
         if self.name is not None:
             checked_name(self.name)
         choice("wandb mode", self.wandb, Mode)
@@ -170,7 +172,7 @@ class Config:
     def yaml(self) -> str:
         """As a config file."""
         head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
-        return head + yaml.safe_dump({"format": FORMAT, **self.plain()}, sort_keys=False, allow_unicode=True)
+        return head + dialect.written({"format": FORMAT, **self.plain()})
 
     def make_task(self) -> Task:
         """The task itself; its option data_seed may be "run", which is the seed of the run.
@@ -191,8 +193,8 @@ class Config:
 
     @property
     def label(self) -> str:
-        """What the run's folder is called."""
-        return self.name or f"{self.task.label}-{self.rule.label}-seed{self.seed}"
+        """What the run's folder is called: one name, whatever the parts are called."""
+        return self.name or re.sub(r"[/\\\0]", "_", f"{self.task.label}-{self.rule.label}-seed{self.seed}")
 
     @property
     def title(self) -> str:

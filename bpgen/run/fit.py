@@ -16,6 +16,8 @@ from bpgen.run.outcome import write_outcome
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Contents, Interrupt, Record
 from bpgen.run.time_left import TimeLeft
+from bpgen.run.tracked import hand_over
+from bpgen.tracking.batch_loss import BatchLoss
 
 say_at_once: Say = partial(print, flush=True)  # also where the output is a file
 
@@ -49,6 +51,8 @@ def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audienc
     """Train, and write down, draw and track how it went, in a folder that no other process writes."""
     clock = experiment.clock.attach(Record(folder, experiment.clock.columns))
     callbacks: list[pl.Callback] = [clock, Contents(folder), Interrupt(folder), *experiment.stopping]
+    if experiment.tracker is not None:
+        callbacks.append(BatchLoss())
     if audience.terminal:
         callbacks.append(ProgressBar(clock.columns))
     else:
@@ -60,7 +64,6 @@ def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audienc
     except durable.NotWritten as error:
         ending = ending if ending.status == "interrupted" else Ending.without_room(folder, error)
     if logger is not None:
-        for picture in sorted((folder.path / "figures").glob("*.png")):
-            logger.log_image(f"figures/{picture.stem}", [str(picture)])
+        hand_over(folder, clock.columns, logger, experiment.config.tracking.artifacts)
         logger.finish(ending.status)
     return ending

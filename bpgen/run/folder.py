@@ -131,7 +131,7 @@ class RunFolder:
     def write_figures(self, figures: Mapping[str, Figure]) -> None:
         """Write pictures by name."""
         for name, figure in figures.items():
-            durable.write(self.path / "figures" / f"{name}.png", figure.savefig)
+            durable.write(self.path / "figures" / f"{name.replace('/', '_')}.png", figure.savefig)
 
     # rows
 

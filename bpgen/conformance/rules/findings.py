@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bpgen.conformance.check import Inapplicable, Outcome
+from bpgen.conformance.check import Outcome
 from bpgen.conformance.compare import gap
 from bpgen.conformance.problem import RECURRENT
 from bpgen.conformance.rules.case import SUITE, Case, ask
@@ -116,7 +116,9 @@ def advice(case: Case) -> list[str]:
         return []
     try:
         tried, near, wrong = limits_of(case), nearest_rule(case), first_wrong(case)
-    except Inapplicable:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # not applicable; or what it raises, as its checks have said
         return []
     lines = []
     for c in tried:

@@ -41,7 +41,9 @@ InitName = Literal["liu2022", "glorot2010", "saxe2014", "sompolinsky1988"]
 class Network(Structure):
     """Recurrent network with parameters W_rec [K·N,N], W_in [K·N,I], b_rec [K·N], W_out [O,N], b_out [O].
 
-    A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N]. Blocks of W_rec
+    A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N]; what neurons learn
+    of their own (`Neuron.learned`, e.g. alpha_logit [N]) are parameters as well, and `neuron.at(params)` the neurons at
+    their present values. Blocks of W_rec
     and W_in that lead to a current which does not see the activity or the input (see `Neuron`) start at zero and are
     masked as autapses are.
 
@@ -131,6 +133,8 @@ class Network(Structure):
         self.b_rec = _zeros(neuron.n_currents * n_rec, dtype=dtype) if bias in ("rec", "both") else None
         self.b_out = _zeros(n_out, dtype=dtype) if bias in ("out", "both") else None
         self.initial_state = _zeros(neuron.n_states, n_rec, dtype=dtype) if trainable_initial_state else None
+        for name, value in neuron.learned.items():
+            self.register_parameter(name, nn.Parameter(value.to(dtype)))
 
     def _draw(self, wiring: Wiring, init: InitName, random: torch.Generator, dtype: torch.dtype) -> None:
         """Initial weights of a scheme, made to fit the wiring."""

@@ -99,8 +99,9 @@ class Structure(nn.Module):
         """
         I = drive(params, x, noise) + h @ params["W_rec"].mT
         I = I.unflatten(-1, (self.neuron.n_currents, self.n_rec))
-        s = self.neuron.f(s, I)
-        return I, s, self.neuron.g(s)
+        neuron = self.neuron.at(params)
+        s = neuron.f(s, I)
+        return I, s, neuron.g(s)
 
 
 def drive(params: Params, x: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bpgen.losses import Activity
 from bpgen.network.readout import filtered
 from bpgen.network.structure import Params, Structure, drive
+from bpgen.neurons import Neuron
 from bpgen.neurons.gain import Local
 
 
@@ -70,9 +71,21 @@ class Trajectory:
         return I.unflatten(-1, self.currents_shape)
 
     @cached_property
+    def neuron(self) -> Neuron:
+        """The neurons at the weights of this run."""
+        return self.network.neuron.at(self.params)
+
+    @cached_property
     def local(self) -> Local:
         """The gains A, C, D inside each neuron along this trajectory."""
-        return self.network.neuron.local(self)
+        return self.neuron.local(self)
+
+    @cached_property
+    def as_currents(self) -> dict[str, Tensor]:
+        """The currents [T,B,K,N] that learned parameters of the neurons are equal to; see `Neuron.as_currents`."""
+        known = [name for name in self.network.neuron.learned if name in self.params]
+        equal = self.neuron.as_currents(self.states[:-1], self.currents[1:]) if known else {}
+        return {name: equal[name] for name in known}
 
     @cached_property
     def r(self) -> Tensor:

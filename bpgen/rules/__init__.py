@@ -96,8 +96,9 @@ from bpgen.rules.chunks import check_chunks, chunk_note, gradients_of_chunk
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback, FeedbackName
 from bpgen.rules.kernel import hop, learning_signal, propagate
-from bpgen.rules.moment import Moment, own_influence
+from bpgen.rules.moment import Moment
 from bpgen.rules.online import Carry, Increments, OnlineRule, State
+from bpgen.rules.own_parameters import own_influence
 from bpgen.rules.own_path import block_gradients, trace_end, trace_met, trace_start, trace_step
 from bpgen.rules.traits import Limit, Traits
 

@@ -6,8 +6,7 @@ The linear maps of a step, which every forward-in-time rule is made of, for any 
     drive      [B,K,N,*] -> [B,d,N,*]     C_t U                  from the currents to the state
     read       [B,d,N,*] -> [B,N,*]       D_t S                  from the state to the activity
     J_t S = own(S) + drive(hop(S))
-The parameters of neuron p that act on p alone are its own X = K·Q (+ d) parameters: the weights of its K currents from
-the Q presynaptic sources (h_{t-1}, x_t, 1), and its d initial states where these are learned.
+What a neuron's own parameters are is said in `bpgen.rules.own_parameters`.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bpgen.network import Network, Structure, Trajectory
+from bpgen.network import Structure, Trajectory
+from bpgen.neurons import Neuron
 from bpgen.neurons.gain import Gain, Scale
+from bpgen.rules.own_parameters import by_source, gradients_of_own, presynaptic
 
 
 class Steps:
@@ -77,6 +78,11 @@ class Moment:
     def network(self) -> Structure:
         """Structure and neurons."""
         return self._steps.run.network
+
+    @property
+    def neuron(self) -> Neuron:
+        """The neurons at the present weights."""
+        return self._steps.run.neuron
 
     @property
     def x(self) -> Tensor:
@@ -173,7 +179,7 @@ class Moment:
 
     @cached_property
     def direct(self) -> Tensor:
-        """∂I_t/∂(own parameters) at fixed h_{t-1} [B,K,X]: the same for every neuron."""
+        """∂I_t/∂(own parameters) at fixed h_{t-1} [B,K,X]: the same for every neuron, but for what neurons learn."""
         K, pre = self.network.neuron.n_currents, self.pre.unsqueeze(1)
         blocks = pre if K == 1 else (torch.eye(K).to(pre).unsqueeze(-1) * pre.unsqueeze(1)).flatten(-2)
         learned = self.params.get("initial_state")
@@ -181,46 +187,28 @@ class Moment:
             return blocks
         return torch.cat([blocks, torch.zeros_like(blocks[..., :1]).expand(*blocks.shape[:-1], len(learned))], dim=-1)
 
+    @property
+    def of_each(self) -> Tensor:
+        """∂I_t/∂(own parameters) [B,K,N,X] of each neuron; [B,K,1,X] where it is the same for all: `direct`."""
+        direct, learned = self.direct.unsqueeze(2), self._steps.run.as_currents
+        if not learned:
+            return direct
+        js = [j[self._k - 1].unsqueeze(-1) for j in learned.values()]
+        return torch.cat([direct.expand(-1, -1, self.network.n_rec, -1), *js], dim=-1)
+
+    def of_credit(self, c: Tensor) -> Tensor:
+        """What credit of the currents c [B,K,N] says of each neuron's own parameters: cᵀ ∂I_t/∂own [B,N,X]."""
+        own = torch.einsum("bkn,bkx->bnx", c, self.direct)
+        js = [(c * j[self._k - 1]).sum(1).unsqueeze(-1) for j in self._steps.run.as_currents.values()]
+        return torch.cat([own, *js], dim=-1) if js else own
+
     def gradient(self, own: Tensor) -> dict[str, Tensor]:
         """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
         return gradients_of_own(self.network, self.params, own)
 
     def synapses(self, W: Tensor) -> dict[str, Tensor]:
         """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
-        return _by_name(self.network, self.params, W)
-
-
-def presynaptic(params: Mapping[str, Tensor], h: Tensor, x: Tensor) -> Tensor:
-    """The presynaptic side [...,Q] of all currents: h_{t-1} [...,N], x_t [...,I], and 1 where there is a bias b_rec."""
-    bias = [torch.ones_like(h[..., :1])] if "b_rec" in params else []
-    return torch.cat([h, x, *bias], dim=-1)
-
-
-def gradients_of_own(network: Structure, params: Mapping[str, Tensor], own: Tensor) -> dict[str, Tensor]:
-    """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
-    K, Q = network.neuron.n_currents, network.n_rec + network.n_in + ("b_rec" in params)
-    grads = _by_name(network, params, own[:, : K * Q].unflatten(-1, (K, Q)).movedim(1, 0).flatten(0, 1))
-    if "initial_state" in params:
-        grads["initial_state"] = own[:, K * Q :].mT
-    return grads
-
-
-def _by_name(network: Structure, params: Mapping[str, Tensor], W: Tensor) -> dict[str, Tensor]:
-    """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
-    N, I = network.n_rec, network.n_in
-    grads = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}
-    if "b_rec" in params:
-        grads["b_rec"] = W[:, -1]
-    return grads
-
-
-def own_influence(network: Network, params: Mapping[str, Tensor], batch: int) -> Tensor:
-    """∂s_0/∂(own parameters) [B,d,X] of any neuron: a learned initial state acts on itself, nothing else does."""
-    K, d = network.neuron.n_currents, network.neuron.n_states
-    synapses = K * (network.n_rec + network.n_in + ("b_rec" in params))
-    learned = d if "initial_state" in params else 0
-    one = torch.eye(d, synapses + learned).roll(synapses, -1) if learned else torch.zeros(d, synapses)
-    return one.to(params["W_rec"]).expand(batch, -1, -1)
+        return by_source(self.network, self.params, W)
 
 
 def jacobians(gain: Gain, run: Trajectory) -> Tensor:

@@ -60,8 +60,10 @@ class OnlineRule(Rule):
 
     W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework, which also leaves out what a
     rule gives to weights that cannot act. Random numbers come from `draw`, whose tensors are time first, [T,...]; a
-    moment holds those of its own step.
+    moment holds those of its own step. A rule that takes `Moment.of_each` in place of `direct` says `trains_neurons`.
     """
+
+    trains_neurons = False
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """The state before the first step of `batch` sequences: tensors by name.

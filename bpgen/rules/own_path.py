@@ -17,7 +17,8 @@ from torch import Tensor
 from bpgen.network import Network, Trajectory
 from bpgen.neurons.gain import Scale
 from bpgen.rules.credit import Credit, recurrent_gradients
-from bpgen.rules.moment import Moment, gradients_of_own, jacobians, own_influence, presynaptic
+from bpgen.rules.moment import Moment, jacobians
+from bpgen.rules.own_parameters import gradients_of_own, own_influence, presynaptic
 
 Increments = dict[str, Tensor]
 
@@ -38,7 +39,7 @@ def is_presynaptic(network: Network) -> bool:
 
 def trace_step(vector: Tensor, moment: Moment) -> Tensor:
     """ε_t = A_t ε_{t-1} + C_t ∂I_t/∂θ, of a vector as `trace_start` gave it."""
-    direct = moment.direct.unsqueeze(2)  # [B,K,1,X]
+    direct = moment.of_each  # [B,K,N|1,X]
     numbers = moment.numbers
     if numbers is not None:
         return torch.add(numbers[1] * direct, vector, alpha=numbers[0])
@@ -85,13 +86,19 @@ def trace_end(run: Trajectory, vector: Tensor) -> Tensor:
     factor = torch.stack(weights[::-1], dim=-1).flatten(1, 3)  # [B,d·K·N,k]
     came = (factor @ pre.transpose(0, 1)).unflatten(1, weights[0].shape[1:])  # [B,d,K,N,Q]
     came = came.transpose(2, 3).flatten(-2)  # [B,d,N,K·Q]
-    return _plus_learned(_times(kept, vector.transpose(2, 3)).transpose(2, 3), came)
+    js = [torch.einsum("tbdkn,tbkn->bdn", torch.stack(weights[::-1]), j) for j in run.as_currents.values()]
+    return _plus_learned(_times(kept, vector.transpose(2, 3)).transpose(2, 3), came, js)
 
 
-def _plus_learned(vector: Tensor, came: Tensor) -> Tensor:
-    """ε plus what came in the block, which says nothing of a learned initial state, the last entries of X."""
-    rest = vector.shape[-1] - came.shape[-1]
-    return vector + (torch.nn.functional.pad(came, (0, rest)) if rest else came)
+def _plus_learned(vector: Tensor, came: Tensor, js: list[Tensor] | None = None) -> Tensor:
+    """ε plus what came in the block by synapses [...,K·Q] and by what neurons learn [...], the last entries of X.
+
+    It says nothing of a learned initial state, which stands between them.
+    """
+    last = [j.unsqueeze(-1) for j in js or ()]
+    rest = vector.shape[-1] - came.shape[-1] - len(last)
+    came = torch.nn.functional.pad(came, (0, rest)) if rest else came
+    return vector + (torch.cat([came, *last], -1) if last else came)
 
 
 def _times(J: Tensor, S: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class Younger(NamedTuple):
 _YOUNGER = (
     Younger("network", None, "areas", None),
     Younger("neuron", None, "adaptive", 1.0),
+    Younger("neuron", None, "learn_alpha", False),
     Younger("trainer", None, "best_by", "val/loss"),
     Younger("trainer", None, "patience", None),
     Younger("task", "copy_memory", "held_out", False),

@@ -81,14 +81,14 @@ class RFLOOnline(EPropOnline):
         """Equations (1) to (3), or those of `eprop_online`."""
         if self.trace == "own":
             return super().step(state, moment)
-        neuron = moment.network.neuron
+        neuron = moment.neuron
         assert isinstance(neuron, Leaky)
         phi, alpha = ACTIVATIONS[neuron.activation], neuron.alpha
         if isinstance(alpha, torch.Tensor):
             alpha = alpha.unsqueeze(-1)  # one per neuron: [N,1], next to the axis of its parameters
         output = phi.apply(moment.I[:, 0]) if neuron.leak == "rate" else moment.h
         slope = phi.pull(torch.ones_like(output), output)  # φ'(u_t) [B,N]
-        p = (1 - alpha) * state["p"] + alpha * slope.unsqueeze(-1) * moment.direct
+        p = (1 - alpha) * state["p"] + alpha * slope.unsqueeze(-1) * moment.of_each[:, 0]
         filtered = moment.kappa * state["filtered"] + (1 - moment.kappa) * p if moment.kappa else p
         state = {"p": p, "filtered": filtered}
         if moment.error is None:

@@ -25,6 +25,7 @@ class RTRL(OnlineRule):
     """Real-time recurrent learning (Williams and Zipser 1989): exact and online, for N⁴ work a step."""
 
     suits: ClassVar[Mapping[str, Any]] = {"network.n_rec": 32}  # 128 neurons take hours on the default task
+    trains_neurons = True
     traits = Traits(
         needs_future=False,
         online=True,
@@ -44,7 +45,7 @@ class RTRL(OnlineRule):
         """Equations (1) to (3)."""
         S = state["influence"]
         currents = moment.hop(S)  # [B,K,N,N,X]
-        currents.diagonal(dim1=2, dim2=3).add_(moment.direct.unsqueeze(-1))  # [B,K,X,N]: neuron p's own parameters
+        currents.diagonal(dim1=2, dim2=3).add_(moment.of_each.transpose(2, 3))  # [B,K,X,N]: neuron p's own parameters
         S = moment.own(S) + moment.drive(currents)
         G = moment.read(S)
         if moment.kappa:

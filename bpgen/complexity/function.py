@@ -57,7 +57,7 @@ def state_jacobian(net: Trained) -> float:
         before, outside = run.states[:-1], run.currents[1:] - (run.h[:-1] @ W).unflatten(-1, shape)
 
         def step(s: Tensor) -> Tensor:
-            return run.neuron.f(s, outside + (run.neuron.g(s) @ W).unflatten(-1, shape))
+            return run.network.neuron.f(s, outside + (run.network.neuron.g(s) @ W).unflatten(-1, shape))
 
         signs = torch.randint(0, 2, before.shape, generator=generator(net.seed, "state jacobian"))
         along = torch.func.jvp(step, (before,), ((2 * signs - 1).to(before),))[1]

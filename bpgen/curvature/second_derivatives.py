@@ -64,7 +64,7 @@ def _columns(function: Callable[[Tensor], Tensor], z: Tensor, u: Tensor) -> list
 
 def of_dynamics(trajectory: Trajectory, credit: Tensor) -> SecondDerivatives:
     """M of f at (s_{t-1}, I_t) for the credit λ_t [T,B,d,N], t = 1..T; its n = d + K components are s first."""
-    neuron = trajectory.neuron
+    neuron = trajectory.network.neuron
     d = neuron.n_states
     point = torch.cat([trajectory.states[:-1], trajectory.currents[1:]], dim=-2)
     return SecondDerivatives(lambda z: neuron.f(z[..., :d, :], z[..., d:, :]), point, credit)
@@ -72,5 +72,5 @@ def of_dynamics(trajectory: Trajectory, credit: Tensor) -> SecondDerivatives:
 
 def of_activity(trajectory: Trajectory, credit: Tensor) -> SecondDerivatives:
     """M of g at s_t for the credit [T+1,B,1,N] that arrives at h_t, t = 0..T."""
-    neuron = trajectory.neuron
+    neuron = trajectory.network.neuron
     return SecondDerivatives(lambda s: neuron.g(s).unsqueeze(-2), trajectory.states, credit)

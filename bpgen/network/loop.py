@@ -21,8 +21,7 @@ def run_general(
         Activities [T+1,B,N], states [T+1,B,d,N], currents [T+1,B,K·N], whose entry 0 is zero, and nothing.
     """
     W_rec, K, N = params["W_rec"].mT, network.neuron.n_currents, network.n_rec
-    neuron, W_fb, kappa = network.neuron.at(params), network.W_fb, network.kappa
-    f, g = neuron.f, neuron.g
+    f, g, W_fb, kappa = network.neuron.f, network.neuron.g, network.W_fb, network.kappa
     s, h = s_0, g(s_0)
     r, y = torch.zeros_like(h), None
     activities, states, currents = [h], [s], []
@@ -50,7 +49,7 @@ def run_in_place(
     Returns:
         Activities [T+1,B,N], states [T+1,B,d,N], nothing, and with K > 1 what is left of the currents [T+1,B,K,N].
     """
-    neuron, T, B, N = network.neuron.at(params), *x.shape[:2], network.n_rec
+    neuron, T, B, N = network.neuron, *x.shape[:2], network.n_rec
     d, K = neuron.n_states, neuron.n_currents
     h, currents = x.new_empty(T + 1, B, N), x.new_empty(T + 1, B, K * N)
     drive(params, x, noise, out=currents[1:])

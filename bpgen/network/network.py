@@ -42,8 +42,8 @@ class Network(Structure):
     """Recurrent network with parameters W_rec [K·N,N], W_in [K·N,I], b_rec [K·N], W_out [O,N], b_out [O].
 
     A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N]; what neurons learn
-    of their own (`Neuron.learned`, e.g. alpha_logit [N]) are parameters as well, and `neuron.at(params)` the neurons at
-    their present values. Blocks of W_rec
+    of their own (`Neuron.learned`, e.g. alpha_logit [N]) are parameters as well, and `at(params()).neuron` the neurons
+    at their present values. Blocks of W_rec
     and W_in that lead to a current which does not see the activity or the input (see `Neuron`) start at zero and are
     masked as autapses are.
 
@@ -193,10 +193,10 @@ class Network(Structure):
             given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
             in_place = simple and not is_traced(*given)
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
-        loop = run_in_place if in_place else run_general
-        h, states, currents, left = loop(self, params, x, current_noise, s_0, from_rest)
+        loop, here = run_in_place if in_place else run_general, self.at(params)
+        h, states, currents, left = loop(here, params, x, current_noise, s_0, from_rest)
         trajectory = Trajectory(
-            self, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0, left
+            here, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0, left
         )
         if when == "all":
             read = trajectory.r

@@ -5,6 +5,7 @@ Everything here takes the weights as an argument, so that a time loop, a traject
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -76,6 +77,15 @@ class Structure(nn.Module):
         """The same tensors, shaped like parameters of these names, with zeros where a weight cannot act."""
         masks = self.masks()
         return {name: value * masks[name] if name in masks else value for name, value in tensors.items()}
+
+    def at(self, params: Params) -> Structure:
+        """The structure with its neurons at the learned parameters that stand among `params`; itself without any."""
+        neuron = self.neuron.at(params)
+        if neuron is self.neuron:
+            return self
+        here = copy.copy(self)
+        here._modules = {**self._modules, "neuron": neuron}
+        return here
 
     def start(self, params: Params, batch: int, initial_state: Tensor | None) -> Tensor:
         """s_0 [B,d,N]: the given one, else the learned one, else zero."""

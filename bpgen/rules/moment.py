@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from bpgen.network import Structure, Trajectory
-from bpgen.neurons import Neuron
 from bpgen.neurons.gain import Gain, Scale
 from bpgen.rules.own_parameters import by_source, gradients_of_own, presynaptic
 
@@ -76,13 +75,8 @@ class Moment:
 
     @property
     def network(self) -> Structure:
-        """Structure and neurons."""
+        """Structure and neurons, at the present weights."""
         return self._steps.run.network
-
-    @property
-    def neuron(self) -> Neuron:
-        """The neurons at the present weights."""
-        return self._steps.run.neuron
 
     @property
     def x(self) -> Tensor:

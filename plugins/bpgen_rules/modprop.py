@@ -97,7 +97,7 @@ class ModProp(Broadcast, OfflineRule):
         q, W, taps = self.feedback.signal(trajectory, error), trajectory.params["W_rec"], self.taps
         if self.weights == "cell_type":
             W = type_average(W, trajectory.network, over="all")
-        neuron, local = trajectory.neuron, trajectory.local
+        neuron, local = trajectory.network.neuron, trajectory.local
         assert isinstance(neuron, Leaky)
         gain: tuple[Gain, Gain] = local.C, Scale(self.mu)
         if neuron.leak == "rate":

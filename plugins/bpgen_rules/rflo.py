@@ -82,7 +82,7 @@ class RFLO(Broadcast, OfflineRule):
 
 def _murray(trajectory: Trajectory, q: Tensor) -> Credit:
     """Equation (4), as a backward filter."""
-    neuron, T = trajectory.neuron, trajectory.n_steps
+    neuron, T = trajectory.network.neuron, trajectory.n_steps
     assert isinstance(neuron, Leaky)
     phi, alpha = ACTIVATIONS[neuron.activation], neuron.alpha
     carried, steps = torch.zeros_like(q[0]), []

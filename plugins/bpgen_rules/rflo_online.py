@@ -81,7 +81,7 @@ class RFLOOnline(EPropOnline):
         """Equations (1) to (3), or those of `eprop_online`."""
         if self.trace == "own":
             return super().step(state, moment)
-        neuron = moment.neuron
+        neuron = moment.network.neuron
         assert isinstance(neuron, Leaky)
         phi, alpha = ACTIVATIONS[neuron.activation], neuron.alpha
         if isinstance(alpha, torch.Tensor):

@@ -20,6 +20,10 @@ test:
 slow:
     pytest -m slow
 
+# the README's table and the overview, from the verdicts in notebooks/results
+readme-table:
+    python notebooks/results/readme_table.py
+
 bench:
     bpgen bench
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import traceback
-from collections.abc import Iterable
-from typing import Any, TypeVar, get_args
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar, get_args
 
 Value = TypeVar("Value")
 
@@ -74,9 +75,27 @@ def defined_in(cls: type, method: str | None = None) -> str:
 
 def raised_in(error: BaseException, cls: type) -> str | None:
     """Where in the file of `cls` an error came up, for those who wrote it; None if it did not pass through there."""
-    try:
-        file = inspect.getsourcefile(cls)
-    except (OSError, TypeError):  # typed into a shell or a notebook
-        return None
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f"{file}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else None
+    found = culprit(error, {cls.__name__: cls})
+    return found.place if found else None
+
+
+class Culprit(NamedTuple):
+    """Whose code raised an error, and where in it."""
+
+    name: str
+    place: str
+
+
+def culprit(error: BaseException, parts: Mapping[str, type]) -> Culprit | None:
+    """The part in whose file an error came up, nearest to where it was raised; None if it passed through none.
+
+    Args:
+        error: as it was caught.
+        parts: their classes by what they are called.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        for name, cls in parts.items():
+            with suppress(OSError, TypeError):  # typed into a shell or a notebook
+                if inspect.getsourcefile(cls) == frame.filename:
+                    return Culprit(name, f"{frame.filename}, line {frame.lineno}, in {frame.name}")
+    return None

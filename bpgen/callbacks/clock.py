@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
+from bpgen.columns import Column
 from bpgen.errors import require
 from bpgen.training.callback import Callback, LightningModule, Trainer
 from bpgen.training.splits import LoaderSplits, Splits
@@ -42,7 +43,7 @@ class EvaluationClock(Callback):
         self.seconds: dict[str, float] = {}
         self.rows: list[Metrics] = []
         self._log_steps: frozenset[int] = frozenset()
-        self._attached: list[Callback] = []
+        self._attached: list[Any] = []
         self._splits: Splits | None = None
         self._checked = False
 
@@ -63,6 +64,11 @@ class EvaluationClock(Callback):
         """
         self._attached += callbacks
         return self
+
+    @property
+    def columns(self) -> list[Column]:
+        """What the measurements that were attached say of their columns."""
+        return [column for each in self._attached if hasattr(each, "measure") for column in each.columns]
 
     def check(self, evaluation: Evaluation, *callbacks: Callback) -> None:
         """Find out before training what would fail in it, once; of these callbacks and of those it was given.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bpgen.run.fit import Ending
+from bpgen.run.experiment import Ending
 from bpgen.run.parts import measurements
 
 
@@ -18,6 +18,9 @@ def report(ending: Ending) -> int:
     """Print how a run ended and return its exit code."""
     console = Console(highlight=False, soft_wrap=True)
     folder = ending.folder
+    if not (folder.path / "summary.json").is_file():  # nothing could be written any more
+        print(ending.message, file=sys.stderr)
+        return ending.exit_code
     rows = folder.rows()
     if rows:
         console.print(_table(f"{folder.path.name}: {ending.status}", rows))

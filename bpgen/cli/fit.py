@@ -35,7 +35,7 @@ choosing the parts (their own options follow below, for the parts chosen now):
   --resume RUN        continue the run in this folder; takes no other options
   -h, --help          this text
 
-exit codes: 0 finished, 2 bad input, 3 diverged, 130 interrupted.
+exit codes: 0 finished, 2 bad input or a file that cannot be written, 3 diverged, 130 interrupted.
 """
 
 
@@ -86,6 +86,6 @@ def _resume(argv: list[str]) -> int:
         "--resume needs the folder of a run and takes no other options: a continued run keeps its own config.",
     )
     from bpgen.cli.ending import report
-    from bpgen.run.fit import resume
+    from bpgen.run.resume import resume
 
     return report(resume(tokens[1], terminal=sys.stderr.isatty()))

@@ -23,17 +23,36 @@ def run(argv: list[str]) -> int:
     for name, text in (("quick", "only what takes minutes and needs no download"), ("full", "all of its settings")):
         size.add_argument(f"--{name}", dest="size", action="store_const", const=name, default="default", help=text)
     parser.add_argument("--data-dir", help="folder with the data that would else be downloaded")
+    text = "judge the claims again from table.csv or table.csv.gz of studies, without their runs, and stop"
+    parser.add_argument("--from", dest="tables", nargs="+", metavar="TABLE", type=Path, help=text)
+    text = "print the claims of studies side by side, from their verdicts.csv, and stop"
+    parser.add_argument("--table", dest="folders", nargs="+", metavar="FOLDER", type=Path, help=text)
     add_options(parser, argv)
     options = parser.parse_args(argv)
     if options.paper is None:
         print(f"{table('paper')}\n\nnext: bpgen reproduce NAME --help")
         return 0
-    return _reproduce(find("paper", options.paper).load()(), options, command("reproduce", argv))
+    paper = find("paper", options.paper).load()()
+    if options.tables or options.folders:
+        return _look(paper, options)
+    return _reproduce(paper, options, command("reproduce", argv))
+
+
+def _look(paper: Any, options: Any) -> int:
+    """What is there already, judged again or side by side; nothing is run."""
+    from bpgen.papers.reproduce import judge_tables
+    from bpgen.papers.side_by_side import overview
+
+    if options.tables:
+        print(judge_tables(paper, options.tables, Path(options.out) if options.out else None))
+    if options.folders:
+        print(overview(paper, options.folders), end="")
+    return 0
 
 
 def _reproduce(paper: Any, options: Any, typed: str) -> int:
-    from bpgen.papers.claims import overview
     from bpgen.papers.reproduce import plan_of, report_paper, size_of
+    from bpgen.papers.side_by_side import FILE, overview
 
     plans = [plan_of(experiment, options.data_dir) for experiment in size_of(paper, options.size).experiments]
     code, reported = 3, []
@@ -44,8 +63,11 @@ def _reproduce(paper: Any, options: Any, typed: str) -> int:
             print(report_paper(paper, results, typed), flush=True)
             reported.append(results)
         code = 0 if results is None else min(code, exit_code(results))
-    if len(reported) > 1:
-        print("\n" + overview(paper, reported, reported[0].folder.parent / "overview.md"))
+    judged = [results.folder for results in reported if (results.folder / FILE).is_file()]
+    if len(judged) > 1:
+        file = judged[0].parent / "overview.md"
+        file.write_text(overview(paper, judged), encoding="utf-8")
+        print(f"\n{file.read_text(encoding='utf-8')}\noverview  {file}")
     return code
 
 

@@ -162,6 +162,7 @@ def _dry_run(study: Any, launcher: Any) -> None:
 
     from bpgen.run.durations import duration
     from bpgen.study.estimate import estimates
+    from bpgen.study.registered import plan_hash
     from bpgen.study.runs import ENDED
 
     tuning = study.tuning_runs()
@@ -184,3 +185,4 @@ def _dry_run(study: Any, launcher: Any) -> None:
     Console(highlight=False).print(table)
     processes = launcher.processes
     print(f"about {duration(work / processes)} with {processes} runs at once, in {study.folder}")
+    print(f"plan {plan_hash(study.plan.content())}: write it down, and a report can be held against it")

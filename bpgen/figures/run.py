@@ -163,16 +163,18 @@ def run_figures(table: pd.DataFrame, title: str, columns: Sequence[Column] = ())
         if own:
             shown[panel] = partial(lines, columns=own)
     overview = [shown[name] for name in (first, "gap", curvature, "alignment") if name in shown]
-    figures = {"overview": _sheet(table, title, overview, (5, 3.5 if len(overview) > 2 else 3.8))}
-    return figures | {name: _sheet(table, title, [draw], (5.5, 4)) for name, draw in shown.items()}
+    sheets = {"overview": (overview, (5.0, 3.5 if len(overview) > 2 else 3.8))}
+    sheets |= {name: ([draw], (5.5, 4.0)) for name, draw in shown.items()}
+    return {
+        name: _drawn(table, panels, *sheet(len(panels), title, size=size)) for name, (panels, size) in sheets.items()
+    }
 
 
 def _has_accuracy(table: pd.DataFrame) -> bool:
     return bool(table.get("train/accuracy", pd.Series(dtype=float)).notna().any())
 
 
-def _sheet(table: pd.DataFrame, title: str, panels: Sequence[Panel], size: tuple[float, float]) -> Figure:
-    figure, axes = sheet(len(panels), title, size=size)
+def _drawn(table: pd.DataFrame, panels: Sequence[Panel], figure: Figure, axes: Sequence[Axes]) -> Figure:
     for ax, draw in zip(axes, panels, strict=True):
         draw(ax, table)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number

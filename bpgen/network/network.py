@@ -79,6 +79,9 @@ class Network(Structure):
             {V1: {size: 0.5, input: true}, PFC: {size: 0.5, readout: true, from: {V1: 0.2}}}. Weights that do not exist
             are masked and start at zero, in W_in and W_out as well. Each area has all cell types; random feedback of an
             error and output feedback reach all areas.
+        torus: σ of a connectivity by distance: neurons are placed at random on a torus, and a synapse exists with the
+            probability 1/(1 + exp(d²/(4σ))) (`bpgen.network.torus`; 0.012 in Barretto-Bittar 2026); none is all.
+        readout_density: fraction of the neurons that an output reads, in (0, 1], drawn from the seed for every output.
         output_feedback: scale of the fixed weights W_fb by which the output of the step before drives the neurons,
             drawn uniformly in ± this number from the seed; 0 is no feedback.
 
@@ -110,6 +113,8 @@ class Network(Structure):
         density: float = 1.0,
         ring: int | None = None,
         areas: dict[str, dict[str, Any]] | None = None,
+        torus: float | None = None,
+        readout_density: float = 1.0,
         output_feedback: float = 0.0,
     ) -> None:
         for name, size in (("n_in", n_in), ("n_rec", n_rec), ("n_out", n_out)):
@@ -121,7 +126,7 @@ class Network(Structure):
         choice("init", init, InitName)
         neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
         neuron.check(n_rec, dtype)
-        connectivity = Connectivity(autapses, cell_types, dale, density, ring, areas)
+        connectivity = Connectivity(autapses, cell_types, dale, density, ring, areas, torus, readout_density)
         wiring = connectivity.draw(neuron, n_rec, n_in, n_out, generator(seed, "synapses"))
         W_fb = None
         if output_feedback > 0:

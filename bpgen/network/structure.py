@@ -34,6 +34,7 @@ class Structure(nn.Module):
         rec_mask, in_mask, out_mask: 0-1 masks of W_rec [K·N,N], W_in [K·N,I] and W_out [O,N], or None where everything
             acts.
         signs: ±1 [N] under Dale's law, else None.
+        site: where each neuron is on a torus (`bpgen.network.torus`), int64 [N], or None.
         silent_at_rest: whether the activity of the zero state is zero.
     """
 
@@ -44,6 +45,7 @@ class Structure(nn.Module):
     area: Tensor
     cell_type: Tensor
     signs: Tensor | None
+    site: Tensor | None
     W_fb: Tensor | None
 
     def __init__(
@@ -63,6 +65,7 @@ class Structure(nn.Module):
         self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, self.n_rec)).any()
         self.register_buffer("area", wiring.areas.of_neuron, persistent=False)
         self.register_buffer("cell_type", wiring.cell_type, persistent=False)
+        self.register_buffer("site", wiring.site, persistent=False)
         for name in ("rec_mask", "in_mask", "out_mask", "signs"):
             value: Tensor | None = getattr(wiring, name)
             self.register_buffer(name, None if value is None else value.to(dtype), persistent=False)

@@ -1,15 +1,16 @@
-"""Which weights exist: the blocks of a neuron's currents, areas, synapses, autapses; and initial weights to fit.
+"""Which weights exist: the blocks of a neuron's currents, areas, synapses, readout; and initial weights to fit.
 
 With p_i the fraction of neurons from which neuron i is expected to have a synapse, and q the fraction of neurons that
 feed the readout:
     (1) W_rec = W_rec⁰ / √p_i on the synapses, zero elsewhere: the variance g²/(p_i N) keeps the summed variance of a
         neuron's inputs (Sussillo & Abbott 2009, Neuron 63:544)
-    (2) W_out = W_out⁰ / √q from the areas that feed the readout, zero elsewhere
+    (2) W_out = W_out⁰ / √q from the neurons that feed the readout, zero elsewhere
 A synapse carries all K currents or none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from torch import Tensor
 from bpgen.errors import require
 from bpgen.network.areas import Areas
 from bpgen.network.cell_types import assign, signs_of, with_signs
+from bpgen.network.torus import probability as probability_on_torus
+from bpgen.network.torus import random_sites
 from bpgen.neurons import Neuron
 
 
@@ -33,11 +36,21 @@ class Connectivity:
     density: float = 1.0
     ring: int | None = None
     areas: Mapping[str, Mapping[str, Any]] | None = None
+    torus: float | None = None
+    readout_density: float = 1.0
 
     def __post_init__(self) -> None:
         require(0 < self.density <= 1, f"network.density must be in (0, 1] (1 is all-to-all), got {self.density}.")
         require(
             self.ring is None or self.ring >= 1, f"network.ring must be at least 1 place to each side, got {self.ring}."
+        )
+        require(
+            self.torus is None or 0 < self.torus < math.inf,
+            f"network.torus must be the width σ of the connectivity, a positive number, got {self.torus}.",
+        )
+        require(
+            0 < self.readout_density <= 1,
+            f"network.readout_density must be in (0, 1] (1 reads all neurons), got {self.readout_density}.",
         )
 
     def draw(self, neuron: Neuron, N: int, I: int, O: int, random: torch.Generator) -> Wiring:
@@ -48,7 +61,8 @@ class Connectivity:
         """
         areas, K = Areas.of(self.areas, N), neuron.n_currents
         names, cell_type = assign(self.cell_types, areas)
-        synapses, p = self._synapses(areas, random)
+        site = None if self.torus is None else random_sites(N, random)
+        synapses, p = self._synapses(areas, site, random)
         rec_blocks = _blocks(neuron, "recurrent_currents", N, N)
         present = [synapses, None if self.autapses else ~torch.eye(N, dtype=torch.bool)]
         seen = None if areas.sees_input.all() else areas.sees_input.unsqueeze(1).expand(N, I)
@@ -59,18 +73,29 @@ class Connectivity:
             signs=signs_of(names, cell_type, neuron) if self.dale else None,
             rec_mask=_product(rec_blocks, *(None if m is None else m.repeat(K, 1) for m in present)),
             in_mask=_product(_blocks(neuron, "input_currents", N, I), None if seen is None else seen.repeat(K, 1)),
-            out_mask=None if areas.feeds_readout.all() else areas.feeds_readout.expand(O, N),
+            out_mask=self._readout(areas.feeds_readout, O, random),
             rec_blocks=rec_blocks,
             synapses=synapses,
+            site=site,
             p=p,
         )
 
-    def _synapses(self, areas: Areas, random: torch.Generator) -> tuple[Tensor | None, Tensor]:
+    def _readout(self, feeds: Tensor, O: int, random: torch.Generator) -> Tensor | None:
+        """Which of the neurons that feed the readout, bool [N], an output reads: bool [O,N], None where all."""
+        if self.readout_density == 1:
+            return None if feeds.all() else feeds.expand(O, -1)
+        read = max(1, round(self.readout_density * int(feeds.sum())))
+        order = torch.where(feeds, torch.rand(O, len(feeds), generator=random, dtype=torch.float64), 2.0)
+        return order.argsort(-1).argsort(-1) < read
+
+    def _synapses(self, areas: Areas, site: Tensor | None, random: torch.Generator) -> tuple[Tensor | None, Tensor]:
         """Which synapses exist, bool [N,N] (None where all do), and p of equation (1) [N,1], float64."""
         N, probability = len(areas.of_neuron), areas.density
         if self.ring is not None:
             apart = (torch.arange(N).unsqueeze(1) - torch.arange(N)).abs()
             probability = probability * (torch.minimum(apart, N - apart) <= self.ring)
+        if site is not None and self.torus is not None:
+            probability = probability * probability_on_torus(site, self.torus)
         p = self.density * probability.mean(1, keepdim=True)
         if self.density == 1 and bool((probability == 1).all()):
             return None, p
@@ -87,6 +112,7 @@ class Wiring:
     rec_mask [K·N,N], in_mask [K·N,I], out_mask [O,N]: bool, which weights can act; None where all can.
     rec_blocks: rec_mask, but for the blocks of the currents alone.
     synapses: bool [N,N], or None where all exist. p: as in equation (1), [N,1].
+    site: int64 [N], where the neurons are on a torus, or None.
     """
 
     areas: Areas
@@ -99,6 +125,7 @@ class Wiring:
     rec_blocks: Tensor | None
     synapses: Tensor | None
     p: Tensor
+    site: Tensor | None = None
 
     def fit(self, W_rec: Tensor, W_in: Tensor, W_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The weights of a scheme, made to fit: missing ones are zero; equations (1), (2) and Dale's start."""

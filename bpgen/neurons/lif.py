@@ -7,7 +7,7 @@ With α the fraction of the potential that leaks per step, θ the threshold, H t
     (1) v_t = (1-α) v_{t-1} + G I_t - θ z_{t-1}
     (2) z_t = H(v_t - θ),                                                    h_t = z_t
     ALIF  state s = (v, a), d = 2: equation (1) and
-    (3) a_t = ρ a_{t-1} + z_{t-1}
+    (3) a_t = ρ a_{t-1} + G_a z_{t-1},    G_a = 1 (adaptation="plain") or 1-ρ (adaptation="scaled")
     (4) A_t = θ + β a_t,      z_t = H(v_t - A_t),                            h_t = z_t
     both with a refractory period of n steps, d larger by one: the steps of silence that are left, the last state
     (5) c_t = n where z_{t-1} = 1, else max(c_{t-1} - 1, 0);     z_t = H(...) 1[c_t = 0]
@@ -17,23 +17,25 @@ the baseline θ, also from a neuron whose threshold has adapted. The potential i
 Derivatives, with ψ_t = ψ(v_t - A_t) 1[c_t = 0] (A_t = θ for LIF; no derivative goes into or through c):
     LIF   A = 1-α - [θ ψ_{t-1}]                               C = G            D = ψ_t
     ALIF  A = | 1-α - [θ ψ_{t-1}]    [θ β ψ_{t-1}]  |         C = | G |        D = | ψ_t   -β ψ_t |
-              | ψ_{t-1}              ρ - β ψ_{t-1}  |             | 0 |
+              | G_a ψ_{t-1}          ρ - G_a β ψ_{t-1} |          | 0 |
 The terms in square brackets are the path through the reset: there with reset="attached", absent with
 reset="detached", which is the convention of the published eligibility traces. These are two different gradients of
 the same dynamics, under BPTT and under e-prop. The path through the adaptation, (3), is never cut. With the detached
 reset and no hops, the credit kernel gives the published trace of ALIF (Bellec 2020),
-    (6) ε^v_t = (1-α) ε^v_{t-1} + G z^pre_{t-1},     ε^a_{t+1} = ψ_t ε^v_t + (ρ - ψ_t β) ε^a_t
+    (6) ε^v_t = (1-α) ε^v_{t-1} + G z^pre_{t-1},     ε^a_{t+1} = G_a ψ_t ε^v_t + (ρ - G_a ψ_t β) ε^a_t
         e_t = ψ_t (ε^v_t - β ε^a_t)
 
 Conventions of the released code of Bellec 2020 (models.py): LightLIF scales the input by 1 - decay (drive="scaled", as
-in `Leaky`), EligALIF does not (drive="plain"); ALIF here is EligALIF. LightALIF, which is not offered, has
-a_t = ρ a_{t-1} + (1-ρ) z_{t-1} and measures u in units of A_t. Under BPTT that code leaves the reset attached; its
+in `Leaky`), EligALIF does not (drive="plain"); ALIF here is EligALIF. LightALIF has
+adaptation="scaled" (as Barretto-Bittar 2026), which is β (1-ρ) in place of β, and measures u in units of A_t, which is
+not offered. Under BPTT that code leaves the reset attached; its
 e-prop cuts the reset together with the recurrent synapses. As in the paper a refractory neuron cannot fire, has ψ = 0,
 and goes on integrating; (5) counts the silent steps after the step of the spike.
 
 Limits: no synaptic delay, and no heterogeneity but in α, β, ρ and θ.
 
-References: G. Bellec et al., NeurIPS 2018; G. Bellec et al., Nature Communications 11 (2020) 3625.
+References: G. Bellec et al., NeurIPS 2018; G. Bellec et al., Nature Communications 11 (2020) 3625; V. Barretto-Bittar
+et al., arXiv 2603.08949 (2026).
 """
 
 from __future__ import annotations
@@ -45,10 +47,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpgen.errors import require
+from bpgen.errors import choice, require
 from bpgen.neurons.base import Neuron, Recording
 from bpgen.neurons.gain import Local
-from bpgen.neurons.integrate_and_fire import IntegrateAndFire
+from bpgen.neurons.integrate_and_fire import Drive, Factor, IntegrateAndFire
 from bpgen.neurons.leak import leak
 
 Tau = float | Sequence[float] | Tensor
@@ -120,6 +122,7 @@ class ALIF(IntegrateAndFire):
         rho: ρ, the part of the adaptation that is left after a step, in [0, 1). A pair [lo, hi] draws one per neuron
             from the seed, 1-ρ uniform in its logarithm; a tensor [N] gives them.
         adaptive: fraction of the neurons that adapt, the last ones; the others have β = 0.
+        adaptation: what a spike adds to the adaptation: "plain" is 1 (EligALIF), "scaled" 1-ρ (LightALIF).
         **options: the other options of `LIF`.
 
     Raises:
@@ -138,9 +141,11 @@ class ALIF(IntegrateAndFire):
         beta: float | tuple[float, float] = 0.2,
         rho: float | tuple[float, float] = 0.9,
         adaptive: float = 1.0,
+        adaptation: Drive = "plain",
         **options: Any,
     ) -> None:
         super().__init__(alpha, threshold, **options)
+        self.adaptation = choice("adaptation", adaptation, Drive)
         self.per_neuron("beta", beta, lambda b: (b >= 0) & b.isfinite(), ">= 0")
         self.per_neuron("rho", rho, lambda r: (r >= 0) & (r < 1), "in [0, 1)", "log_rest")
         require(0 <= adaptive <= 1, f"neuron.adaptive must be in [0, 1] (the fraction that adapts), got {adaptive}.")
@@ -180,14 +185,22 @@ class ALIF(IntegrateAndFire):
         population.set_each("beta", beta)
         return population
 
+    @property
+    def adaptation_gain(self) -> Factor:
+        """G_a."""
+        return 1.0 if self.adaptation == "plain" else 1 - self.rho
+
     def f(self, s: Tensor, I: Tensor) -> Tensor:
         """Equations (1) and (3), with (5); s [...,d,N], I [...,1,N]."""
         z = self.g(s)
-        return self._next(s, I, z, self.rho * s[..., 1, :] + z)
+        added = z if self.adaptation == "plain" else self.adaptation_gain * z
+        return self._next(s, I, z, self.rho * s[..., 1, :] + added)
 
     def _above(self, s: Tensor) -> Tensor:
         return s[..., 0, :] - self.threshold - self.beta * s[..., 1, :]
 
     def local(self, recording: Recording) -> Local:
         """The closed forms above; see `Neuron.local`."""
-        return self._local(recording, kept=(1 - self.alpha, self.rho), u_by_s=(1.0, -self.beta), by_z=(1.0,))
+        return self._local(
+            recording, kept=(1 - self.alpha, self.rho), u_by_s=(1.0, -self.beta), by_z=(self.adaptation_gain,)
+        )

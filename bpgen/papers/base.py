@@ -57,6 +57,8 @@ class Paper(ABC):
         title, citation: of the paper.
         claims: by letter; every check names the letter of its claim.
         sizes: what `--quick`, no option and `--full` run; at least "default".
+        headlines: rows of the table in short (`bpgen.papers.side_by_side`): the text of each, and the checks it shows,
+            as `Check.text` words them without the matched loss.
         remark: what a reader of the verdicts has to know; stands below them.
         styles: colour, marker and label of conditions; those without one get theirs in the order of the study.
         figures: panels beside the ones of every study (`bpgen.figures.study.PANELS`), or instead of them.
@@ -66,6 +68,7 @@ class Paper(ABC):
     citation: ClassVar[str]
     claims: ClassVar[Mapping[str, Claim]]
     sizes: ClassVar[Mapping[SizeName, Size]]
+    headlines: ClassVar[Mapping[str, Sequence[str]]] = {}
     remark: ClassVar[str] = ""
     styles: ClassVar[Styles] = {}
     figures: ClassVar[Mapping[str, Panel]] = {}

@@ -1,4 +1,4 @@
-"""A paper's claims in words and numbers: the verdicts of one study, and those of several side by side."""
+"""A paper's claims in words and numbers: the verdicts of one study."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from bpgen.analysis.markdown import markdown_table
-from bpgen.analysis.matching import Level, finished
+from bpgen.analysis.matching import Level
+from bpgen.analysis.settings import BLOCK
 from bpgen.analysis.verdicts import Check, Verdict, judge
 from bpgen.papers.base import Paper
-from bpgen.study.study import StudyResults
+from bpgen.papers.side_by_side import number, write_verdicts
+from bpgen.study.runs import Run
 
 OTHER_LEVELS = {
     "half way there": Level(way=0.5),
@@ -37,10 +39,18 @@ closest to a run's loss. Half way there: in log loss, from the start of training
 seed reaches whose runs finish. At the first touch: where the loss as it is, with its jumps, first comes down to it."""
 
 
-def claims_section(paper: Paper, results: StudyResults) -> list[str]:
-    """Judge the claims of a paper: lines of the report; verdicts.csv is written into the study's folder."""
-    verdicts = judge(paper.checks(results.table))
-    pd.DataFrame([_csv_row(v) for v in verdicts]).to_csv(results.folder / "verdicts.csv", index=False)
+def claims_section(paper: Paper, table: pd.DataFrame, folder: Path | None, runs: Sequence[Run] = ()) -> list[str]:
+    """Judge the claims of a paper: lines of the report.
+
+    Args:
+        paper: whose claims.
+        table: of the study, a row per run and evaluation.
+        folder: where verdicts.csv is written, if anywhere.
+        runs: of the study, where they are at hand.
+    """
+    verdicts = judge(paper.checks(table))
+    if folder is not None:
+        write_verdicts(verdicts, folder)
     judged = {v.check.claim for v in verdicts}
     claims = [
         f"- ({letter}) {claim.text}" + (f"; reported: {claim.reported}" if claim.reported else "")
@@ -48,26 +58,11 @@ def claims_section(paper: Paper, results: StudyResults) -> list[str]:
         if letter in judged
     ]
     of = f"Of {paper.citation}:"
-    notes = f"{_curvature_measured(results)} {paper.remark}".strip()
+    notes = f"{_curvature_measured(table, runs)} {paper.remark}".strip()
     return [
         *("## Claims", "", of, "", *claims, "", _verdict_table(verdicts), "", _VERDICTS, "", notes, ""),
-        *_other_levels_section(paper, verdicts, results.table),
+        *_other_levels_section(paper, verdicts, table),
     ]
-
-
-def overview(paper: Paper, studies: Sequence[StudyResults], file: Path) -> str:
-    """Every claim in every setting of several studies, side by side: written to a file, and returned."""
-    verdicts = [v for s in studies if not finished(s.table).empty for v in judge(paper.checks(s.table))]
-    settings = list(dict.fromkeys(v.check.setting for v in verdicts))
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    for v in sorted(verdicts, key=lambda v: v.check.claim):
-        row = cells.setdefault((f"({v.check.claim})", _statement(v.check)), {})
-        row[v.check.setting] = _in_short(v)
-    rows = [(*statement, *(row.get(s, "") for s in settings)) for statement, row in cells.items()]
-    table = markdown_table(("claim", "statement", *settings), rows)
-    text = "\n".join(["# All claims, all settings", "", table, ""])
-    file.write_text(text, encoding="utf-8")
-    return f"{text}\noverview  {file}"
 
 
 def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> list[tuple[Verdict, ...]]:
@@ -139,20 +134,25 @@ def _notes(check: Check) -> list[str]:
 
 
 def in_cells(verdict: Verdict) -> tuple[str, str, str]:
-    """Effect, interval and n of a verdict, as its tables write them."""
+    """Effect, interval (in brackets that of the verdict) and n of a verdict, as its tables write them."""
     check = verdict.check
     low, high = check.effect.interval()
     interval = f"{_number(check, low, False)} to {_number(check, high, False)}"
+    if check.kind != "description":
+        interval += " [{} to {}]".format(*(_number(check, end, False) for end in verdict.bounds))
     return _number(check, check.effect.estimate), interval, _n(verdict)
 
 
-def _curvature_measured(results: StudyResults) -> str:
-    """Of which weights, on how many samples."""
-    options = [run.config.measurements["sharpness"] for run in results.runs]
-    sizes = [run.config.make_task().split("train").size for run in results.runs]
-    measured = {(str(o["block"]), str(min(int(o["samples"]), n))) for o, n in zip(options, sizes, strict=True)}
-    of = " or ".join(f"{block.replace('all', 'all weights')} on {n} training samples" for block, n in sorted(measured))
-    return f"λ_max is the largest eigenvalue of the Hessian of the true loss for {of}."
+def _curvature_measured(table: pd.DataFrame, runs: Sequence[Run]) -> str:
+    """Of which weights, and where runs are at hand on how many samples."""
+    options = [run.config.measurements["sharpness"] for run in runs]
+    sizes = [run.config.make_task().split("train").size for run in runs]
+    measured = {
+        f"{o['block']} on {min(int(o['samples']), n)} training samples" for o, n in zip(options, sizes, strict=True)
+    }
+    blocks = measured or set(table[BLOCK].dropna().astype(str) if BLOCK in table else ())
+    of = " or ".join(sorted(blocks)).replace("all on", "all weights on")
+    return f"λ_max is the largest eigenvalue of the Hessian of the true loss{f' for {of}' if of else ''}."
 
 
 def _statement(check: Check) -> str:
@@ -171,33 +171,9 @@ def _n(v: Verdict) -> str:
 
 
 def _number(check: Check, value: float, unit: bool = True) -> str:
-    if not math.isfinite(value):
-        return "?"
-    shown = check.shown(value)
-    text = f"{shown:+.2f}" if check.unit in ("points", "r") else f"{shown:.3g}"
-    if not unit:
-        return text
-    words = {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}
-    return words.get(check.unit, f"{text} {check.unit}")
+    return number(check.unit, check.shown(value), unit) if math.isfinite(value) else "?"
 
 
 def _interest(check: Check) -> str:
     sign = {"larger": "≥", "at most": "<", "same": "within"}.get(check.kind)
     return f"{sign} {_number(check, check.smallest)}" if sign else ""
-
-
-def _csv_row(v: Verdict) -> dict[str, object]:
-    c, e = v.check, v.check.effect
-    low, high = e.interval()
-    bca = e.bca or (math.nan, math.nan)
-    return {
-        **{"claim": c.claim, "setting": c.setting, "statement": c.text, "verdict": v.decision, "unit": c.unit},
-        **{"effect": c.shown(e.estimate), "low": c.shown(low), "high": c.shown(high)},
-        **{"low_of_verdict": c.shown(v.bounds[0]), "high_of_verdict": c.shown(v.bounds[1])},
-        **{"trimmed_mean": c.shown(e.trimmed_mean), "family": v.family, "remark": v.remark or c.untestable},
-        **{"bca_low": c.shown(bca[0]), "bca_high": c.shown(bca[1]), "n": e.n, "planned": e.planned},
-        **{"kind": c.kind, "smallest_of_interest": c.shown(c.smallest)},
-        **{"p_support_holm": v.p_support, "p_refute_holm": v.p_refute},
-        **{"p_permutation": e.p_permutation, "p_wilcoxon": e.p_wilcoxon},
-        **{"more_seeds": v.more_seeds, "note": e.note, "figure": c.figure},
-    }

@@ -56,6 +56,43 @@ class Liu2022(Paper):
         "f": Claim("remedies: larger early learning rate, richer rules", "potential remedies"),
         "g": Claim("the noisy gap taken apart: robustness to noise, and generalization under noise"),
     }
+    headlines: ClassVar = {
+        "sharper at the same training loss (λ_max)": ["three_factor is sharper than bptt"],
+        "larger gap, noisy test inputs": ["three_factor has a larger gap than bptt (noisy test inputs)"],
+        "… of which: noise on training inputs costs more (robustness)": [
+            "noise on its training inputs costs three_factor more than it costs bptt (robustness)"
+        ],
+        "… of which: more is lost from noisy training to noisy test inputs (generalization)": [
+            "three_factor loses more than bptt from noisy training to noisy test inputs (generalization)"
+        ],
+        "larger gap, clean test inputs": ["three_factor has a larger gap than bptt (clean test inputs)"],
+        "gap varies more over seeds": [
+            "the gap of three_factor varies more over seeds than that of bptt (noisy test inputs)"
+        ],
+        "gap grows with sharpness among runs of one rule": [
+            "gap and log sharpness correlate within rules, at matched training loss"
+        ],
+        "noise orthogonal to the gradient leaves λ_max alone": [
+            "noisy_bptt is as sharp as bptt at matched training loss"
+        ],
+        "… so does the rule's own orthogonal part": [
+            "noisy_bptt, remainder is as sharp as bptt at matched training loss"
+        ],
+        "BPTT with all steps scaled by ρ is as sharp as the rule": [
+            "scaled_bptt is as sharp as three_factor at matched training loss"
+        ],
+        "… with those of the recurrent weights only": [
+            "scaled_bptt, recurrent is as sharp as three_factor at matched training loss"
+        ],
+        "MDGL; ModProp (true weights): flatter": [
+            "mdgl is less sharp than three_factor",
+            "modprop is less sharp than three_factor",
+        ],
+        "MDGL; ModProp (true weights): smaller gap, noisy test inputs": [
+            "mdgl has a smaller gap than three_factor (noisy test inputs)",
+            "modprop has a smaller gap than three_factor (noisy test inputs)",
+        ],
+    }
     remark = (
         "The bounds 2/η and 2/(ηρ) are those of plain gradient descent and of all weights; the curvature of a block "
         "such as W_rec is at most that of all weights: above its bound it is a violation, below it is only compatible "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from bpgen.analysis.matching import finished
 from bpgen.errors import BpgenError
@@ -12,6 +14,7 @@ from bpgen.papers.claims import claims_section
 from bpgen.run.files import read_config
 from bpgen.shipped import find_plan
 from bpgen.study.plan import Plan, read_plan
+from bpgen.study.registered import changes, plan_hash
 from bpgen.study.report import report_study
 from bpgen.study.study import StudyResults
 
@@ -42,5 +45,43 @@ def plan_of(experiment: Experiment, data_dir: str | None = None) -> Plan:
 
 def report_paper(paper: Paper, results: StudyResults, command: str) -> str:
     """The report of one of a paper's studies, with its claims and in its style."""
-    claims = [] if finished(results.table).empty else claims_section(paper, results)
-    return report_study(results, command, claims, paper.styles, paper.figures)
+    judged = not finished(results.table).empty
+    claims = claims_section(paper, results.table, results.folder, results.runs) if judged else []
+    first = [*_against_registered(paper, results.plan), *claims]
+    return report_study(results, command, first, paper.styles, paper.figures)
+
+
+def _against_registered(paper: Paper, plan: Plan) -> list[str]:
+    """A sentence on the plan that comes with the paper: its hash, and what the user ran differently."""
+    experiments = (experiment for size in paper.sizes.values() for experiment in size.experiments)
+    shipped = next((p for p in map(plan_of, experiments) if p.name == plan.name), None)
+    if shipped is None:
+        return []
+    found = changes(shipped.content(), plan.content())
+    said = f"run with {'; '.join(found)}" if found else "run as it is"
+    return [f"The plan registered with bpgen is {plan_hash(shipped.content())}, {said}.", ""]
+
+
+def judge_tables(paper: Paper, files: Sequence[Path], out: Path | None) -> str:
+    """A paper's claims from tables of studies alone (table.csv or table.csv.gz), without their runs.
+
+    Args:
+        paper: whose claims.
+        files: the tables; verdicts hang on nothing else.
+        out: where verdicts.csv is written, for each file in a folder that is called like the file's.
+
+    Raises:
+        BpgenError: a file is no such table.
+    """
+    parts = []
+    for file in files:
+        try:
+            table = pd.read_csv(file)
+            finished(table)["train/loss"]
+        except (OSError, ValueError, KeyError) as error:
+            raise BpgenError(f"{file} is not the table of a study (table.csv, table.csv.gz): {error}.") from None
+        folder = None if out is None else out / file.resolve().parent.name
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        parts += [f"# {file}", "", *claims_section(paper, table, folder)]
+    return "\n".join(parts)

@@ -8,13 +8,14 @@ from typing import Any
 
 from bpgen.registry import KindName, plugins
 from bpgen.study.catalogue import RunEntry, StudyEntry
+from bpgen.study.registered import plan_in_words
 
 _NOT_METHODS = ("seed", "out", "wandb", "tracking", "threads", "format")
 _Config = Mapping[str, Any]
 _MATCHING = """\
 Comparisons are made within seeds and at matched training loss: values are interpolated, linearly in the logarithm of \
-the loss, where a run first comes down to the lowest loss that 80 % of the runs of each condition reach. A run that \
-never gets there has no value and is counted."""
+the loss, where the monotone curve closest to a run's log loss comes down to the lowest loss that 80 % of all planned \
+seeds reach under each of the conditions compared. A run that never gets there has no value and is counted."""
 
 
 def differing(configs: Sequence[_Config]) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
@@ -29,7 +30,7 @@ def differing(configs: Sequence[_Config]) -> tuple[dict[str, list[str]], list[tu
 
 
 def methods(runs: Sequence[RunEntry], study: StudyEntry | None) -> list[str]:
-    """Paragraphs on task, network, rules, training, seeds, measures and tuning."""
+    """Paragraphs on task, network, rules, training, seeds, plan, measures and tuning."""
     configs = [run.config for run in runs if not run.problem]
     if not configs:
         return []
@@ -40,6 +41,7 @@ def methods(runs: Sequence[RunEntry], study: StudyEntry | None) -> list[str]:
         _parts("Learning rules", "rule", configs),
         _training(values),
         _seeds(runs),
+        "" if study is None else plan_in_words(study.path),
         _measures(values),
         _tuning(study),
         _MATCHING if len(configs) > 1 else "",
@@ -68,7 +70,12 @@ def _network(v: _Values, configs: Sequence[_Config]) -> str:
     parts = [sentence + f" and were drawn by init = {v.of('network.init')}" if v.of("network.init") else sentence]
     if v.has("network.sigma_rec"):
         parts.append(f"Current noise had a standard deviation of {v.of('network.sigma_rec')}.")
-    for option, words in (("network.dale", "Dale's law"), ("network.ring", "a ring"), ("network.cell_types", "types")):
+    for option, words in (
+        ("network.dale", "Dale's law"),
+        ("network.ring", "a ring"),
+        ("network.torus", "a torus"),
+        ("network.cell_types", "types"),
+    ):
         if v.has(option):
             parts.append(f"Connectivity: {words} ({v.of(option)}).")
     density = v.of("network.density")

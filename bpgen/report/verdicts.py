@@ -20,7 +20,8 @@ from bpgen.study.conclusions import conclusions
 _CLAIMS = """\
 Claims of {citation}. Supported: the data exclude the statement's negation; not supported: they exclude the statement, \
 given the smallest effect of interest; undecided: neither. One-sided tests over seeds at 2.5 %, after Holm over the \
-checks of a claim in a setting; 95 % intervals."""
+checks of a claim in a setting. 95 % intervals, each on its own; in brackets that of the verdict: simultaneous over \
+the checks of the claim in the setting, without the outer fifths of the seeds, missing seeds at their worst."""
 _PAIRS = """\
 Differences within seeds, at the lowest training loss that both reach. Larger or smaller: a two-sided t-test over \
 seeds excludes no difference at 5 %, after Holm over the comparisons of a measure in a setting. 95 % intervals, each \

@@ -165,11 +165,15 @@ class OfflineRule(Rule):
         """
         raise NotImplementedError
 
+    def told(self, trajectory: Trajectory, error: Tensor, draws: Draws) -> Tensor:
+        """What `credit` is given of ∂L/∂y, e [L,B,O] at the last L steps: ē, as the activities h_t are told of it."""
+        return filtered_back(error, trajectory.network.kappa, trajectory.n_steps)
+
     def estimate(self, problem: Problem, draws: Draws) -> RuleGradients:
         """See `Rule.estimate`."""
         run = problem.run()
         value, error = problem.value_and_error(run)
-        credit = self.credit(run, filtered_back(error, problem.network.kappa, run.n_steps))
+        credit = self.credit(run, self.told(run, error, draws))
         if not isinstance(credit, Credit):
             credit = Credit(credit)
         expected = [problem.batch, *run.currents_shape]

@@ -2,8 +2,8 @@
 
     symmetric  B = W_out, the exact transpose: needs weight transport.
     random     B = scale · randn / √N, fixed: feedback alignment (Lillicrap 2016; Murray 2019; Bellec 2020).
-    sparse     random, but a fraction of the neurons alone receives any error (the sparse feedback of
-               Barretto-Bittar 2026, before diffusion).
+    sparse     random, but a fraction of the neurons alone receives any error, at least one of them (the sparse
+               feedback of Barretto-Bittar 2026, which `diffusive_eprop` lets spread).
 B is [O,N] here, the transpose of the N x O matrix of the papers. In a network with areas, symmetric feedback tells the
 areas that the readout sees, and random feedback all of them.
 """
@@ -65,7 +65,8 @@ class Feedback(nn.Module):
         O, N = network.n_out, network.n_rec
         weight = torch.randn(O, N, generator=random, dtype=torch.float64) * (self.scale / math.sqrt(N))
         if self.kind == "sparse":
-            weight = weight * (torch.rand(N, generator=random, dtype=torch.float64) < self.density)
+            place = torch.rand(N, generator=random, dtype=torch.float64)
+            weight = weight * ((place < self.density) | (place == place.min()))
         self.weight = weight.to(network.W_out)
 
     def signal(self, at: Trajectory | Moment, error: Tensor) -> Tensor:

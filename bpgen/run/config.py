@@ -56,8 +56,11 @@ class Younger(NamedTuple):
 
 _YOUNGER = (
     Younger("network", None, "areas", None),
+    Younger("network", None, "torus", None),
+    Younger("network", None, "readout_density", 1.0),
     Younger("neuron", None, "adaptive", 1.0),
     Younger("neuron", None, "learn_alpha", False),
+    Younger("neuron", "alif", "adaptation", "plain"),
     Younger("trainer", None, "best_by", "val/loss"),
     Younger("trainer", None, "patience", None),
     Younger("task", "copy_memory", "held_out", False),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import yaml
@@ -41,15 +40,23 @@ def read_config(path: Path, kind: str = "config") -> dict[str, Any]:
     return config
 
 
-def load_file(file: Path, remedy: str) -> Any:
-    """What torch saved in a file.
+def load_file(file: Path, remedy: str, *keys: str) -> dict[str, Any]:
+    """What torch saved in a file: a dictionary.
+
+    Args:
+        file: to read; nothing in it is executed.
+        remedy: what to do where it is damaged.
+        keys: what it must hold.
 
     Raises:
-        BpgenError: the file is damaged; `remedy` says what to do.
+        BpgenError: the file is damaged, or holds something else.
     """
     import torch  # configs are read before it is there
 
     try:
-        return torch.load(file, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        content = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # pickle and zip have many ways to fail
         raise BpgenError(f"{file} is damaged ({type(error).__name__}): {remedy}.") from None
+    whole = isinstance(content, dict) and all(key in content for key in keys)
+    require(whole, f"{file} is damaged (it does not hold {', '.join(keys)}): {remedy}.")
+    return content

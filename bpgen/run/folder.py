@@ -10,28 +10,40 @@ Nothing here measures or trains.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
+from bpgen import durable
 from bpgen.callbacks.evaluation import Metrics
 from bpgen.errors import BpgenError, require
+from bpgen.flock import take
 from bpgen.network import Network
 from bpgen.rules import Rule
 from bpgen.run.config import Config, as_begun
 from bpgen.run.files import read_config
+from bpgen.run.table import Table
+from bpgen.training.trainer import PREVIOUS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KEPT = 2_000_000  # characters of metrics.csv that a checkpoint keeps a copy of
 _NEEDED = ("task", "neuron", "rule", "network", "loss", "trainer", "seed")
 
 
 class RunFolder:
-    """Reads and writes one run's folder."""
+    """Reads and writes one run's folder; `with folder:` is the only process that writes to it."""
+
+    _lock: IO[str]
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -53,13 +65,18 @@ class RunFolder:
                 if not out.is_dir():
                     raise BpgenError(f"cannot write runs to {out}: it is not a folder. Choose another --out.") from None
                 number += 1
-            except OSError as error:
+            except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+                reason = getattr(error, "strerror", None) or error
                 raise BpgenError(
-                    f"cannot write runs to {out}: {error.strerror}. Choose a folder you may write, with --out."
+                    f"cannot write runs to {out}: {reason}. Choose a folder you may write, with --out."
                 ) from None
-        for part in ("figures", "weights", "checkpoints"):
-            (path / part).mkdir()
-        (path / "config.yaml").write_text(text, encoding="utf-8")
+        try:
+            for part in ("figures", "weights", "checkpoints"):
+                durable.make_folder(path / part)
+            durable.write(path / "config.yaml", text)
+        except durable.NotWritten as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise BpgenError(f"{error} Make room, or choose another --out.") from None
         return cls(path)
 
     @classmethod
@@ -96,15 +113,23 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json; numbers JSON does not know become null."""
         text = json.dumps(_finite(summary), indent=2, allow_nan=False)
-        _replace(self.path / "summary.json", text + "\n")
+        durable.write(self.path / "summary.json", text + "\n")
 
     def summary(self) -> dict[str, Any]:
         """The summary; empty if the run has written none yet."""
         file = self.path / "summary.json"
         try:
-            return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        except json.JSONDecodeError:
-            raise BpgenError(f"{file} is damaged: delete it, and the run can be resumed from its checkpoint.") from None
+            summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except (OSError, ValueError):
+            summary = None
+        if not isinstance(summary, dict):
+            raise BpgenError(f"{file} is damaged: delete it, and the run can be resumed from its checkpoint.")
+        return summary
+
+    def write_figures(self, figures: Mapping[str, Figure]) -> None:
+        """Write pictures by name."""
+        for name, figure in figures.items():
+            durable.write(self.path / "figures" / f"{name}.png", figure.savefig)
 
     # rows
 
@@ -113,68 +138,93 @@ class RunFolder:
         """metrics.csv."""
         return self.path / "metrics.csv"
 
-    def append(self, row: Metrics, columns: Iterable[str] = ()) -> None:
-        """Add a row; the first one fixes the columns: these, then any further ones of that row.
+    @cached_property
+    def table(self) -> Table:
+        """What it holds."""
+        return Table(self.metrics_file)
 
-        What was not measured stays empty; what a continued run measures beyond its first row is left out.
-        """
-        columns = self.columns() or list(dict.fromkeys([*columns, *row]))
-        new = not self.metrics_file.exists()
-        with self.metrics_file.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow({name: _number(value) for name, value in row.items()})
+    def append(self, row: Metrics, columns: Iterable[str] = ()) -> None:
+        """Add a row; see `Table.append`."""
+        self.table.append(row, columns)
 
     def columns(self) -> list[str]:
         """Names of the columns of metrics.csv; empty before the first row."""
-        if not self.metrics_file.exists():
-            return []
-        with self.metrics_file.open(newline="", encoding="utf-8") as file:
-            return next(csv.reader(file), [])
+        return self.table.columns()
 
     def rows(self) -> list[dict[str, float]]:
         """All rows, as numbers; what was not measured is left out."""
-        if not self.metrics_file.exists():
-            return []
-        with self.metrics_file.open(newline="", encoding="utf-8") as file:
-            return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-
-    def forget_after(self, step: int) -> None:
-        """Drop rows and weights beyond a step: a run killed between a row and its checkpoint measures them again."""
-        if self.metrics_file.exists():
-            header, *lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-            at = header.rstrip("\n").split(",").index("step")
-            kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[at]) <= step]
-            _replace(self.metrics_file, "".join([header, *kept]))
-        for other, file in self.weights().items():
-            if other > step:
-                file.unlink()
+        return self.table.rows()
 
     # networks
 
     def save_weights(self, step: int, network: Network, rule: Rule) -> None:
         """Save the network and the rule's own state at an evaluation, so a new measure never needs retraining."""
         state = {"step": step, "network": network.state_dict(), "rule": rule.state_dict()}
-        _whole(self.path / "weights" / f"step{step:08d}.pt", lambda file: torch.save(state, file))
+        durable.write(self.path / "weights" / f"step{step:08d}.pt", lambda file: torch.save(state, file))
 
     def weights(self) -> dict[int, Path]:
         """The saved networks by step."""
-        return {int(file.stem[4:]): file for file in sorted((self.path / "weights").glob("step*.pt"))}
+        named = ((re.fullmatch(r"step(\d+)", file.stem), file) for file in (self.path / "weights").glob("step*.pt"))
+        return dict(sorted((int(name[1]), file) for name, file in named if name))
+
+    # going on
 
     @property
     def checkpoint(self) -> Path:
         """What `--resume` continues from."""
         return self.path / "checkpoints" / "last.ckpt"
 
-    def save_checkpoint(self, write: Callable[[Path], object]) -> None:
-        """Let a trainer write the checkpoint; until the new one is on the disk, the one before stays."""
-        self.checkpoint.parent.mkdir(exist_ok=True)
-        _whole(self.checkpoint, write)
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Those that are there: the last one, and the one before it, which is kept in case the last is damaged."""
+        return [file for file in (self.checkpoint, self.checkpoint.with_name(PREVIOUS)) if file.is_file()]
 
+    def contents(self) -> dict[str, Any]:
+        """What a checkpoint remembers of the folder: the rows and the sizes of the saved networks."""
+        text = self.table.text
+        sizes = {file.name: file.stat().st_size for file in self.weights().values()}
+        return {"rows": text.count("\n"), "table": text if len(text) <= _KEPT else None, "weights": sizes}
 
-def _number(value: float | int) -> str:
-    return repr(value) if isinstance(value, int) else repr(float(value))
+    def go_back_to(self, step: int, known: Mapping[str, Any]) -> list[str]:
+        """Make the folder what it was at a checkpoint; returns a line for everything that is lost.
+
+        A run killed between a row and its checkpoint measures that row again.
+
+        Args:
+            step: of the checkpoint.
+            known: `contents` at the checkpoint; empty in those of version 0.1.
+        """
+        text, lost = known.get("table"), []
+        self.table.replace(self.table.up_to(step) if text is None else text)
+        missing = known.get("rows", 0) - self.table.text.count("\n")
+        if missing > 0:
+            lost.append(f"{self.metrics_file} lacks {missing} of its rows up to step {step}")
+        saved = self.weights()
+        for other in [other for other in saved if other > step]:
+            saved.pop(other).unlink()
+        sizes = {file.name: file.stat().st_size for file in saved.values()}
+        damaged = [name for name, size in known.get("weights", {}).items() if sizes.get(name) != size]
+        return lost + [f"{self.path / 'weights' / name} is missing or damaged" for name in damaged]
+
+    # one writer
+
+    def __enter__(self) -> RunFolder:
+        """Be the only process that writes to the folder, until the end of the `with` block.
+
+        Raises:
+            BpgenError: another one does.
+        """
+        try:
+            self._lock = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise BpgenError(f"cannot write to {self.path}: {error.strerror}.") from None
+        if not take(self._lock, exclusive=True, wait=False):
+            self._lock.close()
+            raise BpgenError(f"{self.path} is being written by another bpgen process: wait until it ends, or stop it.")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.close()
 
 
 def _finite(value: Any) -> Any:
@@ -183,16 +233,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(file: Path, text: str) -> None:
-    _whole(file, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all: beside its place, onto the disk, and only then into its place."""
-    part = file.with_name(file.name + ".part")
-    write(part)
-    with part.open("rb+") as written:
-        os.fsync(written.fileno())
-    part.replace(file)

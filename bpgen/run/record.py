@@ -37,7 +37,20 @@ class Record(pl.Callback):
         """Metrics first, checkpoint last: what a checkpoint promises is on disk."""
         self.folder.append(row, self.columns)
         self.folder.save_weights(trainer.global_step, module.network, module.rule)
-        self.folder.save_checkpoint(trainer.save_checkpoint)
+        trainer.save_checkpoint(self.folder.checkpoint)
+
+
+class Contents(pl.Callback):
+    """Lets every checkpoint know what is in the run's folder, so that nothing is missing unnoticed when it goes on."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add it."""
+        checkpoint["folder"] = self.folder.contents()
 
 
 class RunInterrupted(Exception):
@@ -67,7 +80,7 @@ class Interrupt(pl.Callback):
         """Stop here if asked to, but never between batches that share an update: a checkpoint has no gradients."""
         updated, self._step = trainer.global_step != self._step, trainer.global_step
         if self.received is not None and updated:
-            self.folder.save_checkpoint(trainer.save_checkpoint)
+            trainer.save_checkpoint(self.folder.checkpoint)
             raise RunInterrupted(self.received)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

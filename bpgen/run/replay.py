@@ -110,12 +110,12 @@ def evaluations(saved: SavedSteps) -> Iterator[Evaluation]:
 
 def _restored(folder: RunFolder, config: Config, task: Task, step: int) -> tuple[Network, Rule]:
     """Network and rule with what they had learned by a step."""
-    state = load_file(folder.weights()[step], "name another step of the run")
+    state = load_file(folder.weights()[step], "name another step of the run", "network", "rule")
     network, rule = make_network(config, task), config.rule.make()
     try:
         network.load_state_dict(state["network"])
         rule.bind(network, config.seed).load_state_dict(state["rule"])
-    except RuntimeError:
+    except (RuntimeError, TypeError, AttributeError):
         raise BpgenError(f"{folder.path}/config.yaml does not fit the saved weights: was it edited?") from None
     return network, rule
 

@@ -29,6 +29,13 @@ def evaluation_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "status", "run"])
 
 
+def write_tables(table: pd.DataFrame, folder: Path) -> None:
+    """table.csv as it is, and table.csv.gz with 6 digits: small enough to share, enough to judge every claim again."""
+    table.to_csv(folder / "table.csv", index=False)
+    packed = {"method": "gzip", "mtime": 0}  # the same table makes the same file
+    table.to_csv(folder / "table.csv.gz", index=False, float_format="%.6g", compression=packed)
+
+
 def run_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
     """One row per run: what it was, how it ended and why, how long it took, where it is."""
     return pd.DataFrame(

@@ -6,9 +6,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from bpgen.errors import BpgenError
+from bpgen.flock import take
 
 RUNS_LOCK = ".runs.lock"  # in the study's folder; held by every process that does a run
 
@@ -17,7 +17,7 @@ RUNS_LOCK = ".runs.lock"  # in the study's folder; held by every process that do
 def shared_lock(file: str) -> Iterator[None]:
     """Hold a lock that many processes may hold at once; it ends with the process, however that ends."""
     with Path(file).open("a") as handle:
-        _lock(handle, exclusive=False, wait=True)
+        take(handle, exclusive=False, wait=True)
         yield
 
 
@@ -30,26 +30,12 @@ def study_lock(folder: Path, patience: float = 10.0) -> Iterator[None]:
     """
     busy = f"{folder} is in use by another bpgen study: wait for it, or choose another --out."
     with (folder / ".study.lock").open("a") as study, (folder / RUNS_LOCK).open("a") as runs:
-        if not _lock(study, exclusive=True, wait=False):
+        if not take(study, exclusive=True, wait=False):
             raise BpgenError(busy)
         until = time.monotonic() + patience
-        while not _lock(runs, exclusive=True, wait=False):
+        while not take(runs, exclusive=True, wait=False):
             if time.monotonic() > until:
                 raise BpgenError(busy)
             time.sleep(0.05)
         runs.close()  # the runs of this study take it now
         yield
-
-
-def _lock(handle: IO[str], exclusive: bool, wait: bool) -> bool:
-    """Whether the lock was had. Without file locks (Windows) it always is."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    kind = (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)
-    try:
-        fcntl.flock(handle, kind)
-    except BlockingIOError:
-        return False
-    return True

@@ -9,7 +9,7 @@ from bpgen._version import __version__
 from bpgen.analysis.matching import finished
 from bpgen.figures.study import Panel, study_figures
 from bpgen.figures.style import Styles
-from bpgen.study import sections
+from bpgen.study import registered, sections
 from bpgen.study.runs import ENDED
 from bpgen.study.study import StudyResults
 
@@ -33,6 +33,7 @@ def report_study(
     plan, table = results.plan, results.table
     parts = [f"# {plan.name}", "", *([plan.question, ""] if plan.question else [])]
     parts += [f"`{command}` (bpgen {__version__}), seeds {', '.join(map(str, plan.seeds))}", "", _counts(results), ""]
+    parts += [registered.plan_in_words(results.folder), ""]
     if not finished(table).empty:
         parts += first
         parts += sections.at_the_end(table) + sections.paired_differences(table) + sections.how_rough(table)

@@ -70,7 +70,7 @@ class Run:
         """What a launcher needs to do it; a folder that cannot be continued makes room."""
         resume = None
         if self.folder is not None:
-            if self.folder.checkpoint.is_file():
+            if self.folder.checkpoints:
                 resume = str(self.folder.path)
             else:  # killed before its first evaluation was complete
                 shutil.rmtree(self.folder.path)

@@ -1,8 +1,9 @@
 """From a plan to a folder of results: tune, run, collect. The same call continues where an earlier one was stopped.
 
-STUDY/plan.yaml     the plan as it was run        STUDY/table.csv    a row per run and evaluation
+STUDY/plan.yaml     the plan as it was run        STUDY/table.csv    a row per run and evaluation; table.csv.gz to share
 STUDY/runs/         a folder per run              STUDY/runs.csv     a row per run: status, reason, seconds
 STUDY/tuning.csv    what was tried on validation  STUDY/logs/        what runs printed
+STUDY/plans.yaml    all plans that ran here, the first one first
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from bpgen.errors import BpgenError, require
 from bpgen.run.config import Config
@@ -24,6 +24,7 @@ from bpgen.study.launchers import Launcher
 from bpgen.study.locks import study_lock
 from bpgen.study.plan import Condition, Plan, Resolver
 from bpgen.study.progress import Progress
+from bpgen.study.registered import keep
 from bpgen.study.runs import ENDED, Run, forget_failed, slug, update_status
 from bpgen.study.tuning import choose
 
@@ -82,9 +83,7 @@ class Study:
             ) from None
         with study_lock(self.folder):
             self._load_data()
-            (self.folder / "plan.yaml").write_text(
-                yaml.safe_dump(self.plan.content(), sort_keys=False), encoding="utf-8"
-            )
+            keep(self.folder, self.plan.content())
             tuning = self.tuning_runs()
             forget_failed(tuning if retry else ())
             self._launch("tuning", [run for run in tuning if run.status != "failed"], launcher, progress)
@@ -93,7 +92,7 @@ class Study:
             collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)  # what is planned
             self._launch("runs", [run for run in runs if run.status != "failed"], launcher, progress)
             table = collect.evaluation_table(runs, self.folder)
-            table.to_csv(self.folder / "table.csv", index=False)
+            collect.write_tables(table, self.folder)
             collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)
             return StudyResults(self.plan, self.folder, runs, tuning, table)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
@@ -35,12 +36,16 @@ class TaskData(pl.LightningDataModule):
         stream: bool = False,
     ) -> None:
         super().__init__()
-        self.splits = TaskSplits(task, loss)
         self.chunk, self.stream = chunk, stream
         self.task, self.loss, self.batch_size, self.seed = task, loss, batch_size, seed
         self._ready: SeededLoader | None = None
         self._loader: SeededLoader | None = None
         self._saved: dict[str, int] | None = None
+
+    @cached_property
+    def splits(self) -> TaskSplits:
+        """What measurements look at."""
+        return TaskSplits(self.task, self.loss)
 
     def setup(self, stage: str) -> None:
         """Load the data.

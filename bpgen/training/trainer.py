@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from bpgen import durable
 from bpgen.training.options import TrainerOptions
+
+PREVIOUS = "previous.ckpt"  # the checkpoint before the last
 
 
 def trainer_for(options: TrainerOptions, callbacks: list[Any], logger: Any, root: str | None) -> pl.Trainer:
@@ -28,7 +34,20 @@ def trainer_for(options: TrainerOptions, callbacks: list[Any], logger: Any, root
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=root,
+        plugins=[SafeCheckpoints()],
     )
+
+
+class SafeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole on the disk before they replace the last one, which is kept beside them.
+
+    Lightning's own saver writes to the folder for temporary files, and copies where the run is on another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write one to `path`, and keep what was there as previous.ckpt."""
+        file = Path(path)
+        durable.write(file, lambda handle: torch.save(checkpoint, handle), keep=file.with_name(PREVIOUS))
 
 
 class quiet_lightning:

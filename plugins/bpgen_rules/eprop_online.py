@@ -66,15 +66,15 @@ class EPropOnline(Broadcast, OnlineRule):
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3)."""
+        kept, q = self.heard(state, moment)
         vector = trace_step(state["vector"], moment)
         if not moment.kappa:
-            state = {"vector": vector}
-            if moment.error is None:
-                return state, {}
-            q = self.feedback.signal(moment, moment.error)
-            return state, moment.gradient(trace_met(q.unsqueeze(1) * moment.D, vector))
+            state = {"vector": vector, **kept}
+            return state, {} if q is None else moment.gradient(trace_met(q.unsqueeze(1) * moment.D, vector))
         trace = moment.kappa * state["trace"] + (1 - moment.kappa) * moment.read(vector)
-        state = {"vector": vector, "trace": trace}
-        if moment.error is None:
-            return state, {}
-        return state, moment.gradient(torch.einsum("bn,bnx->nx", self.feedback.signal(moment, moment.error), trace))
+        state = {"vector": vector, "trace": trace, **kept}
+        return state, {} if q is None else moment.gradient(torch.einsum("bn,bnx->nx", q, trace))
+
+    def heard(self, state: State, moment: Moment) -> tuple[State, Tensor | None]:
+        """What is kept of earlier learning signals, here nothing, and q_t [B,N]; None at a step without an error."""
+        return {}, None if moment.error is None else self.feedback.signal(moment, moment.error)

@@ -215,6 +215,7 @@ def test_a_config_that_does_not_fit_the_weights_is_named(run, tmp_path):
 def test_damaged_runs_are_named(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "summary.json").unlink()
+    (copy / "checkpoints" / "previous.ckpt").unlink()
     checkpoint, weights = copy / "checkpoints" / "last.ckpt", max((copy / "weights").iterdir())
     for file, read in (
         (checkpoint, lambda: main(["fit", "--resume", str(copy)])),

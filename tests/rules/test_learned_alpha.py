@@ -42,6 +42,7 @@ NEURONS = {
     "lif, plain, attached": LIF((0.2, 0.6), drive="plain", reset="attached", **SPIKES),
     "lif, refractory": LIF(0.4, n_refractory=2, reset="attached", **SPIKES),
     "alif": ALIF(0.4, **SPIKES),
+    "alif, scaled": ALIF(0.4, adaptation="scaled", **SPIKES),
     "alif, plain, attached": ALIF(0.4, drive="plain", reset="attached", adaptive=0.6, **SPIKES),
 }
 SMOOTH = ("potential", "drawn", "inside")
@@ -166,6 +167,13 @@ def test_uoro_is_right_on_average_over_all_its_signs(neuron):
 
     assert_equal(mean_over(patterns), autograd(p), ["alpha_logit"], tol=1e-10)
     assert_differ(mean_over(patterns[:1]), autograd(p), ["alpha_logit"])
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.4])
+def test_both_forms_of_a_diffusing_signal_agree(kappa):
+    p = problem(NEURONS["alif, plain, attached"], masked=True, kappa=kappa)
+    online, offline = (p.rule(f"diffusive_eprop{form}", seed=3).grads for form in ("_online", ""))
+    assert_equal(online, offline, ["alpha_logit", "W_rec", "W_in"])
 
 
 @pytest.mark.parametrize("trace", ["own", "murray"])

@@ -26,6 +26,7 @@ from tests.oracles import (
     assert_equal,
     autograd,
     in_blocks,
+    leaves,
     no_cost,
     no_hop,
     problem,
@@ -76,6 +77,23 @@ def local(p, rule, cost):
 def blind(p, rule, cost):
     """All paths but the one through the outputs."""
     return autograd(p, cost, fed=lambda y, t: y.detach())
+
+
+def diffused(p, rule, cost):
+    """E-prop whose error spreads by K before it is told: the slope of Σ_t C_t r_t at fixed C_t, without hops."""
+    params, last = leaves(p), p.when == "last"
+    slow = run_slow(p, params, **no_hop())
+    y = slow.outputs.detach().requires_grad_()
+    e = torch.autograd.grad(true_loss(y, p.target, p.loss, p.when, p.mask), y)[0]
+    r, field, told = 0, 0, cost(slow.h)
+    for t, h in enumerate(slow.h[1:]):
+        r = p.network.kappa * r + (1 - p.network.kappa) * h
+        if not last or t == len(slow.h) - 2:
+            spread = rule.decay * field @ rule.mean if isinstance(field, torch.Tensor) else 0
+            field = spread + (e if last else e[t]) @ rule.feedback.weight
+            told = told + (field * r).sum()
+    got = torch.autograd.grad(told, list(params.values()), allow_unused=True, materialize_grads=True)
+    return {**dict(zip(params, got, strict=True)), **{n: autograd(p, cost, **no_hop())[n] for n in READOUT}}
 
 
 def one_hop(p, rule, cost):
@@ -162,6 +180,8 @@ ROWS = {
     "rflo": Row({}, local),
     "eprop_online": Row({}, local, FORWARD),
     "rflo_online": Row({}, local, FORWARD),
+    "diffusive_eprop": Row({"density": 0.6}, diffused),
+    "diffusive_eprop_online": Row({"density": 0.6}, diffused, FORWARD),
     "mdgl": Row({"weights": "true", "tail": "leaky"}, one_hop, tol=1e-5),
     "modprop": Row({"weights": "true", "mu": 1.0}, blind, activation="linear"),
     "readout_only": Row({}, readout),
@@ -263,7 +283,8 @@ def test_random_feedback_that_equals_the_readout_is_symmetric_feedback(name):
     assert_equal(other, symmetric, READOUT)
 
 
-def test_there_are_eight_rules_with_a_choice_of_feedback():
+def test_there_are_ten_rules_with_a_choice_of_feedback():
     assert set(FED_BACK) == {
-        *("eprop", "eprop_online", "kernl", "mdgl", "modprop", "rflo", "rflo_online", "three_factor")
+        *("eprop", "eprop_online", "kernl", "mdgl", "modprop", "rflo", "rflo_online", "three_factor"),
+        *("diffusive_eprop", "diffusive_eprop_online"),
     }

@@ -12,9 +12,10 @@ import torch
 import bpgen
 from bpgen.cli import main
 from bpgen.run.config import Config, as_begun, config_hash
-from bpgen.run.fit import fit, resume
+from bpgen.run.fit import fit
 from bpgen.run.folder import RunFolder
 from bpgen.run.replay import evaluations, saved_steps
+from bpgen.run.resume import resume
 from bpgen.streams import generator
 from bpgen.tasks.base import SPLITS
 

@@ -26,4 +26,4 @@ def plan(rule: str | type[Rule], options: dict[str, Any]) -> list[Check]:
             return load_rule(name, **opts)
     else:
         first, name, make = rule(**options), rule.__name__, rule
-    return SUITE.plan(Examined(name, make, type(first), options))
+    return SUITE.plan(Examined(name, make, type(first), options, first.traits))

@@ -99,7 +99,7 @@ def unchecked(case: Case, outcomes: Mapping[str, Outcome]) -> str:
             "CHECKED IN PART ONLY: at T = 1 there is nothing to remember. Whether traces are of the right step and "
             "leak as the neuron does was NOT CHECKED."
         )
-    if looked(IN_FULL) and "by its options" in limit.at:
+    if traits.exact_with and ("by its options" in limit.at if looked(IN_FULL) else not limit.in_full):
         with_options = ", ".join(f"{name}={value}" for name, value in traits.exact_with.items())
         return f"CHECKED IN PART ONLY: it was compared with BPTT under {with_options} alone, not as it is used."
     if not looked(IN_FULL) and not traits.unbiased and traits.recurrence in ("sparse", "coupled"):

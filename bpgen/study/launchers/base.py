@@ -93,7 +93,8 @@ def execute(job: Job) -> JobResult:
 
 def _fit(job: Job) -> JobResult:
     from bpgen.run.config import Config
-    from bpgen.run.fit import fit, resume  # torch and Lightning: in the working process only
+    from bpgen.run.fit import fit  # torch and Lightning: in the working process only
+    from bpgen.run.resume import resume
 
     outcome = resume(job.resume, draw=False) if job.resume else fit(Config.of(job.config), draw=False)
     return JobResult(job.name, outcome.status, outcome.message, str(outcome.folder.path))

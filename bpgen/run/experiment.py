@@ -1,0 +1,224 @@
+"""What a run is made of, and how it is trained."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+
+from bpgen import durable
+from bpgen._version import __version__
+from bpgen.callbacks import Evaluation, EvaluationClock, Measurement
+from bpgen.callbacks.best import EarlyStopping, best_of
+from bpgen.errors import DivergedError, RuleError, culprit
+from bpgen.rules import chunk_note
+from bpgen.run.config import Config
+from bpgen.run.folder import RunFolder
+from bpgen.run.record import RunInterrupted
+from bpgen.threads import using
+from bpgen.tracking.wandb import Tracker
+from bpgen.training.data import TaskData
+from bpgen.training.module import RuleTraining
+from bpgen.training.trainer import quiet_lightning, trainer_for
+
+_EXIT_CODES = {"finished": 0, "failed": 2, "diverged": 3}
+Say = Callable[[str], None]
+
+
+class Before(NamedTuple):
+    """What an earlier part of the same run left.
+
+    hash: of its config. seconds: it took so far. wandb_id: of its W&B run. checkpoint: where to go on.
+    threads: on which it computed; they decide the last bit of large products.
+    """
+
+    hash: str
+    seconds: float = 0.0
+    wandb_id: str | None = None
+    checkpoint: str | None = None
+    threads: int | None = None
+
+
+class Ending(NamedTuple):
+    """How a run ended: its folder, status, what there is to say about it, and the exit code that says so."""
+
+    folder: RunFolder
+    status: str
+    message: str
+    exit_code: int
+
+    @classmethod
+    def of(cls, folder: RunFolder, status: str, message: str = "") -> Ending:
+        """With the exit code of its status."""
+        return cls(folder, status, message, _EXIT_CODES[status])
+
+    @classmethod
+    def without_room(cls, folder: RunFolder, error: durable.NotWritten) -> Ending:
+        """Of a run that could not write its files."""
+        path = shlex.quote(str(folder.path))
+        if not (folder.path / "config.yaml").is_file():
+            what = "Its folder was removed or moved while it ran. Start it again with `bpgen fit`."
+        elif not folder.checkpoints:
+            what = f"Nothing was trained yet. Make room and start again: bpgen fit --config {path}/config.yaml"
+        else:
+            what = f"All up to the last checkpoint is safe. Make room and continue with: bpgen fit --resume {path}"
+        return cls(folder, "interrupted", f"interrupted: {error} {what}", 2)
+
+
+class Trained(NamedTuple):
+    """How training ended, what summary.json says of it, and the open W&B run, if it is tracked."""
+
+    ending: Ending
+    summary: dict[str, Any]
+    logger: Any
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run is made of.
+
+    config: with what it leaves to the task filled in.
+    module: network, rule, loss and optimizer.
+    data: the task in batches.
+    clock: when to measure; the measurements are attached to it.
+    measurements: what to measure, in the order of the table.
+    tracker: where it is tracked, if it is.
+    """
+
+    config: Config
+    module: RuleTraining
+    data: TaskData
+    clock: EvaluationClock
+    measurements: tuple[Measurement, ...]
+    tracker: Tracker | None
+
+    @property
+    def multiplications(self) -> int:
+        """Of the recurrent product of a training step, which decides how many threads can share it."""
+        return self.config.trainer.batch_size * self.module.network.W_rec.numel()
+
+    @property
+    def start(self) -> Evaluation:
+        """The evaluation before the first step."""
+        return Evaluation(self.module, self.data.splits, lr=self.module.optimizer.lr)
+
+    @property
+    def stopping(self) -> list[EarlyStopping]:
+        """What ends the training before its last step, if anything does."""
+        options = self.config.trainer
+        return [] if options.patience is None else [EarlyStopping(options.best_by, options.patience)]
+
+    def announcements(self) -> Iterator[str]:
+        """What a user is told before training."""
+        yield self.data.task.describe()
+        note = chunk_note(self.module.rule, self.data.chunk) if self.data.chunk else ""
+        if note:
+            yield note
+        if self.module.finished_steps:
+            yield f"{self.config.rule.label} hands over finished weight changes: optimizer.lr is not used"
+        for measurement in self.measurements:
+            if measurement.enabled:
+                yield measurement.describe(self.start)
+
+    def train(self, folder: RunFolder, callbacks: list[pl.Callback], before: Before, say: Say) -> Trained:
+        """Train, on the threads that suit it, from the first step or from a checkpoint to the end, whatever that is.
+
+        Args:
+            folder: of the run.
+            callbacks: what measures, writes down and shows.
+            before: what an earlier part of the run left.
+            say: where lines for the user go.
+        """
+        for line in self.announcements():
+            say(line)
+        self.module.save_hyperparameters(self.config.plain(), logger=False)  # into every checkpoint
+        logger = None
+        if self.tracker is not None:
+            logger = self.tracker.open(folder.path, self.config.plain(), say, before.wandb_id)
+            logger.keep_extremes(column.name for column in self.clock.columns)
+        with using(self.config.threads or before.threads, self.multiplications) as chosen:
+            if chosen is not None:
+                say(str(chosen))
+            started = time.perf_counter()
+            trainer = trainer_for(self.config.trainer, callbacks, logger, str(folder.path))
+            ending = self._ending(trainer, folder, before.checkpoint)
+            summary = self._summary(ending, before, time.perf_counter() - started)
+        return Trained(ending, summary | ({} if logger is None else {"wandb_id": logger.experiment.id}), logger)
+
+    def _ending(self, trainer: pl.Trainer, folder: RunFolder, checkpoint: str | None) -> Ending:
+        try:
+            with quiet_lightning():
+                trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
+        except DivergedError as error:
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            cure = self._cure(lr, folder.rows())
+            return Ending.of(folder, "diverged", f"diverged: {error}, with learning rate {lr:g}. Try {cure}.")
+        except (RunInterrupted, KeyboardInterrupt) as stop:
+            path = shlex.quote(str(folder.path))
+            again = f"continue with: bpgen fit --resume {path}"
+            if not folder.checkpoints:
+                again = f"nothing was trained yet; start again with: bpgen fit --config {path}/config.yaml"
+            message = f"interrupted at step {trainer.global_step}; {again}"
+            return Ending(folder, "interrupted", message, 128 + getattr(stop, "signum", 2))
+        except durable.NotWritten as error:
+            return Ending.without_room(folder, error)
+        except RuleError as error:
+            return Ending.of(folder, "failed", f"rule {self.config.rule.label} failed: {error}")
+        except BaseException as error:  # a part that exits has failed, not the program
+            who = culprit(error, self._authored())
+            if who is None:
+                raise  # ours, not a part's
+            return Ending.of(folder, "failed", f"{who.name} failed: {type(error).__name__}: {error} ({who.place})")
+        return Ending.of(folder, "finished")
+
+    def _cure(self, lr: float, rows: Sequence[Mapping[str, float]]) -> str:
+        """What to try when it diverged at a learning rate: nothing that the curvature at the start forbids."""
+        if self.module.finished_steps:
+            return "smaller steps by the options of the rule (bpgen fit --rule NAME --help)"
+        curvature = rows[0].get("sharpness/lambda_max", 0.0) if rows else 0.0
+        smaller = f"a smaller --optimizer.lr (e.g. {lr / 3:.1g})"
+        if curvature * lr > 3:  # then 1/λ is below lr/3
+            allowed = f"e.g. {1 / curvature:.1g}: the sharpness at the start was {curvature:.2g}"
+            smaller = f"inputs and targets scaled to about 1, a smaller --optimizer.lr ({allowed})"
+        advice = self.module.rule.when_diverged
+        return ", ".join(filter(None, [smaller, advice])) + " or --trainer.clip 1"
+
+    def _authored(self) -> dict[str, type]:
+        """What may fail in training by its author's fault: the rule, and what strangers wrote."""
+        others: dict[str, Any] = {f"task {self.config.task.label}": self.data.task}
+        others[f"neuron {self.config.neuron.label}"] = self.module.network.neuron
+        others |= {f"measurement {measurement.name}": measurement for measurement in self.measurements}
+        foreign = {name: type(part) for name, part in others.items() if not type(part).__module__.startswith("bpgen.")}
+        return {f"rule {self.config.rule.label}": type(self.module.rule), **foreign}
+
+    def _summary(self, ending: Ending, before: Before, spent: float) -> dict[str, Any]:
+        rows, by = ending.folder.rows(), self.config.trainer.best_by
+        best = best_of(rows, by)
+        measuring = {name: round(seconds, 3) for name, seconds in self.clock.seconds.items()}
+        seconds = before.seconds + spent
+        return {
+            "status": ending.status,
+            "message": ending.message,
+            "last": rows[-1] if rows else {},
+            "best": {} if best is None else {"column": by, **best._asdict()},
+            "seconds": {
+                "total": round(seconds, 3),
+                "training": round(seconds - sum(measuring.values()), 3),
+                "measuring": measuring,
+            },
+            "seed": self.config.seed,
+            "threads": torch.get_num_threads(),
+            "config_hash": before.hash,
+            "versions": {
+                "bpgen": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "lightning": pl.__version__,
+            },
+        }

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bpgen.cli import locality
 from bpgen.cli.listing import Parser
 from bpgen.errors import require
 
@@ -23,6 +24,7 @@ examples:
   bpgen check tbptt style=sliding     with an option of its constructor
   bpgen check neuron:leaky            the kind is needed only where parts of two kinds share a name
   bpgen check draft.py:MyRule         a class in a file that no package announces
+  bpgen check --locality rflo         what an update of one synapse depends on, measured; of every rule: all
 """
 
 
@@ -41,13 +43,22 @@ def run(argv: list[str]) -> int:
         "options", nargs="*", metavar="OPTION=VALUE", help="options of the part, e.g. style=sliding; values as in YAML"
     )
     parser.add_argument("--kind", choices=("rule", "neuron", "task"), help="what NAME is; found from the name else")
+    parser.add_argument(
+        "--locality",
+        action="store_true",
+        help="measure what a rule's update of one synapse depends on (later errors, other synapses, other neurons, "
+        "the readout weights) beside what its traits say; NAME may be all",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--why", action="store_true", help="say of each check what it protects from")
     options = parser.parse_args(argv)
 
+    given = dict(_option(text) for text in options.options)
+    if options.locality:
+        require(options.kind in (None, "rule"), "--locality is measured of rules.")
+        return locality.run(options.name, given, options.json)
     from bpgen.conformance import plan
 
-    given = dict(_option(text) for text in options.options)
     checks = plan(f"{options.kind}:{options.name}" if options.kind else options.name, **given)
     import torch
 
@@ -111,8 +122,8 @@ def _kind_of(message: str) -> str:
 
 def _option(text: str) -> tuple[str, object]:
     """`window=3` -> ("window", 3)."""
-    import yaml
+    from bpgen.run.files import read_value
 
     name, equals, value = text.partition("=")
     require(bool(equals), f"an option of the part is written OPTION=VALUE, got {text!r}. See `bpgen check --help`.")
-    return name.split(".")[-1], yaml.safe_load(value)
+    return name.split(".")[-1], read_value(value)

@@ -14,6 +14,7 @@ from bpgen.cli.listing import Parser, table
 from bpgen.registry import find
 
 _CELL = 34  # letters
+_AUDITED = "* measured as well as declared, with the rule's default options: `bpgen check --locality NAME`"
 _DESCRIPTION = (
     "List the installed learning rules: name, package, what it is. A rule of yours appears after `pip install`; "
     "`bpgen new rule` writes its package, `bpgen check NAME` examines it."
@@ -37,6 +38,7 @@ def run(argv: list[str]) -> int:
         return 0
     import warnings
 
+    from bpgen.conformance.rules.locality import confirmed
     from bpgen.rules.api import list_rules
 
     with warnings.catch_warnings(record=True) as broken, contextlib.redirect_stdout(sys.stderr):
@@ -44,12 +46,16 @@ def run(argv: list[str]) -> int:
         rules = {name: traits.plain() for name, traits in list_rules().items()}
     for warning in broken:
         print(warning.message, file=sys.stderr)
+    for name, traits in rules.items():
+        traits["audited"] = sorted(confirmed(name, find("rule", name).load()))
     if options.json:
         print(json.dumps(rules, indent=1, ensure_ascii=False))
-    elif options.markdown:
-        print(_table({name: _columns(t) for name, t in rules.items()}, " | ", "| ", " |"))
-    else:
-        print(_in_two({name: _columns(t) for name, t in rules.items()}))
+        return 0
+    others = {name: find("rule", name).same_as for name in rules}
+    rows = {name: _columns(t) for name, t in rules.items() if not others[name]}
+    print(_table(rows, " | ", "| ", " |") if options.markdown else _in_two(rows))
+    again = [f"{name} is another name of {first}." for name, first in others.items() if first]
+    print("", "\n".join([_AUDITED, *again]), sep="\n")
     return 0
 
 
@@ -77,7 +83,8 @@ def _columns(traits: dict[str, Any]) -> dict[str, str]:
         "neurons",
         "exact_when",
     )
-    cells = {name.replace("_", " "): _cell(traits[name]) for name in names}
+    seen = traits["audited"]
+    cells = {name.replace("_", " "): _cell(traits[name]) + " *" * (name in seen) for name in names}
     cells["neurons"] = cells["neurons"] or "all"
     return cells
 

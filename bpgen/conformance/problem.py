@@ -44,6 +44,9 @@ def problem(
     *,
     T: int = 7,
     B: int = 4,
+    I: int = 4,
+    N: int = 5,
+    O: int = 3,
     loss: LossName = "mse",
     when: When = "all",
     l2: float | None = None,
@@ -51,12 +54,15 @@ def problem(
     seed: int = 0,
     **network_options: Any,
 ) -> Problem:
-    """A generic problem: N = 5 neurons, I = 4 inputs, O = 3 outputs, all weights shifted away from their start.
+    """A generic problem, all weights shifted away from their start.
 
     Args:
         neuron: its neurons.
         T: steps.
         B: batch.
+        I: inputs.
+        N: neurons.
+        O: outputs.
         loss: cross_entropy or mse.
         when: last or all steps; all are weighted by a random mask.
         l2: coefficient of a regulariser.
@@ -64,7 +70,6 @@ def problem(
         seed: of everything.
         **network_options: of `Network`.
     """
-    I, N, O = 4, 5, 3
     options: dict[str, Any] = {"bias": "both", "trainable_initial_state": learned, **network_options}
     network = Network(neuron, I, N, O, dtype=torch.float64, seed=seed, **options)
     first = 100 * seed

@@ -7,13 +7,14 @@ file has fewer columns is of version 0.1, and marked.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from bpgen.analysis.markdown import markdown_table
 from bpgen.analysis.verdicts import Verdict
+from bpgen.columns import written
 from bpgen.errors import BpgenError
 from bpgen.papers.base import Paper
 
@@ -29,9 +30,16 @@ _NOTES = {
 }
 
 
-def write_verdicts(verdicts: Sequence[Verdict], folder: Path) -> None:
-    """verdicts.csv: a row per check."""
-    pd.DataFrame([_row(v) for v in verdicts]).to_csv(folder / FILE, index=False)
+def write_verdicts(verdicts: Sequence[Verdict], folder: Path, elsewhere: Mapping[int, str]) -> None:
+    """verdicts.csv: a row per check.
+
+    Args:
+        verdicts: in the order of the checks.
+        folder: where.
+        elsewhere: by place, at how many other matched losses the verdict is the same.
+    """
+    rows = [{**_row(v), "same_elsewhere": elsewhere.get(i, "")} for i, v in enumerate(verdicts)]
+    pd.DataFrame(rows).to_csv(folder / FILE, index=False)
 
 
 def overview(paper: Paper, folders: Sequence[Path]) -> str:
@@ -126,7 +134,7 @@ def number(unit: str, shown: float, named: bool = True) -> str:
     """An effect in its unit, with the unit's name or without."""
     if math.isnan(shown):
         return "?"
-    text = f"{shown:+.2f}" if unit in ("points", "r") else f"{shown:.3g}"
+    text = written("{:+.2f}" if unit in ("points", "r") else "{:.3g}", shown)
     if not named:
         return text
     words = {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}
@@ -146,5 +154,5 @@ def _row(v: Verdict) -> dict[str, object]:
         **{"kind": c.kind, "smallest_of_interest": c.shown(c.smallest)},
         **{"p_support_holm": v.p_support, "p_refute_holm": v.p_refute},
         **{"p_permutation": e.p_permutation, "p_wilcoxon": e.p_wilcoxon},
-        **{"more_seeds": v.more_seeds, "note": e.note, "figure": c.figure},
+        **{"power": v.power, "more_seeds": v.more_seeds, "note": e.note, "figure": c.figure},
     }

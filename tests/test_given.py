@@ -114,7 +114,21 @@ def test_something_that_is_no_rule_is_refused(rule: object) -> None:
         stability(rule, network(), X, Y, lr=0.1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("x", [X[:, 0], X[..., :2], X.numpy(), X.tolist()])
+@pytest.mark.parametrize(
+    "x",
+    [
+        X[:, 0],
+        X[0],
+        X[0, 0],
+        X[None],
+        X[..., :2],
+        X.repeat(1, 1, 2),
+        X[..., None],
+        torch.rand(20, 8),
+        X.numpy(),
+        X.tolist(),
+    ],
+)
 def test_a_call_of_the_network_sees_that_x_fits(x: Tensor) -> None:
     with pytest.raises(BpgenError, match=r"\[T,B,I\] with I=3"):
         network()(x)

@@ -80,6 +80,17 @@ def test_a_mask_of_ones_is_t_times_no_mask_and_divided_by_its_sum_it_is_none(fac
     torch.testing.assert_close(of(network(), X, values, loss="mse", when="all", mask=ones), squared, **close)
 
 
+@every_face
+@pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
+@pytest.mark.parametrize("when", ["last", "all"])
+def test_one_value_needs_no_axis(face: str, loss: str, when: str) -> None:
+    of, net = FACES[face], network(n_out=1)
+    y = Y if when == "last" else torch.stack([Y] * T)
+    expected = of(net, X, y.unsqueeze(-1).float(), loss=loss, when=when)
+    assert torch.equal(of(net, X, y.tolist(), loss=loss, when=when), expected)
+    assert not torch.equal(of(net, X, 1 - y, loss=loss, when=when), expected) or face == "sharpness"
+
+
 REFUSED = {
     "ragged lists": ({"x": [[[0.0, 1.0]], [[0.0]]]}, r"x must be numbers .*nested lists"),
     "text": ({"x": np.array([["a"]])}, "x must be numbers"),

@@ -64,7 +64,7 @@ WRONG = {
     "BiasedPerturbation": ("its mean over draws is the true gradient", "along the true gradient"),
 }
 # mistakes in what a whole limit rests on: checks before the one that names them may see them, too
-LATER = {"FutureLeak", "ChangesWeightsInPlace", "HiddenWeightTransport"}
+LATER = {"FutureLeak", "ChangesWeightsInPlace", "HiddenWeightTransport", "ForgetsWhatCameIn"}
 # checks that take the longest: in the default suite for the rules that most users meet
 LONG = (
     "on every neuron",

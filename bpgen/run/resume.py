@@ -43,7 +43,9 @@ def resume(path: str, say: Say = say_at_once, terminal: bool = False, draw: bool
         )
         for line in folder.go_back_to(checkpoint["global_step"], checkpoint.get("folder", {})):
             say(f"lost: {line}; the run goes on without it")
-        seconds = summary.get("seconds", {}).get("total", 0.0)
+        seconds = summary.get("seconds", {}).get("total") or checkpoint.get(
+            "seconds", 0.0
+        )  # killed, it wrote no summary
         threads = checkpoint.get("threads", torch.get_num_threads())
         before = Before(config_hash(folder.plain_config()), seconds, summary.get("wandb_id"), file, threads)
         return carry_out(experiment, folder, before, Audience(say, terminal, draw))

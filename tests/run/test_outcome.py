@@ -141,4 +141,4 @@ def test_a_run_without_a_gap_has_an_outcome(place):
     assert config.measurements == {}
     ending = fit(config, draw=True)
     assert ending.status == "finished"
-    assert ending.folder.summary()["sequences"]["test"] == 300
+    assert "sequences" not in ending.folder.summary()  # no number is a mean over any

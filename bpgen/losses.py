@@ -68,15 +68,16 @@ class Loss:
         return replace(self, regulariser=None, activity=None)
 
     @property
-    def cost(self) -> Activity | None:
-        """The regulariser of the activities of this batch: it ends with each sequence, at its last step of weight > 0.
+    def there(self) -> Tensor | None:
+        """Which steps are no padding, bool [T,B]: up to the last of weight > 0, after which nothing matters; or all."""
+        if self.mask is None:
+            return None
+        return (self.mask > 0).flip(0).cumsum(0).flip(0) > 0  # as long as a step is left that counts
 
-        What comes after that cannot matter to the data's loss: it is padding.
-        """
-        if self.activity is None or self.mask is None:
-            return self.activity
-        left = (self.mask > 0).flip(0).cumsum(0).flip(0)  # steps that count from here on
-        return replace(self.activity, there=left > 0)
+    @property
+    def cost(self) -> Activity | None:
+        """The regulariser of the activities of this batch, which ends with each sequence."""
+        return self.activity if self.activity is None else replace(self.activity, there=self.there)
 
     @property
     def regularised(self) -> bool:

@@ -134,7 +134,11 @@ def track(results: Any, typed: str) -> None:
     """Track the study itself where its runs were tracked."""
     from bpgen.report.tracked import track_study
 
-    track_study(results, typed, print)
+    if track_study(results, typed, print):
+        place = shlex.quote(str(results.folder))
+        print(f"W&B       bpgen dashboard {place} --save makes a workspace for it")
+        if any((results.folder / "wandb").glob("offline-run-*")):
+            print(f"          the runs are here only; wandb sync {place}/wandb {place}/runs/*/*/wandb sends them")
 
 
 def command(name: str, argv: list[str]) -> str:

@@ -5,6 +5,7 @@ Everything here takes the weights as an argument, so that a time loop, a traject
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -80,6 +81,15 @@ class Structure(nn.Module):
         masks = self.masks()
         return {name: value * masks[name] if name in masks else value for name, value in tensors.items()}
 
+    def at(self, params: Params) -> Structure:
+        """The structure with its neurons at the learned parameters that stand among `params`; itself without any."""
+        neuron = self.neuron.at(params)
+        if neuron is self.neuron:
+            return self
+        here = copy.copy(self)
+        here._modules = {**self._modules, "neuron": neuron}
+        return here
+
     def start(self, params: Params, batch: int, initial_state: Tensor | None) -> Tensor:
         """s_0 [B,d,N]: the given one, else the learned one, else zero."""
         if initial_state is not None:
@@ -102,8 +112,9 @@ class Structure(nn.Module):
         """
         I = drive(params, x, noise) + h @ params["W_rec"].mT
         I = I.unflatten(-1, (self.neuron.n_currents, self.n_rec))
-        s = self.neuron.f(s, I)
-        return I, s, self.neuron.g(s)
+        neuron = self.neuron.at(params)
+        s = neuron.f(s, I)
+        return I, s, neuron.g(s)
 
 
 def drive(params: Params, x: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Tensor:

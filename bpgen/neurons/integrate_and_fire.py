@@ -32,6 +32,7 @@ class IntegrateAndFire(LeakyState):
         dampening: γ, which scales that derivative; its peak is γ/θ.
         width: its width in units of θ; none is 1 (piecewise_linear), 0.1 (fast_sigmoid) or 0.5 (gaussian).
         n_refractory: steps after a spike in which a neuron cannot fire, while its potential integrates.
+        learn_alpha: learn alpha, a membrane time constant for each neuron, from there on; it stays within (0, 1).
     """
 
     spiking = True
@@ -47,8 +48,9 @@ class IntegrateAndFire(LeakyState):
         dampening: float = 0.3,
         width: float | None = None,
         n_refractory: int = 0,
+        learn_alpha: bool = False,
     ) -> None:
-        super().__init__(alpha)
+        super().__init__(alpha, learn_alpha)
         self.per_neuron("threshold", threshold, lambda v: (v > 0) & v.isfinite(), "a positive number")
         require(n_refractory >= 0, f"neuron.n_refractory must be a number of steps >= 0, got {n_refractory}.")
         self.reset, self.drive = choice("reset", reset, Reset), choice("drive", drive, Drive)
@@ -59,6 +61,12 @@ class IntegrateAndFire(LeakyState):
     def gain(self) -> Factor:
         """G."""
         return self.alpha if self.drive == "scaled" else 1.0
+
+    def as_currents(self, s: Tensor, I: Tensor) -> dict[str, Tensor]:
+        """Equation (4) of `bpgen.neurons.leak`."""
+        if not self.learn_alpha or self.drive == "scaled":
+            return super().as_currents(s, I)
+        return {"alpha_logit": -self.alpha * (1 - self.alpha) * s[..., :1, :]}
 
     @property
     def noise_scale(self) -> Factor:  # type: ignore[override]

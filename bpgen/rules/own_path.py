@@ -43,7 +43,7 @@ def is_presynaptic(network: Network) -> bool:
 
 def trace_step(vector: Tensor, moment: Moment) -> Tensor:
     """ε_t = A_t ε_{t-1} + C_t ∂I_t/∂θ, of a vector as `trace_start` gave it."""
-    direct = moment.direct.unsqueeze(2)  # [B,K,1,X]
+    direct = moment.of_each  # [B,K,N|1,X]
     numbers = moment.numbers
     if numbers is not None:
         return torch.add(numbers[1] * direct, vector, alpha=numbers[0])

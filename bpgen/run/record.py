@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -44,16 +45,25 @@ class Record(pl.Callback):
 
 
 class Contents(pl.Callback):
-    """Lets every checkpoint know what is in the run's folder, so that nothing is missing unnoticed when it goes on."""
+    """Lets every checkpoint know what is in the run's folder, so that nothing is missing unnoticed when it goes on.
 
-    def __init__(self, folder: RunFolder) -> None:
+    And how long the run has taken, which nothing else knows of one that is killed.
+
+    Args:
+        folder: the run's.
+        seconds: that it took before this process.
+    """
+
+    def __init__(self, folder: RunFolder, seconds: float = 0.0) -> None:
         self.folder = folder
+        self._began = time.perf_counter() - seconds
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add it."""
+        """Add both."""
         checkpoint["folder"] = self.folder.contents()
+        checkpoint["seconds"] = time.perf_counter() - self._began
 
 
 class RunInterrupted(Exception):

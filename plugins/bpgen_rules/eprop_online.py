@@ -41,6 +41,7 @@ from bpgen.rules import (
 class EPropOnline(Broadcast, OnlineRule):
     """E-prop with explicit eligibility traces, online."""
 
+    trains_neurons = True
     traits = Traits(
         signal_scope="broadcast",
         recurrence="diagonal",

@@ -142,12 +142,20 @@ def test_one_run_fails_one_is_cancelled_and_both_can_be_retried(slurm, tmp_path)
     study.until(lambda: not study.ask("squeue", "-h").strip())
 
 
-def test_a_time_limit_and_a_preemption_are_survived_bit_for_bit(slurm, tmp_path):
+def test_a_time_limit_is_survived_bit_for_bit(slurm, tmp_path):
     steps = int(os.environ.get("BPGEN_SLURM_STEPS", "40000"))
     long = {**TINY, "trainer.max_steps": steps, "evaluation.every": steps // 3}
     plan = {"axes": {"rule": ["bptt"]}, "seeds": 1, "set": long}
     study = Cluster(tmp_path, slurm, plan, "--engine.time", "1", "--engine.warning", "15")
-    rows = study.run(timeout=1500)
+    login = study.start()
+    while login.poll() is None:  # SLURM lets a requeued job wait for two minutes
+        queue = study.ask("squeue", "-h", "-o", "%i %r").splitlines()
+        waiting = [line.split()[0] for line in queue if "BeginTime" in line]
+        for job in waiting:
+            study.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+        time.sleep(1)
+    assert login.returncode == 0, (tmp_path / "typed.log").read_text()
+    rows = study.rows()
     assert list(rows["status"]) == ["finished"]
     logs = "".join(file.read_text() for file in tmp_path.glob("s/slurm/tasks/*_log.err"))
     logs += "".join(file.read_text() for file in tmp_path.glob("s/slurm/tasks/*_log.out"))

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from scipy import special
+from scipy import special, stats
 
 from bpgen.analysis.statistics import Effect, Location, Side, holm
 
@@ -136,6 +136,26 @@ class Verdict:
     more_seeds: int | None
     family: int = 1
     remark: str = ""
+
+    @property
+    def power(self) -> float:
+        """Probability of support with these seeds if the statement were true: of δ for "larger", of none for others.
+
+        By Student's tests with the present spread over seeds; nan where there is none.
+        """
+        effect, check = self.check.effect, self.check
+        if check.kind == "description" or not effect.testable:
+            return math.nan
+        parts = [at for side, _ in check.supports for at in effect.locations(side)]
+        return min(self._power(at) for at in parts)
+
+    def _power(self, at: Location) -> float:
+        if not at.testable:
+            return 0.0
+        needed, away = special.stdtrit(at.df, 1 - ALPHA / 2 / self.family), self.check.smallest / at.se
+        if self.check.kind == "same":
+            return max(0.0, 2 * float(special.stdtr(at.df, away - needed)) - 1)
+        return float(stats.nct.sf(needed, at.df, away))
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +21,10 @@ OTHER_LEVELS = {
     "where all get": Level(share=1.0),
     "at the first touch": Level(curve="as it is"),
 }
+_HEADER = (
+    *("claim", "setting", "statement", "verdict", "effect", "95 % interval", "of the verdict", "n", "of interest"),
+    *("p for, against", "same elsewhere"),
+)
 _VERDICTS = """\
 Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the smallest \
 effect of interest; undecided: neither; not testable: it could not fail here; described: no verdict is meant; n/a: the \
@@ -30,7 +34,10 @@ the claim in the setting, without the outer fifths of the seeds, and with those 
 at their worst. "Assumes normality": so few seeds that flips of signs could not have agreed. With an outlier in ten \
 seeds, always in one direction, errors are up to 6 % at 20 seeds and 11 % at 40; what collapses in one seed of twenty \
 is mostly not seen among 10: of a mean it makes errors of up to 37 %, so that a verdict is on seeds that do not \
-collapse. Ratios are of curvatures or spreads. More seeds: how many to add for a decision with \
+collapse. Spreads and correlations are of the seeds that reach the loss; the others cannot be counted in. Power: the \
+probability that so many seeds support the statement if the effect is the smallest of interest (of "as ... as" and \
+"no ... than": if there is none). Same elsewhere: at how many of the other matched losses below the verdict is the \
+same. Ratios are of curvatures or spreads. More seeds: how many to add for a decision with \
 80 % probability if the present estimate were the truth, and as many were lost; a rough guide, not to be followed \
 again and again: errors of 1.5 % at the first look became 3 % after one addition and 3.5 % after three (simulated)."""
 _LEVELS = """\
@@ -49,8 +56,9 @@ def claims_section(paper: Paper, table: pd.DataFrame, folder: Path | None, runs:
         runs: of the study, where they are at hand.
     """
     verdicts = judge(paper.checks(table))
+    elsewhere = at_other_levels(paper, verdicts, table)
     if folder is not None:
-        write_verdicts(verdicts, folder)
+        write_verdicts(verdicts, folder, {i: _agreeing(row) for i, row in elsewhere.items()})
     judged = {v.check.claim for v in verdicts}
     claims = [
         f"- ({letter}) {claim.text}" + (f"; reported: {claim.reported}" if claim.reported else "")
@@ -60,13 +68,13 @@ def claims_section(paper: Paper, table: pd.DataFrame, folder: Path | None, runs:
     of = f"Of {paper.citation}:"
     notes = f"{_curvature_measured(table, runs)} {paper.remark}".strip()
     return [
-        *("## Claims", "", of, "", *claims, "", _verdict_table(verdicts), "", _VERDICTS, "", notes, ""),
-        *_other_levels_section(paper, verdicts, table),
+        *("## Claims", "", of, "", *claims, "", _verdict_table(verdicts, elsewhere), "", _VERDICTS, "", notes, ""),
+        *_other_levels_section(elsewhere),
     ]
 
 
-def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> list[tuple[Verdict, ...]]:
-    """The verdicts that come from matched losses, each with those on the same check at `OTHER_LEVELS`.
+def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> dict[int, tuple[Verdict, ...]]:
+    """The verdicts that come from matched losses, by their place, each with those on the same check at `OTHER_LEVELS`.
 
     A verdict that hangs on the level is a weak one.
 
@@ -76,7 +84,13 @@ def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFra
         table: of the study.
     """
     others = [judge(paper.checks(table, level)) for level in OTHER_LEVELS.values()]
-    return [row for row in zip(verdicts, *others, strict=True) if len({_effect(v) for v in row}) > 1]
+    rows = enumerate(zip(verdicts, *others, strict=True))
+    return {i: row for i, row in rows if len({_effect(v) for v in row}) > 1}
+
+
+def _agreeing(row: tuple[Verdict, ...]) -> str:
+    """At how many of the other levels the verdict is the same."""
+    return f"{sum(v.decision == row[0].decision for v in row[1:])} of {len(row) - 1}"
 
 
 def _effect(verdict: Verdict) -> tuple[int, str]:
@@ -84,9 +98,9 @@ def _effect(verdict: Verdict) -> tuple[int, str]:
     return effect.n, repr(effect.estimate)  # nan is equal to nan
 
 
-def _other_levels_section(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> list[str]:
+def _other_levels_section(elsewhere: Mapping[int, tuple[Verdict, ...]]) -> list[str]:
     rows = []
-    for here, *others in at_other_levels(paper, verdicts, table):
+    for here, *others in elsewhere.values():
         c = here.check
         rows.append((f"({c.claim})", c.setting, _statement(c), here.decision, *map(_in_short, others)))
     if not rows:
@@ -96,31 +110,22 @@ def _other_levels_section(paper: Paper, verdicts: Sequence[Verdict], table: pd.D
     return [title, "", markdown_table(header, rows), "", _LEVELS, ""]
 
 
-def _verdict_table(verdicts: Sequence[Verdict]) -> str:
-    header = (
-        "claim",
-        "setting",
-        "statement",
-        "verdict",
-        "effect",
-        "95 % interval",
-        "of the verdict",
-        "n",
-        "of interest",
-    )
+def _verdict_table(verdicts: Sequence[Verdict], elsewhere: Mapping[int, tuple[Verdict, ...]]) -> str:
     rows = []
-    for v in verdicts:
+    for i, v in enumerate(verdicts):
         c, e = v.check, v.check.effect
         statement = c.text + (f" [{'; '.join(notes)}]" if (notes := _notes(c)) else "")
         intervals = (f"{_number(c, low, False)} to {_number(c, high, False)}" for low, high in (e.interval(), v.bounds))
         p = "" if c.kind == "description" else f"{v.p_support:.2g}, {v.p_refute:.2g}"
-        effect = _number(c, e.estimate)
-        rows.append((f"({c.claim})", c.setting, statement, _decision(v), effect, *intervals, _n(v), _interest(c), p))
-    return markdown_table((*header, "p for, against"), rows)
+        same = _agreeing(elsewhere[i]) if i in elsewhere else ""
+        found = (_number(c, e.estimate), *intervals, _n(v), _interest(c), p, same)
+        rows.append((f"({c.claim})", c.setting, statement, _decision(v), *found))
+    return markdown_table(_HEADER, rows)
 
 
 def _decision(v: Verdict) -> str:
     more = f"about {v.more_seeds} more seeds" if v.more_seeds else ""
+    more += f"{', ' * bool(more)}power {v.power:.0%}" if v.decision == "undecided" and math.isfinite(v.power) else ""
     reason = v.check.untestable if v.decision == "not testable" else ""
     details = ", ".join(part for part in (more, reason, v.remark) if part)
     return v.decision + (f" ({details})" if details else "")

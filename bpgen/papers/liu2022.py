@@ -6,6 +6,7 @@
         the gradient changes nothing                                   (f) remedies lower gap and sharpness
     (g) not in the paper: the noisy gap is what noise costs on training inputs (robustness) plus what is lost between
         noisy training and noisy test inputs (generalization); each is judged for itself
+    (h) not in the paper: local rules diverge more often; what is compared at matched loss are those that did not
 
 Every check compares at matched training loss unless it says otherwise, by task and alpha separately: alpha = 1 is the
 released setting, in which the three-factor rule is the outer product of the last step.
@@ -55,6 +56,7 @@ class Liu2022(Paper):
         "e": Claim("theorem: λ_max against 2/η and 2/(ηρ), scaled BPTT, orthogonal noise", "a theorem"),
         "f": Claim("remedies: larger early learning rate, richer rules", "potential remedies"),
         "g": Claim("the noisy gap taken apart: robustness to noise, and generalization under noise"),
+        "h": Claim("local rules diverge more often (where any run did)"),
     }
     headlines: ClassVar = {
         "sharper at the same training loss (λ_max)": ["three_factor is sharper than bptt"],

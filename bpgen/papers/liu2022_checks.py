@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from bpgen.analysis.correlation import correlation
+from bpgen.analysis.divergence import divergence
 from bpgen.analysis.settings import (
     CLEAN_GAP,
     GENERALIZATION,
@@ -41,6 +42,7 @@ GAP_LOSS = 0.05  # where a task has no accuracy: of the matched training loss
 SPREAD = math.log(1.5)  # half as variable again
 CURVATURE = math.log(1.1)  # a tenth sharper; two curvatures within a tenth are the same
 NEAR = math.log(0.8)  # a run whose curvature is below this share of its bound does not test the bound
+DIVERGED_SHARE = 0.2  # one run in five more
 CORRELATION = math.atanh(0.3)
 
 
@@ -191,4 +193,13 @@ def _remedies(setting: Setting) -> Iterator[Check]:
         yield _sharper(setting, "f", f"{remedy} is less sharp than three_factor", THREE_FACTOR, remedy, "remedies")
 
 
-CHECKS = (_gaps, _spreads, _correlations, _curvature, _theorem, _remedies, _parts)
+def _divergence(setting: Setting) -> Iterator[Check]:
+    """(h), where any run diverged: it is not left to the effects of those that did not."""
+    for rule in _local(setting):
+        effect = divergence(setting.table, rule, REFERENCE)
+        if effect.note:
+            text = f"{rule} diverges in more seeds than bptt"
+            yield Check("h", setting.name, text, effect, "larger", DIVERGED_SHARE, "points", "sharpness_against_steps")
+
+
+CHECKS = (_gaps, _spreads, _correlations, _curvature, _theorem, _remedies, _parts, _divergence)

@@ -7,7 +7,7 @@ file has fewer columns is of version 0.1, and marked.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -29,9 +29,16 @@ _NOTES = {
 }
 
 
-def write_verdicts(verdicts: Sequence[Verdict], folder: Path) -> None:
-    """verdicts.csv: a row per check."""
-    pd.DataFrame([_row(v) for v in verdicts]).to_csv(folder / FILE, index=False)
+def write_verdicts(verdicts: Sequence[Verdict], folder: Path, elsewhere: Mapping[int, str]) -> None:
+    """verdicts.csv: a row per check.
+
+    Args:
+        verdicts: in the order of the checks.
+        folder: where.
+        elsewhere: by place, at how many other matched losses the verdict is the same.
+    """
+    rows = [{**_row(v), "same_elsewhere": elsewhere.get(i, "")} for i, v in enumerate(verdicts)]
+    pd.DataFrame(rows).to_csv(folder / FILE, index=False)
 
 
 def overview(paper: Paper, folders: Sequence[Path]) -> str:
@@ -146,5 +153,5 @@ def _row(v: Verdict) -> dict[str, object]:
         **{"kind": c.kind, "smallest_of_interest": c.shown(c.smallest)},
         **{"p_support_holm": v.p_support, "p_refute_holm": v.p_refute},
         **{"p_permutation": e.p_permutation, "p_wilcoxon": e.p_wilcoxon},
-        **{"more_seeds": v.more_seeds, "note": e.note, "figure": c.figure},
+        **{"power": v.power, "more_seeds": v.more_seeds, "note": e.note, "figure": c.figure},
     }

@@ -181,3 +181,31 @@ def test_noise_sensitivity_is_not_overfitting():
         parts = [v for v in judge(Liu2022().checks(table)) if v.check.claim == "g"]
         found.update(v.check.text.split("(")[1].split(")")[0] + " " + v.decision for v in parts)
     assert found == {"robustness supported": 4, "generalization not supported": 4}
+
+
+@pytest.mark.parametrize("draws", MANY)
+@pytest.mark.parametrize("n", [10, 30])
+@pytest.mark.parametrize("kind", ["larger", "at most", "same"])
+def test_power_is_how_often_what_is_true_is_found(n, kind, draws):
+    """Differences of 1.3 standard deviations of interest, or none at all; without outliers trimming takes a little."""
+    rng, said, found = np.random.default_rng(6), [], 0
+    for _ in range(draws):
+        truth = 1.0 if kind == "larger" else 0.0
+        check = Check("a", "s", "t", mean_of(truth + 1.3 * rng.normal(size=n)), kind, 1.0, "u", "f")
+        (verdict,) = judge([check])
+        said.append(verdict.power)
+        found += verdict.decision == "supported"
+    assert np.mean(said) == pytest.approx(found / draws, abs=0.12)
+
+
+def test_the_power_of_a_spread_is_small_where_it_is_said_to_be():
+    """Ten pairs, a spread of the smallest size of interest."""
+    rng, said, found = np.random.default_rng(7), [], 0
+    for _ in range(300):
+        table = pd.DataFrame({"condition": ["x"] * 10 + ["y"] * 10, "seed": [*range(10)] * 2})
+        table["v"] = np.concatenate([1.5 * rng.normal(size=10), rng.normal(size=10)])
+        (verdict,) = judge([Check("b", "s", "t", spread(table, "v", "x", "y"), "larger", math.log(1.5), "ratio", "f")])
+        said.append(verdict.power)
+        found += verdict.decision == "supported"
+    assert np.mean(said) == pytest.approx(found / 300, abs=0.1)
+    assert np.mean(said) < 0.35

@@ -24,7 +24,7 @@ def table_where_rules_part_late():
 def test_a_difference_that_comes_late_is_not_there_half_way():
     table = table_where_rules_part_late()
     rows = at_other_levels(Liu2022(), judge(Liu2022().checks(table)), table)
-    said = {row[0].check.text.split(", at training")[0]: [v.decision for v in row] for row in rows}
+    said = {row[0].check.text.split(", at training")[0]: [v.decision for v in row] for row in rows.values()}
     for text in ("three_factor has a larger gap than bptt (noisy test inputs)", "three_factor is sharper than bptt"):
         assert said[text][0] == said[text][2] == "supported"
         assert said[text][1] != "supported"

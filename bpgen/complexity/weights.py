@@ -44,13 +44,15 @@ class Change(NamedTuple):
 
 
 def change_of(W: Tensor, W_0: Tensor, outputs: int) -> Change:
-    """Norm and rank of a change; ranks are nan or 0 where nothing has changed.
+    """Norm and rank of a change; ranks are nan or 0 where nothing has changed, or where a run diverged.
 
     Args:
         W: the weights, masked.
         W_0: those before training, masked.
         outputs: O.
     """
+    if not bool(W.isfinite().all()):
+        return Change(float("nan"), float("nan"), float("nan"), 0, float("nan"))
     values = torch.linalg.svdvals(W.double() - W_0.double())
     squares = values.square()
     total = float(squares.sum())

@@ -23,6 +23,7 @@ def ranks(ax: Axes, table: pd.DataFrame, *, weights: str, outputs: int) -> Axes:
     ax.plot(moved["step"], moved["rank_99"], color=VERMILION, ls="--", marker=".", label="rank, 99 %")
     ax.axhline(outputs, color=BLACK, ls=(0, (1, 3)), label=f"outputs, {outputs}")
     ax.set_ylim(bottom=0)
+    ax.set_xlim(0, 1.05 * table["step"].max())
     ax.set(xlabel="training step", ylabel="directions", title=f"Rank of the change of {weights}")
     ax.legend(frameon=False)
     return ax

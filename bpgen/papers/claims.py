@@ -59,18 +59,23 @@ def claims_section(paper: Paper, table: pd.DataFrame, folder: Path | None, runs:
     elsewhere = at_other_levels(paper, verdicts, table)
     if folder is not None:
         write_verdicts(verdicts, folder, {i: _agreeing(row) for i, row in elsewhere.items()})
+    notes = f"{_curvature_measured(table, runs)} {paper.remark}".strip()
+    said = claims_said(paper, verdicts)
+    return [
+        *(*said, "", verdict_table(verdicts, elsewhere), "", _VERDICTS, "", notes, ""),
+        *_other_levels_section(elsewhere),
+    ]
+
+
+def claims_said(paper: Paper, verdicts: Sequence[Verdict]) -> list[str]:
+    """The claims that were judged, as the paper makes and reports them."""
     judged = {v.check.claim for v in verdicts}
     claims = [
         f"- ({letter}) {claim.text}" + (f"; reported: {claim.reported}" if claim.reported else "")
         for letter, claim in paper.claims.items()
         if letter in judged
     ]
-    of = f"Of {paper.citation}:"
-    notes = f"{_curvature_measured(table, runs)} {paper.remark}".strip()
-    return [
-        *("## Claims", "", of, "", *claims, "", _verdict_table(verdicts, elsewhere), "", _VERDICTS, "", notes, ""),
-        *_other_levels_section(elsewhere),
-    ]
+    return ["## Claims", "", f"Of {paper.citation}:", "", *claims]
 
 
 def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> dict[int, tuple[Verdict, ...]]:
@@ -110,17 +115,18 @@ def _other_levels_section(elsewhere: Mapping[int, tuple[Verdict, ...]]) -> list[
     return [title, "", markdown_table(header, rows), "", _LEVELS, ""]
 
 
-def _verdict_table(verdicts: Sequence[Verdict], elsewhere: Mapping[int, tuple[Verdict, ...]]) -> str:
-    rows = []
+def verdict_table(verdicts: Sequence[Verdict], elsewhere: Mapping[int, tuple[Verdict, ...]] | None = None) -> str:
+    """A row per verdict; without a column of those at other matched losses where nothing is matched (None)."""
+    rows, columns = [], slice(None if elsewhere is not None else -1)
     for i, v in enumerate(verdicts):
         c, e = v.check, v.check.effect
         statement = c.text + (f" [{'; '.join(notes)}]" if (notes := _notes(c)) else "")
         intervals = (f"{_number(c, low, False)} to {_number(c, high, False)}" for low, high in (e.interval(), v.bounds))
         p = "" if c.kind == "description" else f"{v.p_support:.2g}, {v.p_refute:.2g}"
-        same = _agreeing(elsewhere[i]) if i in elsewhere else ""
+        same = _agreeing(elsewhere[i]) if elsewhere and i in elsewhere else ""
         found = (_number(c, e.estimate), *intervals, _n(v), _interest(c), p, same)
-        rows.append((f"({c.claim})", c.setting, statement, _decision(v), *found))
-    return markdown_table(_HEADER, rows)
+        rows.append((f"({c.claim})", c.setting, statement, _decision(v), *found)[columns])
+    return markdown_table(_HEADER[columns], rows)
 
 
 def _decision(v: Verdict) -> str:

@@ -43,6 +43,12 @@ class Column:
         return replace(self, name=f"{prefix}/surrogate/{rest}", label=f"{self.label}, surrogate network", optional=True)
 
 
+def written(form: str, value: float) -> str:
+    """A number as a format such as "{:+.1%}" writes it, and never as minus zero."""
+    text = form.format(value)
+    return form.format(0.0) if re.match(r"-[0.]+(?![\d.e])", text) else text
+
+
 def with_surrogates(*columns: Column) -> tuple[Column, ...]:
     """Columns of a curvature, followed by those of the surrogate network."""
     return (*columns, *(column.of_surrogate() for column in columns))

@@ -99,3 +99,16 @@ def culprit(error: BaseException, parts: Mapping[str, type]) -> Culprit | None:
                 if inspect.getsourcefile(cls) == frame.filename:
                     return Culprit(name, f"{frame.filename}, line {frame.lineno}, in {frame.name}")
     return None
+
+
+def failure(error: BaseException, parts: Mapping[str, type]) -> BpgenError:
+    """The error that says which part failed, and where.
+
+    Args:
+        error: as it was caught; raised again where it is the fault of none of them.
+        parts: their classes by what they are called.
+    """
+    who = culprit(error, parts)
+    if who is None:
+        raise error
+    return BpgenError(f"{who.name} failed: {type(error).__name__}: {error} ({who.place})")

@@ -59,6 +59,18 @@ class Plugin:
         return " and ".join(" ".join(owner(point)) for point in self.entry_points)
 
     @property
+    def same_as(self) -> str:
+        """The name of the part that this one is by another name, of its own package; empty for all others.
+
+        Of several names the first is that of the module: three_factor of `bpgen_rules.three_factor:ThreeFactor`.
+        """
+        point = self.entry_points[0]
+        group = entry_points(group=KINDS[self.kind].group)
+        named = [p.name for p in group if p.value == point.value and owner(p) == owner(point)]
+        first = min(map(_spelled, named), key=lambda name: (name != point.module.rpartition(".")[2], name), default="")
+        return "" if first == self.name else first
+
+    @property
     def class_path(self) -> str:
         """`module.Class`, as a config file may also spell it."""
         return self.entry_points[0].value.replace(":", ".")
@@ -86,16 +98,19 @@ class Plugin:
         cls, what = self.load(), f"{self.kind} {self.name!r}"
         check_options(cls, options, what)
         try:
-            return cls(*given, **options)
-        except BpgenError:
+            part = cls(*given, **options)
+        except (BpgenError, KeyboardInterrupt):
             raise
-        except Exception as error:  # a stranger's constructor
+        except BaseException as error:  # a stranger's constructor, which may even exit
             with_ = " ".join(f"{option}={value}" for option, value in options.items()) or "its defaults"
             where = raised_in(error, cls) or "outside its file"
             raise BpgenError(
                 f"{what} cannot be built with {with_}: {type(error).__name__}: {error} ({where}). "
                 f"See `bpgen plugins {self.name}` for its options."
             ) from error
+        if hasattr(cls, "named_children") and "_modules" not in vars(part):  # a torch module that never was made one
+            raise BpgenError(f"{what} is not ready: its __init__ has to call super().__init__() first.")
+        return part
 
     def load(self) -> Any:
         """Import the class.

@@ -17,6 +17,7 @@ from bpgen.errors import choice, require, unknown
 
 PENALISED = ("W_in", "W_rec", "W_out")
 WEIGHTS = (*PENALISED, "b_rec", "b_out", "initial_state")
+_MOST = 1e30  # a coefficient beyond which single precision holds no penalty
 ActivityForm = Literal["rate", "square"]
 
 
@@ -38,7 +39,7 @@ class L2:
         for name, c in coefficients.items():
             if name not in WEIGHTS:
                 raise unknown("weight in loss.l2", name, WEIGHTS)
-            require(c >= 0, f"loss.l2 of {name} must be >= 0, got {c}.")
+            require(0 <= c < _MOST, f"loss.l2 of {name} must be >= 0 and below {_MOST:g}, got {c}.")
         coefficients = {name: c for name, c in coefficients.items() if c}
         return cls(coefficients) if coefficients else None
 
@@ -73,7 +74,8 @@ class Activity:
     there: Tensor | None = None
 
     def __post_init__(self) -> None:
-        require(self.coefficient >= 0, f"loss.activity must be >= 0, got {self.coefficient}.")
+        few = 0 <= self.coefficient < _MOST
+        require(few, f"loss.activity must be >= 0 and below {_MOST:g}, got {self.coefficient}.")
         choice("loss.activity_form", self.form, ActivityForm)
         require(
             self.form == "rate" or self.target == 0,

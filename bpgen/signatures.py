@@ -66,6 +66,18 @@ def check_options(cls: type, given: Mapping[str, Any], what: str) -> None:
             raise BpgenError(f"{what}: {name} must be {_in_words(types_of[name])}, got {value!r}.")
 
 
+def as_meant(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as their author meant them: yes and on, no and off are true and false where that is asked for."""
+    hints = {parameter.name: _hint(base, parameter.name) for base, parameter in _parameters(cls)}
+    words = {"yes": True, "on": True, "no": False, "off": False}
+
+    def meant(name: str, value: Any) -> Any:
+        asked = isinstance(value, str) and not _is(value, hints.get(name, Any)) and _is(True, hints[name])
+        return words.get(value.lower(), value) if asked else value
+
+    return {name: meant(name, value) for name, value in given.items()}
+
+
 def _hint(cls: type, name: str) -> Any:
     """The type of a constructor's option; Any where it names what exists for type checkers only."""
     try:

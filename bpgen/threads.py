@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+MOST = 512  # threads; a system that cannot start them ends the program
 LARGE = 2**21  # multiplications in a step's product from which on threads gain something: 256 samples of 90 neurons
 HELP = "CPU threads; none takes one for small products, else as many as there are idle processors."
 _WATCHED = 0.5  # seconds of watching that tell something
@@ -33,6 +34,11 @@ def prepare() -> None:
     """What a command does before torch is imported: waiting threads sleep and do not spin; see how busy it is here."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _began[:] = [_now()]
+
+
+def seconds_so_far() -> float:
+    """How long the command has been at work, imports included; 0 where no command was prepared."""
+    return time.monotonic() - _began[0].wall if _began else 0.0
 
 
 class Threads(NamedTuple):

@@ -93,4 +93,4 @@ def test_a_run_says_its_choice_and_a_continued_one_keeps_it(machine, tmp_path, c
     assert main(["sharpness", str(run), "--samples", "8", "--threads", "1"]) == 0
     assert "threads" not in capsys.readouterr().err
     assert main(["stability", str(run), "--samples", "8", "--threads", "0"]) == 2
-    assert "--threads must be positive" in capsys.readouterr().err
+    assert "--threads must be from 1 to 512" in capsys.readouterr().err

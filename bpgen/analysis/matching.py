@@ -114,26 +114,37 @@ def at_loss(table: pd.DataFrame, level: float, columns: list[str], curve: Curve 
     rows = []
     for keys, index in table.groupby(["condition", "rule", "seed"], sort=False).indices.items():
         row = dict(zip(("condition", "rule", "seed"), keys, strict=True))
-        log = log_curve(loss[index], curve) - math.log(max(level, LEAST))
-        below = np.flatnonzero(log <= ROUNDING)
-        row["reached"] = bool(len(below))
+        at = around(loss[index], level, curve)
+        row["reached"] = at is not None
         for column in ("step", *columns):
             values = numbers.get(column)
-            row[column] = np.nan if values is None else _interpolate(log, values[index], below, column)
+            row[column] = np.nan if values is None else _interpolate(at, values[index], column)
         rows.append(row)
     return pd.DataFrame(rows, columns=["condition", "rule", "seed", "reached", "step", *columns])
 
 
-def _interpolate(log: Array, values: Array, below: NDArray[np.intp], column: str) -> float:
-    """The value where `log`, the log loss above the level, comes down to zero."""
+def around(loss: Array, level: float, curve: Curve = "monotone") -> tuple[int, float] | None:
+    """Between which evaluations of a run its loss comes down to a level: the later one's index, and its weight.
+
+    None where the run never gets there; a run that is there from the start is so at its first evaluation.
+    """
+    log = log_curve(loss, curve) - math.log(max(level, LEAST))
+    below = np.flatnonzero(log <= ROUNDING)
     if not len(below):
-        return math.nan
+        return None
     i = int(below[0])
+    return (i, float(log[i - 1] / (log[i - 1] - log[i]))) if i else (0, 1.0)
+
+
+def _interpolate(at: tuple[int, float] | None, values: Array, column: str) -> float:
+    """The value between two evaluations, see `around`."""
+    if at is None:
+        return math.nan
+    i, w = at
     if i == 0:
-        return float(values[0])  # there from the start
+        return float(values[0])
     in_log = column.startswith(LOG_SCALE) and values[i - 1] > 0 and values[i] > 0
     a, b = (math.log(values[i - 1]), math.log(values[i])) if in_log else (values[i - 1], values[i])
-    w = log[i - 1] / (log[i - 1] - log[i])
     value = (1 - w) * a + w * b
     return float(math.exp(value) if in_log else value)
 

@@ -77,6 +77,23 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
     )
 
 
+@torch.no_grad()
+def confusion(evaluation: Evaluation, split: Split) -> Tensor | None:
+    """How often each class (row) was answered as each (column), int64 [O,O]; None where answers are no classes."""
+    network = evaluation.network
+    if evaluation.splits.continuous or evaluation.module.loss.kind == "binary_cross_entropy" or network.n_out < 2:
+        return None
+    whole, n_out = evaluation.problem(split), network.n_out
+    counts = torch.zeros(n_out * n_out, dtype=torch.int64)
+    for part, _ in whole.chunks(_sequences(whole)):
+        outputs = part.run().outputs
+        if not bool(outputs.isfinite().all()):
+            return None
+        predicted, wanted = _answers(part, outputs, None, continuous=False)
+        counts += torch.bincount((wanted * n_out + predicted).cpu(), minlength=n_out * n_out)
+    return counts.view(n_out, n_out)
+
+
 def _r2(split: Split, squared: float) -> float:
     """1 - Σ error²/Σ (target - mean)², over all outputs together; nan where the targets are all the same."""
     target = _counted(split.mask, split.target).double()
@@ -109,13 +126,33 @@ def _sequences(problem: Problem) -> int:
 
 def _answers(part: Problem, outputs: Tensor, tolerance: float | None, continuous: bool) -> tuple[Tensor, Tensor]:
     """What was answered and what was wanted, as classes; of values, whether they are right, and 1; of labels, each."""
-    target, mask = part.target, part.loss.mask
-    if part.loss.kind == "binary_cross_entropy":
-        predicted, wanted = (outputs > 0).long(), (target > 0.5).long()
-    elif continuous:
-        predicted = ((outputs - target).abs() <= (tolerance or 0)).all(-1).long()
-        wanted = torch.ones_like(predicted)
-    else:
-        predicted, wanted = outputs.argmax(-1), target.argmax(-1) if part.loss.kind == "mse" else target
+    predicted, wanted = _compared(part, outputs, tolerance, continuous)
+    mask = part.loss.mask
     seen = slice(None) if mask is None else mask > 0
     return predicted[seen].flatten(), wanted[seen].flatten()
+
+
+def _compared(part: Problem, outputs: Tensor, tolerance: float | None, continuous: bool) -> tuple[Tensor, Tensor]:
+    """The same for every step and sequence, those that do not count included."""
+    target = part.target
+    if part.loss.kind == "binary_cross_entropy":
+        return (outputs > 0).long(), (target > 0.5).long()
+    if continuous:
+        predicted = ((outputs - target).abs() <= (tolerance or 0)).all(-1).long()
+        return predicted, torch.ones_like(predicted)
+    return outputs.argmax(-1), target.argmax(-1) if part.loss.kind == "mse" else target
+
+
+@torch.no_grad()
+def share_by_sequence(evaluation: Evaluation, split: Split) -> Tensor:
+    """The share of answers that are right in every sequence of a split [n], of the noise-free network."""
+    whole, splits, shares = evaluation.problem(split), evaluation.splits, []
+    for part, _ in whole.chunks(_sequences(whole)):
+        predicted, wanted = _compared(part, part.run().outputs, splits.tolerance, splits.continuous)
+        right = (predicted == wanted).double()
+        right = right.mean(-1) if part.loss.kind == "binary_cross_entropy" else right  # over labels
+        if right.dim() == 2:  # [T,B]
+            weight = torch.ones_like(right) if part.loss.mask is None else (part.loss.mask > 0).to(right)
+            right = (right * weight).sum(0) / weight.sum(0).clamp(min=1)
+        shares.append(right)
+    return torch.cat(shares)

@@ -50,7 +50,7 @@ class Sharpness(Measurement):
         released: bool = False,
     ) -> None:
         self.samples = size_of("sharpness.samples", samples)
-        require(tol > 0, f"sharpness.tol must be > 0, got {tol}.")
+        require(0 < tol < 1, f"sharpness.tol must be between 0 and 1, got {tol}.")
         require(max_products >= 2, f"sharpness.max_products must be at least 2, got {max_products}.")
         self.block, self.tol, self.max_products = block, tol, max_products
         self.regulariser, self.released = regulariser, released

@@ -56,7 +56,7 @@ class Spectrum(Measurement):
     ) -> None:
         self.samples = size_of("spectrum.samples", samples)
         require(top >= 1, f"spectrum.top must be positive, got {top}.")
-        require(tol > 0, f"spectrum.tol must be > 0, got {tol}.")
+        require(0 < tol < 1, f"spectrum.tol must be between 0 and 1, got {tol}.")
         require(max_products >= 2 * top, f"spectrum.max_products must be at least 2·top, got {max_products}.")
         require(
             trace_products == 0 or trace_products >= 6,

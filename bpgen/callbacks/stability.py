@@ -64,7 +64,7 @@ class Stability(Measurement):
     ) -> None:
         self.samples = size_of("stability.samples", samples)
         require(top >= 1, f"stability.top must be positive, got {top}.")
-        require(tol > 0, f"stability.tol must be > 0, got {tol}.")
+        require(0 < tol < 1, f"stability.tol must be between 0 and 1, got {tol}.")
         require(max_products >= 2, f"stability.max_products must be at least 2, got {max_products}.")
         require(probes >= 0, f"stability.probes must be >= 0, got {probes}.")
         self.top, self.tol, self.max_products, self.probes = top, tol, max_products, probes

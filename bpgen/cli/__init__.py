@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
 
 from bpgen import __version__, threads
@@ -12,6 +13,7 @@ from bpgen.errors import BpgenError, unknown
 COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
     "ls": "list runs and studies with their status and last numbers, or write them into one table",
+    "activity": "write what the neurons of a run do on a split into a file, with what is known of each trial",
     "sharpness": "measure the curvature of the networks that a run saved",
     "stability": "measure how stable a run's rule was around the networks it saved",
     "rank": "measure how far training moved a run's weights, and along how many directions",
@@ -22,13 +24,17 @@ COMMANDS = {
     "plugins": "list every installed part: rules, tasks, neurons, measurements, launchers, papers",
     "study": "run a plan of many runs: rules x seeds x options, tuned, continued, collected into one table",
     "explain": "rank measures of a study's saved networks by how well they explain the gap: sharpness or another",
+    "stress": "put a study's saved networks to noise and shifts of every size: robustness, generalization",
     "compare": "compare learning rules over several seeds on embedded data",
     "plot": "draw existing runs together in one figure",
     "report": "write one page about runs and studies: verdicts, charts, runs, methods, commands",
+    "dashboard": "make a workspace or a report of W&B's for a study or a project",
     "reproduce": "check the claims of a paper, each with its figure and a verdict from the data",
+    "completion": "print a script that lets your shell complete commands, options and names",
     "bench": "measure the speed of the rules against their peers and their floors",
 }
-_ALIASES = {"new-rule": ["new", "rule"]}
+_ALIASES = {"new-rule": ["new", "rule"], "--print_completion": ["completion"], "--print-completion": ["completion"]}
+_LEFT = "all files so far are whole; the same command starts again, a study or a run with a checkpoint goes on"
 HELP = f"""\
 bpgen {__version__}: how brain-like learning rules shape the solutions that recurrent networks find.
 
@@ -61,8 +67,23 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted: nothing was lost; the same command starts again or goes on", file=sys.stderr)
+        print(f"interrupted: {_LEFT}", file=sys.stderr)
         return 130
+    except BaseException as error:
+        if isinstance(error, Exception) or _of_a_parser(error):
+            raise
+        print(f"bpgen: error: a part that was loaded ended the program: {_raised(error)}", file=sys.stderr)
+        return 2
+
+
+def _of_a_parser(error: BaseException) -> bool:
+    """Whether it is argparse that exits, after help or a bad option."""
+    return error.__traceback__ is not None and traceback.extract_tb(error.__traceback__)[-1].name == "exit"
+
+
+def _raised(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno}, in {last.name})"
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -122,8 +122,8 @@ def _kind_of(message: str) -> str:
 
 def _option(text: str) -> tuple[str, object]:
     """`window=3` -> ("window", 3)."""
-    import yaml
+    from bpgen.run.files import read_value
 
     name, equals, value = text.partition("=")
     require(bool(equals), f"an option of the part is written OPTION=VALUE, got {text!r}. See `bpgen check --help`.")
-    return name.split(".")[-1], yaml.safe_load(value)
+    return name.split(".")[-1], read_value(value)

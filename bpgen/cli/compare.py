@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bpgen.cli.listing import Parser
-from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code
+from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code, track
 from bpgen.cli.study_views import print_results
 from bpgen.errors import require
 from bpgen.registry import find
@@ -25,7 +25,11 @@ SHORT = {
 def run(argv: list[str]) -> int:
     """Run the command."""
     parser = Parser(prog="bpgen compare", description=DESCRIPTION, codes=RUNS_CODES)
-    parser.add_argument("--rules", default="bptt,three_factor,rflo", help="rules, the reference first, with commas")
+    parser.add_argument(
+        "--rules",
+        default="bptt,three_factor,rflo",
+        help="rules, the reference first, with commas (default: %(default)s)",
+    )
     add_options(parser, argv)
     options = parser.parse_args(argv)
     rules = [rule.strip().replace("-", "_") for rule in options.rules.split(",") if rule.strip()]
@@ -48,5 +52,6 @@ def run(argv: list[str]) -> int:
     from bpgen.study.report import report_study
 
     report_study(results, command("compare", argv))
+    track(results, command("compare", argv))
     print_results(results)
     return exit_code(results)

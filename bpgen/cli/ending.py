@@ -6,12 +6,18 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bpgen.analysis.proportions import wilson
+from bpgen.columns import written
 from bpgen.run.experiment import Ending
+from bpgen.run.outcome import CONFUSION
 from bpgen.run.parts import measurements
+from bpgen.threads import seconds_so_far
 
 
 def report(ending: Ending) -> int:
@@ -21,12 +27,16 @@ def report(ending: Ending) -> int:
     if not (folder.path / "summary.json").is_file():  # nothing could be written any more
         print(ending.message, file=sys.stderr)
         return ending.exit_code
-    rows = folder.rows()
+    rows, summary = folder.rows(), folder.summary()
     if rows:
-        console.print(_table(f"{folder.path.name}: {ending.status}", rows))
-    path, config = folder.path, folder.config()
-    seconds = folder.summary()["seconds"]
-    console.print(f"{seconds['total']:.0f} s, of which {seconds['training']:.0f} s training")
+        console.print(_table(f"{folder.path.name}: {ending.status}", rows, summary.get("sequences", {})))
+    path, config, seconds = folder.path, folder.config(), summary["seconds"]
+    confused = confused_most(path / CONFUSION)
+    if confused:
+        console.print(confused)
+    whole = seconds_so_far()
+    loading = f"; {whole:.0f} s with loading and figures" if whole > seconds["total"] + 1 else ""
+    console.print(f"{seconds['total']:.0f} s, of which {seconds['training']:.0f} s training{loading}")
     for what, file in (("numbers", folder.metrics_file), ("figures", path / "figures" / "overview.png")):
         if file.is_file():  # a rule may fail before the first evaluation
             console.print(f"{what}   {file}")
@@ -44,20 +54,53 @@ def report(ending: Ending) -> int:
     return ending.exit_code
 
 
-def _table(title: str, rows: Sequence[Mapping[str, float]]) -> Table:
-    """What measurements want to be shown, at the first and the last evaluation."""
+def confused_most(file: Path) -> str:
+    """The three commonest mistakes on the test, in a line; empty where no classes were asked, or none confused."""
+    if not file.is_file():
+        return ""
+    table = pd.read_csv(file)
+    test = table[table["split"] == "test"]
+    asked = test.groupby("target")["n"].sum()
+    wrong = test[(test["target"] != test["answer"]) & (test["n"] > 0)]
+    worst = wrong.sort_values("n", ascending=False, kind="stable").head(3).itertuples()
+    said = ", ".join(f"{row.target} as {row.answer} ({row.n} of {asked[row.target]})" for row in worst)
+    return f"confused  test class {said}: {file}" if said else ""
+
+
+def _table(title: str, rows: Sequence[Mapping[str, float]], sequences: Mapping[str, int]) -> Table:
+    """What measurements want to be shown, at the first and the last evaluation, and how sure the last accuracies are.
+
+    Args:
+        title: above it.
+        rows: of the run.
+        sequences: of how many each split's accuracy is a mean.
+    """
     table = Table(title=title, title_justify="left")
     table.add_column("")
     ends = {f"step {row['step']:.0f}": row for row in (rows[0], rows[-1])}  # one column where nothing followed
     for step in ends:
         table.add_column(step, justify="right")
+    table.add_column(f"95 %, n = {sequences['test']}" if "test" in sequences else "", justify="right")
     for column in (column for cls in measurements().values() for column in cls.columns):
         there = any(_measured(row, column.name) for row in ends.values())
         elsewhere = any(_measured(row, column.unless) for row in rows)
         if column.shown and there and not elsewhere:
-            values = [column.shown.format(r[column.name]) if _measured(r, column.name) else "" for r in ends.values()]
-            table.add_row(column.label, *values)
+            values = [written(column.shown, r[column.name]) if _measured(r, column.name) else "" for r in ends.values()]
+            table.add_row(column.label, *values, _interval(column.name, rows[-1], sequences))
     return table
+
+
+def _interval(name: str, row: Mapping[str, float], sequences: Mapping[str, int]) -> str:
+    """The 95 % interval of a test accuracy or its gap, for the number of test sequences."""
+    part, _, kind = name.partition("/")
+    split = {"gap": "test", "gap_noisy": "test_noisy"}.get(part, part)
+    if kind != "accuracy" or not split.startswith("test") or split not in sequences or not _measured(row, name):
+        return ""
+    ends = wilson(row[f"{split}/accuracy"], sequences[split])
+    if part == split:
+        return f"{ends[0]:.1%} to {ends[1]:.1%}"
+    low, high = sorted(row["train/accuracy"] - float(end) for end in ends)
+    return f"{written('{:+.1%}', low)} to {written('{:+.1%}', high)}"
 
 
 def _measured(row: Mapping[str, float], key: str) -> bool:

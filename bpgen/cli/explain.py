@@ -43,14 +43,14 @@ def run(argv: list[str]) -> int:
     require(o.samples >= 1, f"--samples must be positive, got {o.samples}.")
     require(o.jobs >= 1, f"--jobs must be positive, got {o.jobs}.")
     study = Path(o.study).expanduser()
-    table = _chosen(_table(study), o.rules, o.reference)
+    table = chosen(saved_networks(study), o.rules, o.reference)
     out = folder(o.out or str(study / "explain"))
     assert out is not None
     _measure(study, table, out, o)
     return _explain(table, out, o)
 
 
-def _table(study: Path) -> pd.DataFrame:
+def saved_networks(study: Path) -> pd.DataFrame:
     """A row per saved network of the runs that finished.
 
     Raises:
@@ -73,7 +73,7 @@ def _table(study: Path) -> pd.DataFrame:
     return comparable(table)
 
 
-def _chosen(table: pd.DataFrame, rules: str | None, reference: str | None) -> pd.DataFrame:
+def chosen(table: pd.DataFrame, rules: str | None, reference: str | None) -> pd.DataFrame:
     """The rows of some rules.
 
     Raises:

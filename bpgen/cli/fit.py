@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 
 from bpgen.cli.given import given
-from bpgen.cli.listing import joined_by_underscores
+from bpgen.cli.listing import WIDTH, joined_by_underscores
 from bpgen.errors import require
 from bpgen.registry import plugins
 from bpgen.shipped import configs
 
 DRY = "--dry_run"
+INDENT = " " * 22
 MANUAL = """\
 bpgen fit: train a recurrent network with a learning rule, and measure along the way, on the true loss,
   - sharpness: the leading eigenvalue of the Hessian,
@@ -29,13 +31,14 @@ choosing the parts (their own options follow below, for the parts chosen now):
   --task NAME         task, see `bpgen tasks` (default: digits)
   --neuron NAME       neuron model: {neurons} (default: leaky)
   --config NAME|FILE  take options from a config; the command line wins; may be given several times
-                      shipped: {configs}
+                      {configs}
   --print_config      print the resolved config and stop
   --dry_run           say what would be done and how long it would take, from its first steps, and stop
   --resume RUN        continue the run in this folder; takes no other options
   -h, --help          this text
 
-exit codes: 0 finished, 2 bad input or a file that cannot be written, 3 diverged, 130 interrupted.
+exit codes: 0 finished, 2 bad input or a file that cannot be written, 3 diverged (0 for a W&B agent, to which that is a
+result), 130 interrupted.
 """
 
 
@@ -51,7 +54,9 @@ def run(argv: list[str]) -> int:
     from bpgen.cli.options import make_parser, resolve, suited
 
     if help_only:
-        print(MANUAL.format(configs=", ".join(configs()), neurons=", ".join(plugins("neuron"))))
+        names = f"{INDENT}shipped: {', '.join(configs())}"
+        shipped = textwrap.fill(names, WIDTH, subsequent_indent=INDENT)
+        print(MANUAL.format(configs=shipped.strip(), neurons=", ".join(plugins("neuron"))))
         print(make_parser(asked.chosen).format_help().split("\n\n", 2)[-1], end="")
         return 0
     config = resolve(asked)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bpgen.cli.python_values import plainly
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import KindName, find, plugins
 from bpgen.run.files import read_config
@@ -41,7 +42,8 @@ def given(argv: list[str]) -> Given:
     Raises:
         BpgenError: an unknown name of a rule, task, neuron, config or group of options, or an unreadable config.
     """
-    files, names, tokens = _scan(argv)
+    groups = {*CHOSEN, *GROUPS, *plugins("measurement")}
+    files, names, tokens = _scan(plainly(argv, groups))
     options: Flat = {}
     for file in files:
         options.update(_flatten(read_config(_find_config(file)), file))

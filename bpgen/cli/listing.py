@@ -14,6 +14,17 @@ CODES = "exit codes: 0 done, 2 bad input, 130 interrupted."
 WIDTH = 110  # of all help texts, those of `bpgen fit` included
 
 
+PARSER = "\0parser"  # asks a command for its parser, and nothing else; no shell can write it
+
+
+class Asked(Exception):
+    """Carries the parser of a command that was asked for it. parser: it."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__(parser.prog)
+        self.parser = parser
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Help of our width; descriptions are filled, what follows them is printed as it is written."""
 
@@ -39,6 +50,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         """As the base class, after the spelling of options."""
+        if args == [PARSER]:
+            raise Asked(self)
         known = {_plain(option): option for option in self._option_string_actions}
         spelled = []
         for token in sys.argv[1:] if args is None else args:
@@ -64,7 +77,14 @@ def _plain(option: str) -> str:
 
 def table(kind: KindName) -> str:
     """Name, package and first docstring line of every plugin, from metadata and source alone: nothing is imported."""
-    rows = [(p.name, p.package, p.summary) for p in plugins(kind).values()]
+    parts = plugins(kind).values()
+    also: dict[str, list[str]] = {}
+    for part in parts:
+        also.setdefault(part.same_as or part.name, []).append(part.name)
+    rows = []
+    for p in (p for p in parts if not p.same_as):
+        others = [name for name in also[p.name] if name != p.name]
+        rows.append((p.name, p.package, p.summary + (f" Also called {', '.join(others)}." if others else "")))
     name = max((len(r[0]) for r in rows), default=0)
     package = max((len(r[1]) for r in rows), default=0)
     indent = " " * (name + package + 4)

@@ -9,10 +9,8 @@ command line.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
-from datetime import date
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -23,8 +21,10 @@ from bpgen.cli.wording import Manual, one_line
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import KindName, find
 from bpgen.run.config import Config
+from bpgen.run.files import as_text
 from bpgen.run.names import CHOSEN
 from bpgen.run.parts import groups, is_written, measurements
+from bpgen.signatures import as_meant, check_options
 from bpgen.threads import HELP as THREADS
 from bpgen.tracking.own_settings import Mode
 
@@ -38,7 +38,7 @@ def resolve(argv: list[str] | Given) -> Config:
     asked = argv if isinstance(argv, Given) else given(argv)
     parser = make_parser(asked.chosen)
     _check_names(parser, asked)
-    arguments = [f"--{key}={_text(value)}" for key, value in {**suited(asked), **asked.options}.items()]
+    arguments = [f"--{key}={as_text(value)}" for key, value in {**suited(asked), **_meant(asked)}.items()]
     try:
         parsed = parser.parse_args([*arguments, *asked.tokens]).as_dict()
     except argparse.ArgumentError as error:
@@ -71,6 +71,8 @@ def make_parser(chosen: Mapping[KindName, str]) -> ArgumentParser:
     run.add_argument(
         "--seed", type=int, default=0, help="seed of everything random: weights, batches, feedback, noise."
     )
+    name = "name of the run: of its folder in --out, its figures and its W&B run; by default TASK-RULE-seedSEED."
+    run.add_argument("--name", type=str | None, default=None, help=name)
     run.add_argument("--out", type=str, default="runs", help="folder that the run's own new folder is made in.")
     run.add_argument(
         "--wandb",
@@ -96,7 +98,7 @@ def _check_names(parser: ArgumentParser, asked: Given) -> None:
             raise unknown("option", key, known, f"It stands in config {' or '.join(asked.configs)}.")
     for key, _ in written_options(asked.tokens):
         if key not in known:
-            owners = [f"'--{other}'" for other in sorted(known) if other.endswith(f".{key}")]
+            owners = [f"'--{other}'" for other in sorted(known) if other.endswith((f".{key}", f"_{key}"))]
             require(not owners, f"unknown option '--{key}'. Did you mean {' or '.join(owners)}?")
             flags = [f"--{k}" for k in (*known, *CHOSEN, *FLAGS)]
             raise unknown("option", f"--{key}", flags, "See `bpgen fit --help`.")
@@ -113,6 +115,18 @@ def _option_names(parser: ArgumentParser) -> set[str]:
     } - {"help"}
 
 
-def _text(value: Any) -> str:
-    """A value of a config file as the command line spells it; a date was meant as text."""
-    return str(value) if isinstance(value, (str, date)) else json.dumps(value)
+def _meant(asked: Given) -> dict[str, Any]:
+    """The options of the config files, each of the type that is asked for: '8' in a file is no number.
+
+    Raises:
+        BpgenError: one is of another type.
+    """
+    classes = {group.name: group.cls for group in groups(asked.chosen)}
+    meant: dict[str, Any] = {}
+    for key, value in asked.options.items():
+        group, dot, option = key.rpartition(".")
+        cls, name = (classes[group], option) if dot else (Config, key)
+        value = as_meant(cls, {name: value})[name]
+        check_options(cls, {name: value}, f"{group or 'a run'} in config {' or '.join(asked.configs)}")
+        meant[key] = value
+    return meant

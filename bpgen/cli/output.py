@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpgen.errors import BpgenError, require
-from bpgen.threads import using
+from bpgen.threads import MOST, using
 
 if TYPE_CHECKING:
     from bpgen.run.replay import SavedSteps
@@ -37,7 +37,8 @@ def folder(name: str | None) -> Path | None:
 @contextmanager
 def on_threads(saved: SavedSteps, samples: int, options: Namespace) -> Iterator[None]:
     """Measure on so many samples with the threads that were asked for, or that suit the run's networks."""
-    require(options.threads is None or options.threads >= 1, f"--threads must be positive, got {options.threads}.")
+    few = options.threads is None or 1 <= options.threads <= MOST
+    require(few, f"--threads must be from 1 to {MOST}, got {options.threads}.")
     n_rec = int(saved.folder.plain_config()["network"].get("n_rec", 128))
     with using(options.threads, samples * n_rec**2) as chosen:
         if chosen is not None and not options.json:

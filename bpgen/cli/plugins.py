@@ -33,12 +33,14 @@ def run(argv: list[str]) -> int:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
     width = {key: max(len(str(row[key])) for row in rows) for key in ("name", "package", "version")}
-    for kind in KINDS.values():
+    for name, kind in KINDS.items():
         own = [row for row in rows if row["group"] == kind.group]
         print(f"{kind.group}" + ("" if own else "  (none)"))
         for row in own:
             cells = [str(row[key]).ljust(length) for key, length in width.items()]
-            print(f"  {'  '.join(cells)}  {row['error'] or ''}".rstrip())
+            first = plugins(name)[str(row["name"])].same_as
+            another = f"another name of {first}" if first else ""
+            print(f"  {'  '.join(cells)}  {row['error'] or another}".rstrip())
     return 0
 
 

@@ -46,7 +46,7 @@ def fit(*, quiet: bool = False, draw: bool = True, **options: Any) -> LoadedRun:
 
 def _argv(options: Mapping[str, Any]) -> list[str]:
     """The command line that says the same: Python's and the shell's bad input are met by the same checks."""
-    from bpgen.study.plan import as_text
+    from bpgen.run.files import as_text
 
     argv: list[str] = []
     for key, value in options.items():

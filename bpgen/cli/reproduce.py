@@ -8,7 +8,7 @@ from typing import Any
 
 from bpgen.cli.listing import Parser, table
 from bpgen.cli.output import folder
-from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code
+from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code, track
 from bpgen.errors import require
 from bpgen.registry import find, plugins
 
@@ -67,6 +67,7 @@ def _reproduce(paper: Any, options: Any, typed: str) -> int:
         results = carry_out(plan, options, out)
         if results is not None:
             print(report_paper(paper, results, typed), flush=True)
+            track(results, typed)
             reported.append(results)
         code = 0 if results is None else min(code, exit_code(results))
     judged = [results.folder for results in reported if (results.folder / FILE).is_file()]

@@ -50,12 +50,12 @@ def run(argv: list[str]) -> int:
         traits["audited"] = sorted(confirmed(name, find("rule", name).load()))
     if options.json:
         print(json.dumps(rules, indent=1, ensure_ascii=False))
-    elif options.markdown:
-        print(_table({name: _columns(t) for name, t in rules.items()}, " | ", "| ", " |"))
-        print(f"\n{_AUDITED}")
-    else:
-        print(_in_two({name: _columns(t) for name, t in rules.items()}))
-        print(f"\n{_AUDITED}")
+        return 0
+    others = {name: find("rule", name).same_as for name in rules}
+    rows = {name: _columns(t) for name, t in rules.items() if not others[name]}
+    print(_table(rows, " | ", "| ", " |") if options.markdown else _in_two(rows))
+    again = [f"{name} is another name of {first}." for name, first in others.items() if first]
+    print("", "\n".join([_AUDITED, *again]), sep="\n")
     return 0
 
 

@@ -7,14 +7,15 @@ import json
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bpgen.cli import study_views
 from bpgen.cli.listing import Parser
-from bpgen.errors import require
+from bpgen.errors import choice, require
 from bpgen.registry import find, plugins
 from bpgen.shipped import find_plan, plans
 from bpgen.signatures import check_options, options_of
+from bpgen.tracking.own_settings import Mode
 
 DESCRIPTION = """\
 Run a plan: every condition of its scientific axes with every seed, each run an ordinary `bpgen fit` with its own
@@ -48,6 +49,7 @@ def run(argv: list[str]) -> int:
     from bpgen.study.report import report_study
 
     report_study(results, command("study", argv))
+    track(results, command("study", argv))
     study_views.print_results(results)
     return exit_code(results)
 
@@ -60,6 +62,8 @@ def add_options(parser: Any, argv: list[str]) -> None:
     add("--jobs", type=int, help="runs at once, one thread each (default: the number of CPUs)")
     add("--retry", action="store_true", help="do runs again that failed before")
     add("--dry-run", action="store_true", help="say what would run and for how long, and stop")
+    text = f"track every run in one W&B group, and the study itself: {', '.join(get_args(Mode))} (default: off)"
+    add("--wandb", metavar="MODE", help=text)
     text = "an option of `bpgen fit` for all runs, or seeds=N; may be given several times"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     text = f"where the runs are done: {', '.join(plugins('launcher'))} (default: local)"
@@ -78,6 +82,8 @@ def carry_out(plan: Any, options: Any, out: str | None) -> Any:
 
     launcher = _launcher(options)
     overrides, seeds = _settings(options.set)
+    if options.wandb is not None:
+        overrides["wandb"] = choice("--wandb", options.wandb, Mode)
     if options.seeds is not None:
         require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
         seeds = read_seeds(options.seeds, "--seeds")
@@ -94,6 +100,13 @@ def carry_out(plan: Any, options: Any, out: str | None) -> Any:
     else:
         return study.run(launcher, progress_display(), options.retry)
     return None
+
+
+def track(results: Any, typed: str) -> None:
+    """Track the study itself where its runs were tracked."""
+    from bpgen.report.tracked import track_study
+
+    track_study(results, typed, print)
 
 
 def command(name: str, argv: list[str]) -> str:
@@ -115,12 +128,12 @@ def _engine_named(argv: list[str]) -> str:
 
 def _launcher(options: Any) -> Any:
     """The engine with its options; `--jobs` is short for the option `processes`."""
-    import yaml
+    from bpgen.run.files import read_value
 
     cls = find("launcher", options.engine).load()
     what, known = f"engine {options.engine!r}", [option.name for option in options_of(cls)]
     given = {name: getattr(options, f"engine.{name}") for name in known}
-    given = {name: yaml.safe_load(value) for name, value in given.items() if value is not None}
+    given = {name: read_value(value) for name, value in given.items() if value is not None}
     if options.jobs is not None:
         require("processes" in known, f"the {what} does not take --jobs: it has no option `processes`.")
         given["processes"] = options.jobs

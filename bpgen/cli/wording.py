@@ -26,17 +26,21 @@ class Manual(DefaultHelpFormatter):
 
     def _expand_help(self, action: argparse.Action) -> str:
         text = super()._expand_help(action)
-        return re.sub(r"\(type: (.*), default: ([^()]*)\)$", lambda m: _typed(m[1], m[2]), text)
+        text = re.sub(r"\(required, type: (.*)\)$", lambda m: _typed(m[1], "required"), text)
+        return re.sub(r"\(type: (.*), default: ([^()]*)\)$", lambda m: _typed(m[1], f"default: {m[2]}"), text)
 
 
 def _typed(python_type: str, default: str) -> str:
-    """`(type: int | null, default: null)` -> `(a whole number; default: none)`."""
-    outer = re.sub(r"\b(list|dict|tuple)\[[^\]]*\]", r"\1", python_type)  # what is inside a list is not another choice
-    words = [word for kind, word in _WORDS.items() if re.search(rf"\b{kind}\b", outer)]
-    text = " or ".join(words) + "; " if words and "bool" not in python_type else ""
-    return (
-        f"({text}default: {'none' if default == 'null' else default.replace('True', 'true').replace('False', 'false')})"
-    )
+    """`type: int | null, default: null` -> `(a whole number; default: none)`."""
+    literal = re.search(r"Literal\[([^\]]*)\]", python_type)
+    named = re.findall(r"'([^']*)'", literal[1]) if literal and literal[0] != python_type else []
+    outer = re.sub(r"\b(list|dict|tuple|Literal)\[[^\]]*\]", r"\1", python_type)  # what is inside is no other choice
+    words = [*named, *(word for kind, word in _WORDS.items() if re.search(rf"\b{kind}\b", outer))]
+    several = " or ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
+    text = f"{several}; " if words and "bool" not in python_type else ""
+    for python, ours in (("null", "none"), ("True", "true"), ("False", "false")):
+        default = default.replace(f": {python}", f": {ours}")
+    return f"({text}{default})"
 
 
 def one_line(message: str) -> str:

@@ -78,7 +78,7 @@ class Check:
         return outcome
 
     def run(self) -> Outcome:
-        """Examine the part and say what came of it; never raises."""
+        """Examine the part and say what came of it; never raises for what the part does."""
         start, status, message = time.perf_counter(), "pass", ""
         if self.skipped:
             return Outcome("skipped", self.skipped, 0.0)
@@ -90,7 +90,9 @@ class Check:
                 self.examine(self.case)
         except Inapplicable as reason:
             status, message = "skipped", str(reason)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a part that exits fails its check
             status, message = "fail", _in_words(error, self.case.cls)
         if self.declared and status == "fail":
             status, message = "declared", self.declared
@@ -99,7 +101,7 @@ class Check:
         return Outcome(status, message, time.perf_counter() - start)  # type: ignore[arg-type]
 
 
-def _in_words(error: Exception, cls: type) -> str:
+def _in_words(error: BaseException, cls: type) -> str:
     """Why a check failed: its own words, or what the part raised and where in its file."""
     own_file = raised_in(error, cls)
     if isinstance(error, RuleError) or (isinstance(error, AssertionError) and own_file is None):

@@ -103,7 +103,7 @@ def _check(top: int, tol: float, max_products: int) -> None:
     """
     require(top >= 1, f"top must be a positive number of eigenvalues, got {top}.")
     require(max_products >= 2, f"max_products must be at least 2, got {max_products}.")
-    require(tol > 0, f"tol must be > 0, got {tol}.")
+    require(0 < tol < 1, f"tol must be > 0 and below 1, got {tol}.")
 
 
 def _undefined(k: int, products: int) -> RitzValues:

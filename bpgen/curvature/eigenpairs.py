@@ -122,7 +122,7 @@ def _ends(P: int, k: int, which: Which, tol: float, max_products: int) -> int:
     ends = 2 if choice("which", which, Which) == "both" else 1
     require(k >= 1 and ends * k <= P, f"top must be in 1..{P // ends}, there are {P} free weights, got {k}.")
     require(max_products >= ends * k, f"max_products must be at least {ends * k} for top={k}, got {max_products}.")
-    require(tol > 0, f"tol must be > 0, got {tol}.")
+    require(0 < tol < 1, f"tol must be > 0 and below 1, got {tol}.")
     return ends
 
 

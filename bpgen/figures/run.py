@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from bpgen.analysis.proportions import wilson
 from bpgen.columns import Column
-from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, sheet
+from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, log_axis, sheet
 
 _LINES: dict[str, dict[str, Any]] = {
     "train": {"color": BLACK, "ls": "-"},
@@ -21,21 +24,41 @@ _LINES: dict[str, dict[str, Any]] = {
     "test": {"color": BLUE, "ls": "-."},
     "test_noisy": {"color": VERMILION, "ls": ":"},
 }
-Panel = Callable[[Axes, pd.DataFrame], Axes]
 _SERIES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"))
 _NAMES = {"train": "training", "val": "validation", "test": "test", "test_noisy": "test, noisy inputs"}
 
 
-def performance(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Accuracy on every split against steps."""
+class About(NamedTuple):
+    """What a table of evaluations does not say of itself.
+
+    sequences: of how many each split's numbers are means; without them accuracies have no band.
+    chance: the accuracy of answering the commonest class always; nan draws none.
+    block: the weights whose sharpness it is.
+    """
+
+    sequences: Mapping[str, int] = {}
+    chance: float = math.nan
+    block: str = ""
+
+
+NOTHING = About()
+Panel = Callable[[Axes, pd.DataFrame, About], Axes]
+
+
+def performance(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
+    """Accuracy on every split against steps, the chance level, and how far test accuracy may be off."""
+    banded = False
     for split, style in _LINES.items():
         _line(ax, table, f"{split}/accuracy", label=_NAMES[split], scale=100, **style)
+        banded |= _band(ax, table, split, about, lambda low, high: (100 * low, 100 * high))
+    if not math.isnan(about.chance):
+        ax.axhline(100 * about.chance, color="0.6", lw=1, label="chance: the commonest class")
     ax.set(xlabel="training step", ylabel="accuracy (%)", title="Performance")
-    ax.legend(frameon=False)
+    _legend(ax, about.sequences["test"] if banded else None)
     return ax
 
 
-def loss(ax: Axes, table: pd.DataFrame) -> Axes:
+def loss(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
     """Loss without regulariser on every split against steps."""
     for split, style in _LINES.items():
         _line(ax, table, f"{split}/loss", label=_NAMES[split], **style)
@@ -43,55 +66,52 @@ def loss(ax: Axes, table: pd.DataFrame) -> Axes:
     low, high = ax.get_ylim()
     if high < 10 * low:  # less than a decade reads better with plain numbers on a linear axis
         ax.set_yscale("linear")
-    ax.legend(frameon=False)
+    _legend(ax)
     return ax
 
 
-def gap(ax: Axes, table: pd.DataFrame) -> Axes:
+def gap(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
     """Generalization gap in accuracy against steps, in loss for tasks without accuracy; positive is worse."""
     kind, scale = ("accuracy", 100) if _has_accuracy(table) else ("loss", 1)
-    _line(ax, table, f"gap/{kind}", label=_NAMES["test"], scale=scale, **_LINES["test"])
-    _line(ax, table, f"gap_noisy/{kind}", label=_NAMES["test_noisy"], scale=scale, **_LINES["test_noisy"])
+    banded = False
+    for name, split in (("gap", "test"), ("gap_noisy", "test_noisy")):
+        if _has(table, f"{name}/{kind}"):
+            _line(ax, table, f"{name}/{kind}", label=_NAMES[split], scale=scale, **_LINES[split])
+            if kind == "accuracy":
+                train = table["train/accuracy"]
+                banded |= _band(ax, table, split, about, lambda low, high, t=train: (100 * (t - high), 100 * (t - low)))
     ax.axhline(0, color="0.7", lw=0.8)
     label = "train - test accuracy (points)" if kind == "accuracy" else "test - train loss (nats or ½·error²)"
     ax.set(xlabel="training step", ylabel=label, title="Generalization gap")
-    ax.legend(frameon=False)
+    _legend(ax, about.sequences["test"] if banded else None)
     return ax
 
 
-def sharpness(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Leading Hessian eigenvalue with its residual as error bar, and the stability bound 2/η of gradient descent."""
+def sharpness(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
+    """Leading Hessian eigenvalue with its residual as error bar; of all weights beside 2/η, which bounds it."""
     surrogate = "sharpness/surrogate/lambda_max" in table
     name = "sharpness/surrogate" if surrogate else "sharpness"
-    measured = _has(table, f"{name}/lambda_max")
-    if measured:
-        ax.errorbar(
-            table["step"],
-            table[f"{name}/lambda_max"],
-            yerr=table[f"{name}/residual"],
-            color=BLUE,
-            marker=".",
-            label=r"$\lambda_{\max}$ (bar: residual)",
-        )
-        ax.plot(
-            table["step"],
-            2 / table["lr"],
-            color=VERMILION,
-            ls="--",
-            label=r"$2/\eta$ (SGD: bounds $\lambda_{\max}$ of all weights)",
-        )
-        ax.set_yscale("log")
+    of = {"": "", "all": " of all weights"}.get(about.block, f" of {about.block}")
     ax.set(
         xlabel="training step",
         ylabel="curvature (loss per weight²)",
-        title=f"Sharpness of the {'surrogate network' if surrogate else 'true loss'}",
+        title=f"Sharpness{of}, {'surrogate network' if surrogate else 'true loss'}",
     )
-    if measured:
-        ax.legend(frameon=False)
+    if not _has(table, f"{name}/lambda_max"):
+        return ax
+    values, residuals = table[f"{name}/lambda_max"], table[f"{name}/residual"]
+    label = r"$\lambda_{\max}$ (bars: residuals)"
+    ax.errorbar(table["step"], values, yerr=residuals, color=BLUE, marker=".", label=label)
+    if about.block == "all":
+        label = r"$2/\eta$ (bound of plain SGD)"
+        ax.plot(table["step"], 2 / table["lr"], color=VERMILION, ls="--", label=label)
+    if (values.dropna() > 0).all():
+        log_axis(ax, "y")
+    _legend(ax)
     return ax
 
 
-def stability(ax: Axes, table: pd.DataFrame) -> Axes:
+def stability(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
     """λ_1 of all weights and the rule's own leading |μ_1|, against the bounds 2/η and 2/(η ρ_1) on them."""
     name = next((n for n in ("stability", "stability/surrogate") if _has(table, f"{n}/lambda_max")), None)
     ax.set(xlabel="training step", ylabel="curvature (loss per weight²)", title="Edge of stability, all weights")
@@ -108,37 +128,38 @@ def stability(ax: Axes, table: pd.DataFrame) -> Axes:
     shown = pd.concat([curvature, table[f"{name}/mu_abs"], table[f"{name}/bound"], table[f"{name}/bound_rho"]]).dropna()
     if shown.min() > 0 and shown.max() > 20 * shown.min():
         ax.set_yscale("log")
-        ax.legend(frameon=False)
     else:
-        ax.set_ylim(0, 1.45 * shown.max())  # room for the legend
-        ax.legend(frameon=False, ncols=2, loc="upper right")
+        ax.set_ylim(0, 1.05 * shown.max())
+    _legend(ax)
     return ax
 
 
-def alignment(ax: Axes, table: pd.DataFrame) -> Axes:
+def alignment(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
     """Alignment of the rule's gradient with the true one against steps."""
     _line(ax, table, "alignment/cosine", label="cosine", color=GREEN, ls="-")
     _line(ax, table, "alignment/rho", label=r"$\rho$", color=PURPLE, ls="--")
     ax.axhline(0, color="0.7", lw=0.8)
     ax.set(xlabel="training step", ylabel="alignment (dimensionless)", title="Alignment with BPTT")
-    ax.legend(frameon=False)
+    _legend(ax)
     return ax
 
 
 PANELS: dict[str, Panel] = {f.__name__: f for f in (performance, loss, gap, sharpness, alignment, stability)}
 
 
-def lines(ax: Axes, table: pd.DataFrame, columns: Sequence[Column]) -> Axes:
+def lines(ax: Axes, table: pd.DataFrame, about: About, columns: Sequence[Column]) -> Axes:
     """Columns of one panel against steps, as whoever measures them calls them: the drawing of any other panel."""
     for column, (color, dashes) in zip(columns, itertools.cycle(_SERIES), strict=False):
         _line(ax, table, column.name, label=column.label, color=color, ls=dashes)
     units = " or ".join(dict.fromkeys(column.unit for column in columns if column.unit))
     ax.set(xlabel="training step", ylabel=units, title=columns[0].panel.replace("_", " ").capitalize())
-    ax.legend(frameon=False)
+    _legend(ax)
     return ax
 
 
-def run_figures(table: pd.DataFrame, title: str, columns: Sequence[Column] = ()) -> dict[str, Figure]:
+def run_figures(
+    table: pd.DataFrame, title: str, columns: Sequence[Column] = (), about: About = NOTHING
+) -> dict[str, Figure]:
     """All pictures of a run by name: an overview of the four main panels, and every panel alone.
 
     What was not measured is left out.
@@ -147,6 +168,7 @@ def run_figures(table: pd.DataFrame, title: str, columns: Sequence[Column] = ())
         table: of the run's evaluations.
         title: above every picture.
         columns: what the run's measurements say of their columns; a panel that has no drawing here is drawn from them.
+        about: what the table does not say of itself.
     """
     first = "performance" if _has_accuracy(table) else "loss"
     stable = any(column.startswith("stability/") for column in table)
@@ -154,7 +176,7 @@ def run_figures(table: pd.DataFrame, title: str, columns: Sequence[Column] = ())
     measured = {
         "performance": first == "performance",
         "sharpness": any(_has(table, f"{name}/lambda_max") for name in ("sharpness", "sharpness/surrogate")),
-        "alignment": _has(table, "alignment/cosine"),
+        "alignment": _has(table, "alignment/cosine") and not _exact(table),
         "stability": stable,
     }
     shown = {name: draw for name, draw in PANELS.items() if measured.get(name, True)}
@@ -162,21 +184,37 @@ def run_figures(table: pd.DataFrame, title: str, columns: Sequence[Column] = ())
         own = [column for column in columns if column.panel == panel and _has(table, column.name)]
         if own:
             shown[panel] = partial(lines, columns=own)
-    overview = [shown[name] for name in (first, "gap", curvature, "alignment") if name in shown]
-    sheets = {"overview": (overview, (5.0, 3.5 if len(overview) > 2 else 3.8))}
-    sheets |= {name: ([draw], (5.5, 4.0)) for name, draw in shown.items()}
-    return {
-        name: _drawn(table, panels, *sheet(len(panels), title, size=size)) for name, (panels, size) in sheets.items()
-    }
+    last = "alignment" if "alignment" in shown else "loss"  # of an exact gradient there is nothing to see
+    overview = [shown[name] for name in dict.fromkeys((first, "gap", curvature, last)) if name in shown]
+    figures = {"overview": _sheet(table, title, overview, about)}
+    return figures | {name: _sheet(table, title, [draw], about) for name, draw in shown.items()}
+
+
+def caption(name: str, columns: Sequence[Column] = ()) -> str:
+    """What a picture of `run_figures` shows, in a sentence."""
+    if name == "overview":
+        return "The main panels of the run."
+    if name in PANELS:
+        return (PANELS[name].__doc__ or "").partition("\n")[0]
+    shown = [column.label for column in columns if column.panel == name]
+    return f"{', '.join(shown) or name.replace('_', ' ')} against steps."
 
 
 def _has_accuracy(table: pd.DataFrame) -> bool:
     return bool(table.get("train/accuracy", pd.Series(dtype=float)).notna().any())
 
 
-def _drawn(table: pd.DataFrame, panels: Sequence[Panel], figure: Figure, axes: Sequence[Axes]) -> Figure:
+def _exact(table: pd.DataFrame) -> bool:
+    """Whether the rule's gradient is the true one at every evaluation."""
+    parts = table[["alignment/cosine", "alignment/rho"]].dropna()
+    return bool(((parts - 1).abs() < 1e-4).all(axis=None))
+
+
+def _sheet(table: pd.DataFrame, title: str, panels: Sequence[Panel], about: About) -> Figure:
+    size = (5.5, 4.0) if len(panels) == 1 else (5.0, 3.5 if len(panels) > 2 else 3.8)
+    figure, axes = sheet(len(panels), title, size=size)
     for ax, draw in zip(axes, panels, strict=True):
-        draw(ax, table)
+        draw(ax, table, about)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
     return figure
 
@@ -189,3 +227,31 @@ def _has(table: pd.DataFrame, column: str) -> bool:
 def _line(ax: Axes, table: pd.DataFrame, column: str, scale: float = 1.0, **style: Any) -> None:
     if column in table:
         ax.plot(table["step"], scale * table[column], marker=".", **style)
+
+
+def _band(ax: Axes, table: pd.DataFrame, split: str, about: About, ends: Callable[..., Any]) -> bool:
+    """Where 95 % of samples of as many test sequences would put an accuracy; whether there was anything to draw.
+
+    Args:
+        ax: where to draw.
+        table: of the run's evaluations.
+        split: of which accuracy; training is what it is, and validation has the same band as a test of its size.
+        about: with the numbers of sequences.
+        ends: of the band, from those of the accuracy.
+    """
+    column = f"{split}/accuracy"
+    if not split.startswith("test") or split not in about.sequences or not _has(table, column):
+        return False
+    low, high = ends(*wilson(table[column], about.sequences[split]))
+    ax.fill_between(table["step"], low, high, color=_LINES[split]["color"], alpha=0.15, lw=0)
+    return True
+
+
+def _legend(ax: Axes, n: int | None = None) -> None:
+    """Below the panel, where it covers no data; it explains the bands, where there are some of n test sequences."""
+    handles, labels = ax.get_legend_handles_labels()
+    if n is not None:
+        handles.append(Patch(color="0.6", alpha=0.4, lw=0))
+        labels.append(f"bands: 95 %, n = {n} test sequences")
+    options = {"frameon": False, "fontsize": "small", "ncols": 2, "handlelength": 2.8}
+    ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), **options)

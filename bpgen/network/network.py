@@ -64,7 +64,7 @@ class Network(Structure):
         cell_types: fraction of the neurons by name of their type, e.g. {E: 0.8, I: 0.2}, in contiguous blocks; none is
             one type.
         dale: whether a neuron's outgoing weights in W_rec keep one sign (Dale's law): types named E... excite, types
-            named I... inhibit. Meant for activities >= 0. See `project_`.
+            named I... inhibit; after every step a weight of the other sign is set to zero. Meant for activities >= 0.
         density: probability that a synapse between two neurons exists, in (0, 1]; drawn from the seed. What does not
             exist is masked and starts at zero.
         ring: only synapses between neurons at most this many places apart on a ring; none is all.

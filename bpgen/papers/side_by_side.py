@@ -14,6 +14,7 @@ import pandas as pd
 
 from bpgen.analysis.markdown import markdown_table
 from bpgen.analysis.verdicts import Verdict
+from bpgen.columns import written
 from bpgen.errors import BpgenError
 from bpgen.papers.base import Paper
 
@@ -133,7 +134,7 @@ def number(unit: str, shown: float, named: bool = True) -> str:
     """An effect in its unit, with the unit's name or without."""
     if math.isnan(shown):
         return "?"
-    text = f"{shown:+.2f}" if unit in ("points", "r") else f"{shown:.3g}"
+    text = written("{:+.2f}" if unit in ("points", "r") else "{:.3g}", shown)
     if not named:
         return text
     words = {"points": f"{text} points", "ratio": f"x {text}", "r": f"r = {text}"}

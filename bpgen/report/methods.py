@@ -10,7 +10,7 @@ from bpgen.registry import KindName, plugins
 from bpgen.study.catalogue import RunEntry, StudyEntry
 from bpgen.study.registered import plan_in_words
 
-_NOT_METHODS = ("seed", "out", "wandb", "tracking", "threads", "format")
+_NOT_METHODS = ("seed", "name", "out", "wandb", "tracking", "threads", "format")
 _Config = Mapping[str, Any]
 _MATCHING = """\
 Comparisons are made within seeds and at matched training loss: values are interpolated, linearly in the logarithm of \

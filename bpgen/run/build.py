@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bpgen.callbacks import EvaluationClock
+from bpgen.errors import BpgenError, RuleError, failure
 from bpgen.network import Network
 from bpgen.registry import find
 from bpgen.rules import Rule, check_chunks
 from bpgen.run.config import Config
 from bpgen.run.experiment import Experiment
+from bpgen.run.parts import authored
 from bpgen.tasks import Task
 from bpgen.tracking.wandb import Tracker
 from bpgen.training.data import TaskData
@@ -18,8 +20,19 @@ def build(config: Config) -> Experiment:
     """Build a run.
 
     Raises:
-        BpgenError: bad input; nothing was written yet.
+        BpgenError: bad input, or a part that fails; nothing was written yet.
     """
+    try:
+        return _built(config)
+    except (BpgenError, KeyboardInterrupt):
+        raise
+    except RuleError as error:
+        raise BpgenError(f"rule {config.rule.label} failed: {error}") from error
+    except BaseException as error:  # a part that exits has failed, not the program
+        raise failure(error, authored(config)) from error
+
+
+def _built(config: Config) -> Experiment:
     tracker = Tracker.of(config.wandb, config.tracking)
     task = config.make_task()
     config = config.completed(task)
@@ -36,6 +49,7 @@ def build(config: Config) -> Experiment:
     clock = EvaluationClock(**config.evaluation).attach(*measurements)
     experiment = Experiment(config, module, data, clock, measurements, tracker)
     clock.check(experiment.start)
+    experiment.announcements  # noqa: B018  (a part that cannot describe itself is found now)
     return experiment
 
 

@@ -5,7 +5,7 @@
     loss, optimizer, schedule,       values of their own
     trainer, tracking
     gap, sharpness, ...              the options of each measurement, by its name
-    seed, out, wandb, threads        of the run itself
+    seed, name, out, wandb, threads  of the run itself
 As a plain dictionary (`config.yaml`) it has these keys in this order, one level deep.
 """
 
@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
-
-import yaml
 
 from bpgen._version import __version__
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.errors import choice, require
 from bpgen.network import Network
 from bpgen.registry import KindName, find
+from bpgen.run import dialect
 from bpgen.run.files import FORMAT
-from bpgen.run.names import CHOSEN, RUN
+from bpgen.run.names import CHOSEN, RUN, checked_name
 from bpgen.signatures import check_options, options_of
 from bpgen.tasks import Task
+from bpgen.threads import MOST
 from bpgen.tracking.wandb import Mode, Tracking
 from bpgen.training.options import LossOptions, Optimizer, Schedule, TrainerOptions
 
@@ -42,7 +43,7 @@ GROUPS: dict[str, type] = {  # the class whose constructor takes the options
     "tracking": Tracking,
 }
 GIVEN = {"network": frozenset({"neuron", "n_in", "n_out", "seed", "dtype"})}  # arguments that are no options
-_NOT_DECIDING = ("out", "wandb", "tracking")
+_NOT_DECIDING = ("name", "out", "wandb", "tracking")
 
 
 class Younger(NamedTuple):
@@ -112,6 +113,7 @@ class Config:
     measurements: Mapping[str, Options] = field(default_factory=dict)
     tracking: Tracking = field(default_factory=Tracking)
     seed: int = 0
+    name: str | None = None
     out: str = "runs"
     wandb: Mode = "auto"
     threads: int | None = None
@@ -119,7 +121,10 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("network", "evaluation"):
             check_options(GROUPS[name], getattr(self, name), name)
-        require(self.threads is None or self.threads >= 1, f"threads must be positive, got {self.threads}.")
+        few = self.threads is None or 1 <= self.threads <= MOST
+        require(few, f"threads must be from 1 to {MOST}, got {self.threads}.")
+        if self.name is not None:
+            checked_name(self.name)
         choice("wandb mode", self.wandb, Mode)
 
     @classmethod
@@ -160,14 +165,14 @@ class Config:
                 plain[name] = {"name": value.name, **value.options}
             elif isinstance(value, Mapping):
                 plain[name] = dict(value)
-            else:
+            elif name != "name" or value is not None:
                 plain[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
         return plain
 
     def yaml(self) -> str:
         """As a config file."""
         head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
-        return head + yaml.safe_dump({"format": FORMAT, **self.plain()}, sort_keys=False, allow_unicode=True)
+        return head + dialect.written({"format": FORMAT, **self.plain()})
 
     def make_task(self) -> Task:
         """The task itself; its option data_seed may be "run", which is the seed of the run.
@@ -188,13 +193,14 @@ class Config:
 
     @property
     def label(self) -> str:
-        """What the run's folder is called."""
-        return f"{self.task.label}-{self.rule.label}-seed{self.seed}"
+        """What the run's folder is called: one name, whatever the parts are called."""
+        return self.name or re.sub(r"[/\\\0]", "_", f"{self.task.label}-{self.rule.label}-seed{self.seed}")
 
     @property
     def title(self) -> str:
         """What its figures are headed."""
-        return f"{self.rule.label} on {self.task.label}, seed {self.seed} (n = 1 run)"
+        named = f"{self.name}: " if self.name else ""
+        return f"{named}{self.rule.label} on {self.task.label}, seed {self.seed} (n = 1 run)"
 
     def completed(self, task: Task) -> Config:
         """The same config with what it leaves to the task: what a run writes down."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -16,10 +17,11 @@ from bpgen import durable
 from bpgen._version import __version__
 from bpgen.callbacks import Evaluation, EvaluationClock, Measurement
 from bpgen.callbacks.best import EarlyStopping, best_of
-from bpgen.errors import DivergedError, RuleError, culprit
+from bpgen.errors import DivergedError, RuleError, failure
 from bpgen.rules import chunk_note
 from bpgen.run.config import Config
 from bpgen.run.folder import RunFolder
+from bpgen.run.parts import authored
 from bpgen.run.record import RunInterrupted
 from bpgen.threads import using
 from bpgen.tracking.wandb import Tracker
@@ -114,17 +116,16 @@ class Experiment:
         options = self.config.trainer
         return [] if options.patience is None else [EarlyStopping(options.best_by, options.patience)]
 
-    def announcements(self) -> Iterator[str]:
+    @cached_property
+    def announcements(self) -> list[str]:
         """What a user is told before training."""
-        yield self.data.task.describe()
-        note = chunk_note(self.module.rule, self.data.chunk) if self.data.chunk else ""
-        if note:
-            yield note
+        lines = [self.data.task.describe()]
+        if self.data.chunk:
+            lines.append(chunk_note(self.module.rule, self.data.chunk))
         if self.module.finished_steps:
-            yield f"{self.config.rule.label} hands over finished weight changes: optimizer.lr is not used"
-        for measurement in self.measurements:
-            if measurement.enabled:
-                yield measurement.describe(self.start)
+            lines.append(f"{self.config.rule.label} hands over finished weight changes: optimizer.lr is not used")
+        lines += [measurement.describe(self.start) for measurement in self.measurements if measurement.enabled]
+        return [line for line in lines if line]
 
     def train(self, folder: RunFolder, callbacks: list[pl.Callback], before: Before, say: Say) -> Trained:
         """Train, on the threads that suit it, from the first step or from a checkpoint to the end, whatever that is.
@@ -135,14 +136,14 @@ class Experiment:
             before: what an earlier part of the run left.
             say: where lines for the user go.
         """
-        for line in self.announcements():
+        for line in self.announcements:
             say(line)
         self.module.save_hyperparameters(self.config.plain(), logger=False)  # into every checkpoint
         logger = None
         if self.tracker is not None:
             logger = self.tracker.open(folder.path, self.config.plain(), say, before.wandb_id)
             logger.keep_extremes(column.name for column in self.clock.columns)
-        with using(self.config.threads or before.threads, self.multiplications) as chosen:
+        with using(self.config.threads or before.threads, self.multiplications) as chosen, quiet_lightning():
             if chosen is not None:
                 say(str(chosen))
             started = time.perf_counter()
@@ -153,8 +154,7 @@ class Experiment:
 
     def _ending(self, trainer: pl.Trainer, folder: RunFolder, checkpoint: str | None) -> Ending:
         try:
-            with quiet_lightning():
-                trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
         except DivergedError as error:
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             cure = self._cure(lr, folder.rows())
@@ -171,10 +171,7 @@ class Experiment:
         except RuleError as error:
             return Ending.of(folder, "failed", f"rule {self.config.rule.label} failed: {error}")
         except BaseException as error:  # a part that exits has failed, not the program
-            who = culprit(error, self._authored())
-            if who is None:
-                raise  # ours, not a part's
-            return Ending.of(folder, "failed", f"{who.name} failed: {type(error).__name__}: {error} ({who.place})")
+            return Ending.of(folder, "failed", str(failure(error, authored(self.config))))
         return Ending.of(folder, "finished")
 
     def _cure(self, lr: float, rows: Sequence[Mapping[str, float]]) -> str:
@@ -188,14 +185,6 @@ class Experiment:
             smaller = f"inputs and targets scaled to about 1, a smaller --optimizer.lr ({allowed})"
         advice = self.module.rule.when_diverged
         return ", ".join(filter(None, [smaller, advice])) + " or --trainer.clip 1"
-
-    def _authored(self) -> dict[str, type]:
-        """What may fail in training by its author's fault: the rule, and what strangers wrote."""
-        others: dict[str, Any] = {f"task {self.config.task.label}": self.data.task}
-        others[f"neuron {self.config.neuron.label}"] = self.module.network.neuron
-        others |= {f"measurement {measurement.name}": measurement for measurement in self.measurements}
-        foreign = {name: type(part) for name, part in others.items() if not type(part).__module__.startswith("bpgen.")}
-        return {f"rule {self.config.rule.label}": type(self.module.rule), **foreign}
 
     def _summary(self, ending: Ending, before: Before, spent: float) -> dict[str, Any]:
         rows, by = ending.folder.rows(), self.config.trainer.best_by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from bpgen._version import __version__
 from bpgen.errors import BpgenError, require
+from bpgen.run import dialect
 
 FORMAT = 1
 _EXAMPLES = {"config": "rule: rflo", "plan": "axes: {rule: [bptt, rflo]}"}
@@ -21,7 +23,7 @@ def read_config(path: Path, kind: str = "config") -> dict[str, Any]:
         BpgenError: unreadable, not YAML, not a mapping, or of another format.
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = dialect.read(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise BpgenError(f"cannot read {kind} {path}: {getattr(error, 'strerror', None) or error}.") from None
     except yaml.YAMLError as error:
@@ -33,11 +35,28 @@ def read_config(path: Path, kind: str = "config") -> dict[str, Any]:
     require(isinstance(config, dict), f"{kind} {path} must be a mapping such as '{_EXAMPLES[kind]}'.")
     written = config.pop("format", FORMAT)
     require(
-        written == FORMAT,
-        f"{kind} {path} has format {written}, this bpgen {__version__} reads format {FORMAT}: "
+        type(written) is int and written == FORMAT,
+        f"{kind} {path} has format {written!r}, this bpgen {__version__} reads format {FORMAT}: "
         f"use the bpgen that wrote it, or carry its options over by hand.",
     )
     return config
+
+
+def read_value(text: str) -> Any:
+    """The value of an option as it is written on a command line, in YAML.
+
+    Raises:
+        BpgenError: it is none.
+    """
+    try:
+        return dialect.read(text)
+    except yaml.YAMLError as error:
+        raise BpgenError(f"{text[:80]!r} is not a value in YAML: {getattr(error, 'problem', error)}.") from None
+
+
+def as_text(value: Any) -> str:
+    """A value as it is written on a command line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def load_file(file: Path, remedy: str, *keys: str) -> dict[str, Any]:

@@ -6,17 +6,18 @@ from functools import partial
 from typing import NamedTuple
 
 import lightning.pytorch as pl
-import pandas as pd
 
 from bpgen import durable
-from bpgen.figures.run import run_figures
 from bpgen.run.build import build
 from bpgen.run.config import Config
 from bpgen.run.experiment import Before, Ending, Experiment, Say
 from bpgen.run.folder import RunFolder
+from bpgen.run.outcome import write_outcome
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Contents, Interrupt, Record
 from bpgen.run.time_left import TimeLeft
+from bpgen.run.tracked import hand_over
+from bpgen.tracking.batch_loss import BatchLoss
 
 say_at_once: Say = partial(print, flush=True)  # also where the output is a file
 
@@ -50,6 +51,8 @@ def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audienc
     """Train, and write down, draw and track how it went, in a folder that no other process writes."""
     clock = experiment.clock.attach(Record(folder, experiment.clock.columns))
     callbacks: list[pl.Callback] = [clock, Contents(folder), Interrupt(folder), *experiment.stopping]
+    if experiment.tracker is not None:
+        callbacks.append(BatchLoss())
     if audience.terminal:
         callbacks.append(ProgressBar(clock.columns))
     else:
@@ -57,14 +60,10 @@ def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audienc
         callbacks.append(TimeLeft(audience.say, clock))
     ending, summary, logger = experiment.train(folder, callbacks, before, audience.say)
     try:
-        folder.write_summary(summary)
-        if audience.draw and folder.metrics_file.exists():
-            figures = run_figures(pd.read_csv(folder.metrics_file), experiment.config.title, clock.columns)
-            folder.write_figures(figures)
+        write_outcome(experiment, folder, summary, audience.draw)
     except durable.NotWritten as error:
         ending = ending if ending.status == "interrupted" else Ending.without_room(folder, error)
     if logger is not None:
-        for picture in sorted((folder.path / "figures").glob("*.png")):
-            logger.log_image(f"figures/{picture.stem}", [str(picture)])
+        hand_over(folder, clock.columns, logger, experiment.config.tracking.artifacts)
         logger.finish(ending.status)
     return ending

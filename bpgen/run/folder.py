@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -50,12 +51,13 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: Config) -> RunFolder:
-        """A new folder OUT/NAME, or OUT/NAME-2, -3, ... , with the run's config: no existing run is overwritten.
+        """A new folder OUT/NAME (`Config.label`), or OUT/NAME-2, -3, ... , with the run's config: none is overwritten.
 
         Raises:
             BpgenError: the folder cannot be written.
         """
-        out, text, number = Path(config.out).expanduser(), config.yaml(), 1
+        out, number = Path(config.out).expanduser(), 1
+        text = replace(config, name=None).yaml()  # the folder bears it: another run from this config is not that one
         while True:
             path = out / (config.label if number == 1 else f"{config.label}-{number}")
             try:
@@ -129,7 +131,7 @@ class RunFolder:
     def write_figures(self, figures: Mapping[str, Figure]) -> None:
         """Write pictures by name."""
         for name, figure in figures.items():
-            durable.write(self.path / "figures" / f"{name}.png", figure.savefig)
+            durable.write(self.path / "figures" / f"{name.replace('/', '_')}.png", figure.savefig)
 
     # rows
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bpgen.errors import BpgenError
 from bpgen.registry import KindName, find, plugins
-from bpgen.run.config import GIVEN, GROUPS
+from bpgen.run.config import GIVEN, GROUPS, Config
 from bpgen.run.names import CHOSEN
 
 _FIRST = ("gap", "sharpness", "alignment", "stability", "spectrum")  # measurements, as config files order them
@@ -56,6 +56,14 @@ def measurements(say: Callable[[str], None] | None = None) -> dict[str, Any]:
             if say is not None:
                 say(f"left out: {error}")
     return classes
+
+
+def authored(config: Config) -> dict[str, type]:
+    """What may fail in a run by its author's fault, by what it is called: the rule, and what strangers wrote."""
+    chosen = (config.rule, config.task, config.neuron)
+    parts: dict[str, type] = {f"{part.kind} {part.label}": find(part.kind, part.name).load() for part in chosen}
+    parts |= {f"measurement {name}": find("measurement", name).load() for name in config.measurements}
+    return {n: part for n, part in parts.items() if n.startswith("rule ") or not part.__module__.startswith("bpgen.")}
 
 
 def is_written(name: str, options: Mapping[str, Any]) -> bool:

@@ -73,7 +73,7 @@ def dry_run(config: Config, say: Callable[[str], None]) -> None:
         BpgenError: bad input.
     """
     experiment = build(config)
-    for line in experiment.announcements():
+    for line in experiment.announcements:
         say(line)
     callbacks = [experiment.clock, TimeLeft(say, experiment.clock, stop=True)]
     with using(config.threads, experiment.multiplications) as chosen, quiet_lightning(), suppress(Enough):

@@ -167,7 +167,8 @@ def studies(folders: Iterable[str | os.PathLike[str]]) -> list[StudyEntry]:
 
 def slug(text: str) -> str:
     """A text as a file name."""
-    return re.sub(r"[^A-Za-z0-9.=]+", "_", text).strip("_")
+    name = re.sub(r"[^A-Za-z0-9.=]+", "_", text).strip("_")
+    return name if name.strip(".") else "_" * len(name)  # dots alone would leave the folder
 
 
 def _walk(folder: Path, study: StudyEntry | None) -> Iterator[tuple[Path, StudyEntry | None]]:
@@ -220,7 +221,7 @@ def _mapping(file: Path) -> dict[str, Any]:
     """A YAML file as a dictionary; empty where it is none."""
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -17,6 +17,7 @@ import pandas as pd
 from bpgen.analysis.matching import LOSS
 from bpgen.analysis.settings import SHARPNESS, Setting, settings
 from bpgen.analysis.statistics import Effect, holm, paired
+from bpgen.columns import written
 
 _ALPHA = 0.05
 _LEAST = 3  # seeds: two that happen to agree prove nothing
@@ -49,7 +50,7 @@ class _Measure(NamedTuple):
             return "?"
         if self.log:
             return f"{math.exp(min(value, 50)):.3g}{' times' if unit else ''}"
-        return f"{self.scale * value:+.3g}{f' {self.unit}' if unit else ''}"
+        return f"{written('{:+.3g}', self.scale * value)}{f' {self.unit}' if unit else ''}"
 
 
 def conclusions(table: pd.DataFrame) -> list[Conclusion]:
@@ -82,6 +83,15 @@ def in_words(found: Iterable[Conclusion]) -> list[str]:
     return lines[1:]
 
 
+def few_pairs(n: int) -> str:
+    """What so few pairs cannot show: the smallest p of a two-sided test by flips of signs; empty where it can be < 5 %.
+
+    All 2^n patterns of signs are as likely without an effect, and two of them are the most extreme.
+    """
+    least = 2.0 ** (1 - n)
+    return f"with {n} pairs a permutation p is at least {least:.2g}" if n >= 2 and least > _ALPHA else ""
+
+
 def _compared(setting: Setting, conditions: list[str], measure: _Measure) -> Iterator[Conclusion]:
     reference, others = conditions[0], conditions[1:]
     effects = []
@@ -107,6 +117,7 @@ def _conclusion(
     n = f"n = {effect.n}" if effect.n == effect.planned else f"n = {effect.n} of {effect.planned}"
     shown = measure.shown(effect.estimate)
     sized = f"{shown} (95 % interval {interval}), {n}" if effect.df >= 1 else f"{shown}, {n}: too few seeds"
+    sized += f" ({few})" if (few := few_pairs(effect.n)) and effect.df >= 1 else ""
     what = {"gap": ("a larger gap", "a smaller gap", "gap"), "sharpness": ("sharper", "flatter", "sharpness")}
     more, less, name = what[measure.name]
     verb = "has" if measure.name == "gap" else "is"

@@ -26,7 +26,14 @@ from bpgen.errors import BpgenError, choice
 from bpgen.study.catalogue import RunEntry, entries
 
 Per = Literal["evaluation", "run"]
-_NO_OPTIONS = ("format", "seed", "out", "wandb", "tracking")  # of a config: those that are said elsewhere, or nowhere
+_NO_OPTIONS = (
+    "format",
+    "seed",
+    "name",
+    "out",
+    "wandb",
+    "tracking",
+)  # of a config: those that are said elsewhere, or nowhere
 
 
 def load(*folders: str | os.PathLike[str], per: Per = "evaluation", tuning: bool = False) -> pd.DataFrame:

@@ -21,7 +21,6 @@ Whatever is not an axis is fixed. The same seed means the same initial weights a
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +28,7 @@ from typing import Any
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import plugins
 from bpgen.run.config import Config
+from bpgen.run.files import as_text
 
 Overrides = dict[str, Any]  # dotted option -> value
 Resolver = Callable[[list[str]], Config]  # the arguments of `bpgen fit` -> its resolved config
@@ -36,6 +36,7 @@ _KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "
 _GIVEN = {
     "seed": "seeds are given by `seeds`",
     "out": "every run has its place in the folder of the study (--out)",
+    "name": "runs of a study are named by condition and seed",
     "config": "configs are given by `base`",
 }
 _TUNE_KEYS = ("axes", "seeds", "metric", "set")
@@ -156,8 +157,13 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
     base = [base] if isinstance(base, str) else base
     named = isinstance(base, list) and bool(base) and all(isinstance(config, str) for config in base)
     require(named, f"base must be a config or a list of configs, e.g. base: digits, got {base!r}.")
+    name = str(content.get("name", default_name))
+    require(
+        bool(name.strip(". ")) and not set(name) & set("/\\\0"),
+        f"name of a plan must be the name of a folder, without / and \\, got {name!r}.",
+    )
     return Plan(
-        name=str(content.get("name", default_name)),
+        name=name,
         question=str(content.get("question", "")),
         base=list(base),
         axes=axes,
@@ -222,8 +228,3 @@ def flatten(content: Any, where: str) -> Overrides:
         else:
             flat[str(key)] = value
     return flat
-
-
-def as_text(value: Any) -> str:
-    """A value as it is written on a command line."""
-    return value if isinstance(value, str) else json.dumps(value)

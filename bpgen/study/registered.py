@@ -15,6 +15,9 @@ from typing import Any
 
 import yaml
 
+from bpgen import durable
+from bpgen.run import dialect
+
 FILE = "plans.yaml"
 _ASIDE = ("name", "question")  # of a plan: what decides no number
 
@@ -28,9 +31,8 @@ def keep(folder: Path, content: Mapping[str, Any]) -> None:
     """Write down the plan of a study that is about to run; one that equals the last adds nothing."""
     before = history(folder)
     if not before or plan_hash(before[-1]) != plan_hash(content):
-        text = yaml.safe_dump([*before, dict(content)], sort_keys=False)
-        (folder / FILE).write_text(text, encoding="utf-8")
-    (folder / "plan.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
+        durable.write(folder / FILE, dialect.written([*before, dict(content)]))
+    durable.write(folder / "plan.yaml", dialect.written(dict(content)))
 
 
 def history(folder: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from bpgen.analysis.markdown import markdown_table
 from bpgen.analysis.matching import LOSS, finished, roughness
 from bpgen.analysis.settings import LOG_LOSS, LOG_SHARPNESS, SHARPNESS, Setting, by_rule, settings
 from bpgen.analysis.statistics import mean_effect, paired
+from bpgen.columns import written
+from bpgen.study.conclusions import few_pairs
 
 _SHOWN = (
     ("training loss", LOSS, "{:.3g}", 1),
@@ -45,7 +47,8 @@ def at_the_end(table: pd.DataFrame) -> list[str]:
     for condition in dict.fromkeys(table["condition"]):
         own = last[last["condition"] == condition]
         cells = [
-            f"{form.format(scale * own[c].mean())} ± {form.format(scale * own[c].std())}" for _, c, form, scale in shown
+            f"{written(form, scale * own[c].mean())} ± {written(form, scale * own[c].std())}"
+            for _, c, form, scale in shown
         ]
         rows.append((condition, str(own["seed"].nunique()), *cells))
     header = ("condition", "n", *(s[0] for s in shown))
@@ -76,14 +79,22 @@ def _difference(setting: Setting, condition: str, reference: str) -> tuple[str, 
     gap = paired(values, setting.gap(), condition, reference)
     ratio = paired(values, SHARPNESS, condition, reference, log=True)
     accurate = setting.gap_unit == "accuracy"
-    scale, unit, form = (100, "points", "+.2f") if accurate else (1, "loss", "+.3g")
+    scale, unit, form = (100, "points", "{:+.2f}") if accurate else (1, "loss", "{:+.3g}")
     low, high = (scale * v for v in gap.interval())
-    difference = f"{scale * gap.estimate:{form}} ({low:{form}} to {high:{form}}) {unit}"
+    difference = f"{written(form, scale * gap.estimate)} ({written(form, low)} to {written(form, high)}) {unit}"
     low, high = (math.exp(min(v, 50)) for v in ratio.interval())
     sharper = f"x {math.exp(ratio.estimate):.3g} ({low:.3g} to {high:.3g})" if ratio.n else "not measured"
     p, n = f"{gap.p_permutation:.2g}, {ratio.p_permutation:.2g}", f"{gap.n} of {gap.planned}"
     level = f"{values['level'].iloc[0]:.3g}"
-    return f"{condition} - {reference}", level, difference, sharper, p, n, gap.note
+    return (
+        f"{condition} - {reference}",
+        level,
+        difference,
+        sharper,
+        p,
+        n,
+        "; ".join(filter(None, (gap.note, few_pairs(gap.n)))),
+    )
 
 
 def over_bounds(table: pd.DataFrame) -> list[str]:

@@ -142,7 +142,8 @@ class Study:
         if stage:
             parent = parent / (slug("-".join(f"{k.split('.')[-1]}={v}" for k, v in tuned.items())) or "as_is")
         group = config.tracking.group or self.plan.name
-        tracking = replace(config.tracking, group=group, study=self.plan.name, condition=condition.label)
+        job = config.tracking.job_type or stage or "train"
+        tracking = replace(config.tracking, group=group, job_type=job, study=self.plan.name, condition=condition.label)
         whole = replace(config, seed=seed, out=str(parent), tracking=tracking)
         return Run(condition, seed, whole.completed(whole.make_task()), tuned, stage)
 

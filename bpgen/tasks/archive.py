@@ -52,6 +52,13 @@ def read_arrays(file: Path, needed: Sequence[str], optional: Sequence[str] = ())
         return {name: _member(archive, name, file) for name in (*needed, *optional) if name in found}
 
 
+def other_names(file: Path, known: Sequence[str]) -> list[str]:
+    """The names of the arrays of a file that was read before, without these."""
+    with zipfile.ZipFile(file) as archive:
+        found = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    return [name for name in found if name not in known]
+
+
 def _member(archive: zipfile.ZipFile, name: str, file: Path) -> NDArray[Any]:
     names = archive.namelist()
     info = archive.getinfo(f"{name}.npy" if f"{name}.npy" in names else name)

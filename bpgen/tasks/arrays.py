@@ -63,7 +63,7 @@ def checked_inputs(x: Array, y: Array, what: str) -> Array:
         f"{what} must be [T, n, I] (steps, sequences, inputs), got {list(x.shape)}.{cure}",
     )
     trials_first = y.shape[:1] == x.shape[:1] and y.ndim > 0 and x.shape[0] != x.shape[1] and y.shape[:2] != x.shape[:2]
-    swap = f"x has {x.shape[0]} steps of {x.shape[1]} sequences, and y has {y.shape[0] if y.ndim else 0} of something"
+    swap = f"read so, x has {x.shape[0]} steps of {x.shape[1]} sequences, y {list(y.shape)} has {x.shape[0]} answers"
     require(
         not (trials_first and x.shape[1] not in y.shape[:2]),
         f"{what} must have its steps first: {swap}. Do trials come first? Then swap the axes: x.swapaxes(0, 1).",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bpgen.errors import BpgenError, choice, require
@@ -74,6 +75,14 @@ class Task:
             sizes = getattr(self, "n_in", None), getattr(self, "n_out", None)
             self._checked[name] = checked_split(owner, sizes, self._loaded()[name])
         return self._checked[name]
+
+    def trial_info(self, name: SplitName) -> dict[str, NDArray[Any]]:
+        """What is known of each sequence of a split beside its inputs and target, [n,...] by name; nothing by default.
+
+        Of drawn trials what they were drawn from, such as the strength of evidence; of a file its further arrays.
+        """
+        require(self.has(name), f"task {type(self).__name__} has no split {name}.")
+        return {}
 
     def _loaded(self) -> dict[SplitName, Any]:
         if self._found is None:

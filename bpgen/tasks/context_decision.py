@@ -53,17 +53,22 @@ class ContextDecision(TrialTask):
         self.max_evidence, self.stimulus, self.evidence_sd = max_evidence, stimulus, evidence_sd
         self.n_steps = stimulus + decision
 
-    def trials(self, n: int, random: torch.Generator) -> Split:
-        """x [T,n,5]: evidence of modality 0 and 1, context 0 and 1, go signal. target int64 [T,n]."""
+    def conditions(self, n: int, random: torch.Generator) -> dict[str, torch.Tensor]:
+        """The modality that counts [n], and the evidence of both [n,2], > 0 for class 1."""
         sides = coin(2 * n, random).view(n, 2)
         strength = self.max_evidence * (0.2 + 0.8 * torch.rand(n, 2, generator=random))
         context = coin(n, random)
+        return {"context": context, "evidence": strength * (2 * sides - 1)}
+
+    def trials(self, n: int, random: torch.Generator) -> Split:
+        """x [T,n,5]: evidence of modality 0 and 1, context 0 and 1, go signal. target int64 [T,n]."""
+        context, evidence = self.conditions(n, random).values()
         x = torch.zeros(self.n_steps, n, self.n_in)
         noise = self.evidence_sd * torch.randn(self.stimulus, n, 2, generator=random)
-        x[: self.stimulus, :, :2] = strength * (2 * sides - 1) + noise
+        x[: self.stimulus, :, :2] = evidence + noise
         x[:, torch.arange(n), 2 + context] = 1
         x[self.stimulus :, :, 4] = 1
-        side = sides.gather(1, context.unsqueeze(1)).squeeze(1)
+        side = (evidence.gather(1, context.unsqueeze(1)).squeeze(1) > 0).long()
         return Split(x, side.expand(self.n_steps, n).contiguous(), at_steps(self.n_steps, n, self.stimulus))
 
     def ideal_answer(self, x: torch.Tensor, noise_sd: float) -> torch.Tensor:

@@ -67,10 +67,14 @@ class CueAccumulation(TrialTask):
             f"task.noise_sd is the probability that a spike is deleted, got {noise_sd}.",
         )
 
+    def conditions(self, n: int, random: torch.Generator) -> dict[str, torch.Tensor]:
+        """The side of every cue in their order [n,cues], 1 is right."""
+        towards_right = 0.3 + 0.4 * coin(n, random)
+        return {"cues": torch.stack([coin(n, random, towards_right) for _ in range(self.cues)], 1)}
+
     def trials(self, n: int, random: torch.Generator) -> Split:
         """x [T,n,40] of spikes, target int64 [T,n], mask on the steps of recall."""
-        towards_right = 0.3 + 0.4 * coin(n, random)
-        sides = torch.stack([coin(n, random, towards_right) for _ in range(self.cues)])  # [cues,n]
+        sides = self.conditions(n, random)["cues"].T  # [cues,n]
         rate = torch.zeros(self.n_steps, n, 4)
         each = torch.arange(n)
         for cue, side in zip(self._cue_steps(), sides, strict=True):

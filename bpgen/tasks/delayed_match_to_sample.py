@@ -47,9 +47,14 @@ class DelayedMatchToSample(TrialTask):
         self.reuses_training = evidence_sd == 0
         self.n_steps = 2 * cue + delay
 
+    def conditions(self, n: int, random: torch.Generator) -> dict[str, torch.Tensor]:
+        """Both cues, 0 or 1 [n]."""
+        first, second = coin(2 * n, random).view(2, n)
+        return {"cue_1": first, "cue_2": second}
+
     def trials(self, n: int, random: torch.Generator) -> Split:
         """x [T,n,2], target int64 [n]."""
-        cues = coin(2 * n, random).view(2, n)
+        cues = list(self.conditions(n, random).values())
         x = torch.full((self.n_steps, n, 2), _BASELINE)
         for channel, start in enumerate(self._starts):
             x[start : start + self.cue, :, channel] += self._bump.unsqueeze(1) * cues[channel]

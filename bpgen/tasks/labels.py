@@ -59,7 +59,11 @@ def not_trained(train: NDArray[Any], others: Mapping[SplitName, NDArray[Any]]) -
         strange = np.setdiff1d(labels, known).tolist()
         if strange:
             what = "class" if len(strange) == 1 else "classes"
-            sentences.append(f"{what} {_listed(strange)} of {name} {'is' if len(strange) == 1 else 'are'} not in train")
+            verb, them = ("is", "it") if len(strange) == 1 else ("are", "them")
+            sentences.append(
+                f"{what} {_listed(strange)} of {name} {verb} not in train, and can only be answered wrongly: move some "
+                f"sequences of {them} to train (array `split`), or leave {them} out"
+            )
     return sentences
 
 

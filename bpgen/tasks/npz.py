@@ -13,12 +13,13 @@ from torch import Tensor
 from bpgen.errors import choice, require
 from bpgen.streams import generator
 from bpgen.tasks import labels
-from bpgen.tasks.archive import read_arrays
+from bpgen.tasks.archive import other_names, read_arrays
 from bpgen.tasks.arrays import Asked, asked, checked_inputs, steps_there
 from bpgen.tasks.base import SPLITS, Split, SplitName, Task
 from bpgen.tasks.contract import checked_split
 from bpgen.tasks.trials import DataSeed, fixed
 
+_ARRAYS = ("x", "y", "mask", "lengths", "split")
 _SHARES = (0.7, 0.15, 0.15)  # of SPLITS, where the file names none
 StepWeights = Literal["mean", "sum"]
 ClassWeights = Literal["equal", "balanced"]
@@ -36,6 +37,8 @@ class Npz(Task):
     lengths: steps of each sequence [n], where they differ; what comes after is padding, and may be NaN.
     split: "train", "val" or "test" for each sequence [n], the last two if you like: a gap without a test split is not
     measured. Without it 70, 15 and 15 % at random.
+    Further arrays with an entry for each sequence [n,...], such as coherence or subject, are not learned from; they
+    come with the activity of a run (`bpgen activity`).
     `numpy.savez("data.npz", x=x, y=y)` writes such a file.
 
     Args:
@@ -66,7 +69,7 @@ class Npz(Task):
         self.class_weights = choice("task.class_weights", class_weights, ClassWeights)
         self.mask_weights = choice("task.mask_weights", mask_weights, MaskWeights)
         self.file, self.data_seed, self.tolerance = Path(file).expanduser(), fixed(data_seed), tolerance
-        arrays = read_arrays(self.file, ("x", "y"), ("mask", "lengths", "split"))
+        arrays = read_arrays(self.file, _ARRAYS[:2], _ARRAYS[2:])
         x = checked_inputs(arrays["x"], arrays["y"], f"x in {file}")
         self.n_steps, n, self.n_in = x.shape
         self._names = None if "split" not in arrays else _split_names(arrays["split"], n, str(file))
@@ -117,23 +120,42 @@ class Npz(Task):
 
     def load(self) -> dict[SplitName, Split]:
         """The file's own splits, or random ones."""
-        n = self._whole.size
-        if self._names is not None:
-            parts = {name: torch.from_numpy(np.flatnonzero(self._names == name)) for name in SPLITS}
-        else:
-            order = torch.randperm(n, generator=generator(self.data_seed, "npz split"))
-            train, val = (round(share * n) for share in _SHARES[:2])
-            parts = dict(zip(SPLITS, order.split([train, val, n - train - val]), strict=True))
-        splits = {name: self._whole.take(part) for name, part in parts.items() if len(part)}
+        splits = {name: self._whole.take(part) for name, part in self._parts().items() if len(part)}
         if self.class_weights == "equal":
             return splits
         weights = _balanced(splits["train"], self.n_out)
         return {name: _reweighted(split, weights) for name, split in splits.items()}
 
+    def trial_info(self, name: SplitName) -> dict[str, NDArray[Any]]:
+        """The place of each sequence in the file, and its entry in every further array of the file [n,...]."""
+        super().trial_info(name)
+        part, n = self._parts()[name].numpy(), self._whole.size
+        others = read_arrays(self.file, (), other_names(self.file, _ARRAYS))
+        return {"place": part, **{key: array[part] for key, array in others.items() if array.shape[:1] == (n,)}}
+
+    def _parts(self) -> dict[SplitName, Tensor]:
+        """The places in the file of the sequences of each split."""
+        n = self._whole.size
+        if self._names is not None:
+            return {name: torch.from_numpy(np.flatnonzero(self._names == name)) for name in SPLITS}
+        order = torch.randperm(n, generator=generator(self.data_seed, "npz split"))
+        train, val = (round(share * n) for share in _SHARES[:2])
+        return dict(zip(SPLITS, order.split([train, val, n - train - val]), strict=True))
+
     def notes(self) -> list[str]:
-        """Classes that never occur, or not in training; numbers far from 1."""
+        """Axes that may be swapped; classes that never occur, or not in training; numbers far from 1."""
         found = [] if not self._gaps else [self._gaps]
-        train = self.split("train")
+        train, n = self.split("train"), self._whole.size
+        if self.n_steps > n:
+            found.append(
+                f"{self.n_steps} steps of only {n} sequences: do trials come first in x? Then swap its axes, "
+                f"x.swapaxes(0, 1)"
+            )
+        if self.loss == "binary_cross_entropy" and self.when == "last" and self.n_out == self.n_steps:
+            found.append(
+                f"y [{n}, {self.n_out}] is read as {self.n_out} labels of each sequence; if it holds the class of "
+                f"every step, swap its axes: y.T"
+            )
         for name, values in (("x", train.x), ("y", train.target if self.loss == "mse" else None)):
             size = 1.0 if values is None else float(values.square().mean().sqrt())
             if not 0.03 < size < 10:

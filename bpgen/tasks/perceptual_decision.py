@@ -64,11 +64,16 @@ class PerceptualDecision(TrialTask):
         self.go = stimulus + delay
         self.n_steps = self.go + decision
 
+    def conditions(self, n: int, random: torch.Generator) -> dict[str, torch.Tensor]:
+        """The side that the evidence is drawn from, and its strength [n]."""
+        side = coin(n, random)
+        drawn = torch.randint(0, len(self.coherences), (n,), generator=random)
+        return {"side": side, "coherence": torch.tensor(self.coherences)[drawn]}
+
     def trials(self, n: int, random: torch.Generator) -> Split:
         """x [T,n,3]: evidence for class 0, evidence for class 1, go signal. target int64 [T,n]."""
-        side = coin(n, random)
-        strength = torch.tensor(self.coherences)[torch.randint(0, len(self.coherences), (n,), generator=random)]
-        signed = strength * (2 * side - 1)
+        side, coherence = self.conditions(n, random).values()
+        signed = coherence * (2 * side - 1)
         x = torch.zeros(self.n_steps, n, self.n_in)
         noise = self.evidence_sd * torch.randn(self.stimulus, n, 2, generator=random)
         x[: self.stimulus, :, :2] = (1 + torch.stack([-signed, signed], -1)) / 2 + noise

@@ -58,13 +58,18 @@ class Romo(TrialTask):
         self.go = 2 * stimulus + delay
         self.n_steps = self.go + decision
 
-    def trials(self, n: int, random: torch.Generator) -> Split:
-        """x [T,n,3]: rate that rises with the frequency, rate that falls, go signal. target int64 [T,n]."""
+    def conditions(self, n: int, random: torch.Generator) -> dict[str, torch.Tensor]:
+        """Both frequencies in Hz, and whether the first is higher [n]."""
         low, high = _RANGE
         first_higher = coin(n, random)
         lower = low + (high - low - self.difference) * torch.rand(n, generator=random)
-        first = lower + self.difference * first_higher
-        second = lower + self.difference * (1 - first_higher)
+        first, second = lower + self.difference * first_higher, lower + self.difference * (1 - first_higher)
+        return {"f1": first, "f2": second, "first_higher": first_higher}
+
+    def trials(self, n: int, random: torch.Generator) -> Split:
+        """x [T,n,3]: rate that rises with the frequency, rate that falls, go signal. target int64 [T,n]."""
+        low, high = _RANGE
+        first, second, first_higher = self.conditions(n, random).values()
         x = torch.zeros(self.n_steps, n, self.n_in)
         for start, frequency in ((0, first), (self.stimulus + self.delay, second)):
             rate = (frequency - low) / (high - low)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 
 from bpgen.errors import require
 from bpgen.streams import generator
@@ -47,10 +48,25 @@ class TrialTask(Task):
         """`n` independent trials."""
         raise NotImplementedError
 
+    def conditions(self, n: int, random: torch.Generator) -> dict[str, torch.Tensor]:
+        """What `n` trials are drawn from, [n,...] by name; nothing by default.
+
+        It comes first out of the random stream of `trials`, which calls it: so it is known without the trials.
+        """
+        return {}
+
     def load(self) -> dict[SplitName, Split]:
         """Every split from a random stream of its own, so that more training trials leave the test set as it is."""
-        seed, own = self.data_seed, type(self).__name__
-        return {name: Split(*self.trials(n, generator(seed, f"{own} {name}"))) for name, n in self.sizes.items()}
+        return {name: Split(*self.trials(n, self._random(name))) for name, n in self.sizes.items()}
+
+    def trial_info(self, name: SplitName) -> dict[str, NDArray[Any]]:
+        """See `Task.trial_info`: the `conditions` of the trials."""
+        super().trial_info(name)
+        return {key: v.numpy() for key, v in self.conditions(self.sizes[name], self._random(name)).items()}
+
+    def _random(self, name: SplitName) -> torch.Generator:
+        """Where the trials of a split are drawn from."""
+        return generator(self.data_seed, f"{type(self).__name__} {name}")
 
     def ideal_accuracy(self, noisy: bool, n: int = 10_000) -> float:
         """See `Task.ideal_accuracy`: `ideal_answer` is asked about `n` new trials, always the same ones."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
+_PATIENCE = 5.0  # seconds
 _SEND = "wandb sync"  # in what W&B says when it could not send everything
 
 
@@ -21,19 +23,67 @@ class SafeLogger(WandbLogger):
     Args:
         run: an open W&B run.
         say: where lines for the user go.
+        config: of the run, as it was logged.
     """
 
-    def __init__(self, run: Any, say: Callable[[str], None]) -> None:
+    def __init__(self, run: Any, say: Callable[[str], None], config: Mapping[str, Any]) -> None:
         super().__init__(experiment=run)
-        self.say, self.failed = say, False
+        self.say, self.config, self.failed, self.answered = say, config, False, True
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Hand on a row of numbers."""
         self._try(lambda: super(SafeLogger, self).log_metrics(metrics, step))
 
-    def log_image(self, key: str, images: list[Any], step: int | None = None, **options: Any) -> None:
-        """Hand on pictures."""
-        self._try(lambda: super(SafeLogger, self).log_image(key, images, step, **options))
+    def log_figures(self, pictures: Mapping[Path, str]) -> None:
+        """Hand on pictures, each with its caption, all in one step: W&B shows them side by side."""
+        from wandb import Image
+
+        def hand_on() -> None:
+            self.experiment.log({f"figures/{p.stem}": Image(str(p), caption=text) for p, text in pictures.items()})
+
+        if pictures:
+            self._try(hand_on)
+
+    def log_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Hand on a table; what a row lacks stays empty."""
+        from wandb import Table
+
+        columns: list[Any] = list(dict.fromkeys(column for row in rows for column in row))
+        data = [[row.get(column) for column in columns] for row in rows]
+        if columns:
+            self._try(lambda: self._soon(lambda: self.experiment.log({name: Table(columns=columns, data=data)})))
+
+    def sum_up(self, numbers: Mapping[str, Any], notes: str) -> None:
+        """Put numbers into the summary, and a text beside the run."""
+        run = self.experiment
+
+        def put() -> None:
+            run.summary.update(numbers)
+            run.notes = notes
+
+        self._try(put)
+
+    def keep_files(self, name: str, kind: str, contents: Mapping[str, Path | str]) -> None:
+        """Hand on files as one artifact of the run.
+
+        Args:
+            name: of the artifact, before the W&B run's id.
+            kind: its type in W&B.
+            contents: by place in the artifact, a file that stays as it is, or the text of one.
+        """
+        from wandb import Artifact
+
+        def hand_on() -> None:
+            artifact = Artifact(f"{name}-{self.experiment.id}", kind)
+            for place, content in contents.items():
+                if isinstance(content, Path):
+                    artifact.add_file(str(content), place, policy="immutable", skip_cache=True)
+                else:
+                    with artifact.new_file(place, encoding="utf-8") as file:
+                        file.write(content)
+            self.experiment.log_artifact(artifact)
+
+        self._try(lambda: self._soon(hand_on))
 
     def keep_extremes(self, columns: Iterable[str]) -> None:
         """Let the summary of the W&B run hold minimum, maximum and last of what is measured.
@@ -72,6 +122,24 @@ class SafeLogger(WandbLogger):
             f"W&B's server did not take the whole run: it is kept in {left} ({size / 1e6:.1f} MB); "
             f"`{_command(left)}` sends it later"
         )
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        """Do what has W&B ask its server before it goes on, and go on without it when there is no answer."""
+        failures: list[Exception] = []
+
+        def guarded() -> None:
+            try:
+                act()
+            except Exception as error:
+                failures.append(error)
+
+        worker = Thread(target=guarded, daemon=True)
+        if self.answered:
+            worker.start()
+            worker.join(_PATIENCE)
+            self.answered = not worker.is_alive()
+        if failures:
+            raise failures[0]
 
     def _try(self, act: Callable[[], None]) -> None:
         if self.failed:

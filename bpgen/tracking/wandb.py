@@ -10,7 +10,8 @@ keeps the whole run on disk, and `wandb sync` sends it later.
 
 Privacy: W&B can record host, hardware, packages, git state, command line and console output, and sends its makers
 diagnostics of its own. All of that is off unless `tracking.machine` asks for it; kept are the metrics, figures and
-config of the run without the folders in it, and the versions of W&B and Python.
+config of the run without the folders in it, and the versions of W&B and Python. With an artifact, and W&B makes one of
+every table, it also sends where the files lay: so there are none unless `tracking.artifacts` asks for them.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from typing import Any
 
 from bpgen.errors import choice, require
 from bpgen.tracking.own_settings import Mode, has_key, own_settings, resolved
+from bpgen.tracking.sweep import log_config, swept
 
 INIT_SECONDS, FINISH_SECONDS = 5.0, 10.0
 _PROJECT = "bpgen"
+_LONGEST = 128  # characters of a W&B name
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Tracking:
         job_type: what kind of run it is, e.g. train or pilot; by default WANDB_JOB_TYPE.
         study: the study it belongs to, by which W&B can group (`tracking.study`); a study says it by itself.
         condition: its condition in the study (`tracking.condition`).
+        artifacts: also hand W&B networks, config and metrics, as an artifact, and tables; of a study its report.
         machine: let W&B also record host, hardware, packages, git state, command line and console output.
     """
 
@@ -54,6 +58,7 @@ class Tracking:
     job_type: str | None = None
     study: str | None = None
     condition: str | None = None
+    artifacts: bool = False
     machine: bool = False
 
     def __post_init__(self) -> None:
@@ -107,11 +112,12 @@ class Tracker:
 
         if not self.tracking.machine:
             config = _without_folders({key: value for key, value in config.items() if key != "out"})
-        run = _open(self, folder, run_id, say)
+        varied = swept(self.own.sweep_param_path)
+        run = _open(self, folder, _name(folder, config, varied), run_id, say)
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
-        run.config.update(config, allow_val_change=True)
-        return SafeLogger(run, say)
+        log_config(run.config, config, varied, say)
+        return SafeLogger(run, say, config)
 
 
 def start(
@@ -127,6 +133,15 @@ def start(
     return None if tracker is None else tracker.open(folder, config, say, run_id)
 
 
+def _name(folder: Path, config: dict[str, Any], varied: dict[str, Any]) -> str:
+    """What W&B shows a run as: a study's by its condition, a sweep's with what it varies, any other by its folder."""
+    tracking = config.get("tracking") or {}
+    if tracking.get("study") and tracking.get("condition"):
+        return f"{tracking['condition']}, seed {config.get('seed')}"[:_LONGEST]
+    values = [f"{key.removesuffix('.name').rpartition('.')[2]}={value}" for key, value in varied.items()]
+    return ", ".join([folder.name, *values])[:_LONGEST]
+
+
 def _without_folders(value: Any) -> Any:
     """A config whose absolute paths are cut to their last part."""
     if isinstance(value, dict):
@@ -136,12 +151,12 @@ def _without_folders(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _open(tracker: Tracker, folder: Path, run_id: str | None, say: Callable[[str], None]) -> Any:
+def _open(tracker: Tracker, folder: Path, name: str, run_id: str | None, say: Callable[[str], None]) -> Any:
     """An open W&B run; offline where the server does not answer in time or refuses."""
     import wandb
 
     mode, tracking, own = tracker.mode, tracker.tracking, tracker.own
-    options = _options(tracking, folder, own, run_id)
+    options = {**_options(tracking, folder, own, run_id), "name": None if own.run_name else name}
     traces = set(_traces(own, options))
     silent = "silent" not in own.model_fields_set and (mode == "offline" or has_key())  # it may ask for a key
     try:
@@ -153,7 +168,7 @@ def _open(tracker: Tracker, folder: Path, run_id: str | None, say: Callable[[str
         shutil.rmtree(trace, ignore_errors=True)
     if run_id or own.run_id:
         wandb.teardown()  # or W&B says that the id is in use
-    run = wandb.init(mode="offline", **_options(tracking, folder, own, run_id))
+    run = wandb.init(mode="offline", **options)
     kept = folder / "wandb" if options["dir"] else run.settings.sync_dir
     say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {kept}` sends it later")
     return run
@@ -179,7 +194,6 @@ def _options(tracking: Tracking, folder: Path, own: Any, run_id: str | None) -> 
             "console": "off",
         }
     return {
-        "name": None if own.run_name else folder.name,
         "dir": None if "root_dir" in own.model_fields_set else folder,
         "project": tracking.project or (None if own.project or own.sweep_id else _PROJECT),
         "id": run_id or (None if own.run_id or own.sweep_id else secrets.token_hex(4)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -132,13 +132,16 @@ class RuleTraining(pl.LightningModule):
         batch = batch if isinstance(batch, (Split, Chunk)) else as_split(batch)
         with torch.no_grad():
             problem, draws = self.problem(batch, self.loss, "draws", self.current_epoch, batch_idx)
+            first = {} if self._fits else {n: w.detach().clone() for n, w in self.network.named_parameters()}
             if not self._fits:
                 require_room(self.rule, problem.checked())
                 self._fits = True
+            versions = [w._version for w in self.network.parameters()]
             if isinstance(batch, Chunk):
                 result = self._on_chunk(batch, problem, draws)
             else:
                 result = self.rule.gradients(problem, draws)
+            self._see_untouched(versions, first)
             self.last_loss = float(result.loss)
             if not math.isfinite(self.last_loss):
                 raise self.divergence(f"the loss is {self.last_loss}", self.global_step)
@@ -147,6 +150,23 @@ class RuleTraining(pl.LightningModule):
             grads = result.grads if share == 1 else {name: share * g for name, g in result.grads.items()}
             self._handed = grads
         return straight_through(result.loss, self.network, grads)
+
+    def _see_untouched(self, versions: Sequence[int], first: Mapping[str, Tensor]) -> None:
+        """See that the rule left the weights to the optimizer.
+
+        Args:
+            versions: of the weights before; torch counts changes in place, but not those of `.data`.
+            first: copies of the weights, before the first step.
+
+        Raises:
+            RuleError: it changed one in place.
+        """
+        for (name, w), version in zip(self.network.named_parameters(), versions, strict=True):
+            if w._version != version or (name in first and not torch.equal(w, first[name])):
+                raise RuleError(
+                    f"{defined_in(type(self.rule))}: it changed {name} in place. A rule returns gradients and leaves "
+                    "the weights alone; finished changes are declared by the trait update='step', and returned, too."
+                )
 
     def divergence(self, what: str, step: int) -> DivergedError | RuleError:
         """Why a loss left the finite numbers: too large a step, or a rule whose last gradient was no number.

@@ -27,7 +27,7 @@ def test_version(capsys):
 
 def test_rules_and_tasks_are_listed_with_package_and_first_line(capsys):
     rules = out(capsys, "rules")
-    for name in ("bptt", "tbptt", "three_factor", "eprop", "rflo", "readout_only"):
+    for name in ("bptt", "tbptt", "three_factor", "eprop_online", "rflo", "readout_only"):
         assert f"\n{name} " in f"\n{rules}"
     assert f"bpgen {bpgen.__version__}" in rules
     assert "Random-feedback local online learning" in rules

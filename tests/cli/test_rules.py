@@ -4,6 +4,7 @@ import json
 
 import bpgen
 from bpgen.cli import main
+from bpgen.registry import find, plugins
 
 
 def out(capsys, *argv, code=0):
@@ -23,7 +24,7 @@ def test_the_table_has_every_rule_with_its_traits(capsys):
     assert cost.split("  ")[-1].strip() == "W_rec = 0 with symmetric feedback"
     assert max(map(len, plain)) <= 120
     rows = [line for line in out(capsys, "rules", "--markdown").splitlines() if line.startswith("|")]
-    assert len(rows) == len(table) + 2
+    assert len(rows) == len(table) + 2 - 1  # eprop is another name of three_factor
     assert len({row.count("|") for row in rows}) == 1
     assert rows[0].startswith("| rule ")
     assert set(rows[1]) == set("| -")
@@ -50,3 +51,15 @@ def test_one_rule_is_shown_with_equations_options_and_traits(capsys):
     }
     assert "no options" in out(capsys, "rules", "bptt")
     assert "Did you mean 'rflo'" in out(capsys, "rules", "rflow", code=2)
+
+
+def test_two_names_of_one_rule_are_one_rule(capsys):
+    listed = out(capsys, "rules").splitlines()
+    assert [line.split()[0] for line in listed if line[:1].strip()].count("eprop") == 0
+    assert "Also called eprop." in " ".join(" ".join(listed).split())
+    plain = out(capsys, "rules", "--traits")
+    assert not any(line.startswith("eprop ") for line in plain.splitlines()[:-1])
+    assert plain.strip().endswith("eprop is another name of three_factor.")
+    assert find("rule", "eprop").same_as == "three_factor"
+    assert find("rule", "three_factor").same_as == ""
+    assert [p.name for p in plugins("rule").values() if p.same_as] == ["eprop"]

@@ -10,6 +10,7 @@ import yaml
 import bpgen
 from bpgen.cli import main
 from bpgen.run.config import Config
+from bpgen.study.launchers.base import Job, execute
 from tests.cli.test_fit import SMALL
 
 NEURON = '''"""A neuron that adds up its input and leaks, by a stranger."""
@@ -188,3 +189,103 @@ def test_a_rule_that_exits_has_failed_and_not_the_program(tmp_path, capsys):
     for name, file in (("numbers", "metrics.csv"), ("figures", "figures/overview.png")):  # named where they are
         assert (str(run / file) in said) == (run / file).is_file() == (name in said)
     assert not (run / "metrics.csv").exists()
+
+
+EVIL = (
+    RULE
+    + """
+class Built(Half):
+    def __init__(self):
+        raise SystemExit(0)
+class Bound(Half):
+    def bind(self, network, seed=0):
+        raise SystemExit(0)
+class Wrong(Half):
+    def bind(self, network, seed=0):
+        return 1 / 0
+class Stopped(Half):
+    def __init__(self):
+        raise KeyboardInterrupt
+class InPlace(Half):
+    def credit(self, trajectory, error):
+        self.net.W_rec.mul_(0.9)
+        return super().credit(trajectory, error)
+    def bind(self, network, seed=0):
+        object.__setattr__(self, "net", network)
+        return super().bind(network, seed)
+class ByData(Half):
+    def estimate(self, problem, draws):
+        problem.network.W_rec.data.mul_(0.9)
+        return super().estimate(problem, draws)
+class Late(Half):
+    steps = 0
+    def estimate(self, problem, draws):
+        Late.steps += 1
+        if Late.steps > 20:
+            problem.network.W_out.add_(0.1)
+        return super().estimate(problem, draws)
+class Double(Half):
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
+        return result._replace(grads={n: g.double() for n, g in result.grads.items()})
+class Bare(Half):
+    def __init__(self):
+        self.factor = 1.0
+class Gone(Half):
+    def credit(self, trajectory, error):
+        raise GeneratorExit("gone")
+"""
+)
+
+
+@pytest.fixture
+def evil(tmp_path):
+    (tmp_path / "evil.py").write_text(EVIL)
+    return f"{tmp_path / 'evil.py'}:"
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("Built", "cannot be built with its defaults: SystemExit: 0"),
+        ("Bound", "rule Bound failed: SystemExit: 0"),
+        ("Wrong", "rule Wrong failed: ZeroDivisionError: division by zero"),
+        ("InPlace", "it changed W_rec in place. A rule returns gradients"),
+        ("ByData", "it changed W_rec in place"),
+        ("Late", "it changed W_out in place"),
+        ("Double", "torch.float32, like the parameter; it is"),
+        ("Bare", "its __init__ has to call super().__init__() first"),
+        ("Gone", "rule Gone failed: GeneratorExit: gone"),
+    ],
+)
+def test_a_rule_that_exits_anywhere_has_failed_and_is_named_with_its_line(evil, rule, said, tmp_path, capsys):
+    assert main(["fit", *SMALL, "--out", str(tmp_path / "runs"), "--rule", evil + rule]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "evil.py, line" in error or rule == "Bare"
+    assert "Traceback" not in error
+
+
+def test_whoever_stops_a_program_by_hand_has_stopped_it(evil, tmp_path, capsys):
+    assert main(["fit", *SMALL, "--out", str(tmp_path / "runs"), "--rule", f"{evil}Stopped"]) == 130
+    assert "interrupted: all files so far are whole" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", ["Built", "Bound", "Leaves", "Gone"])
+def test_a_rule_that_exits_is_one_failed_run_of_a_study(evil, rule, tmp_path):
+    config = {"rule": {"name": evil + rule}, "trainer": {"max_steps": 1}, "wandb": "off", "out": str(tmp_path / "runs")}
+    job = Job("one", config, None, str(tmp_path / "log"), str(tmp_path / "lock"), 0)
+    result = execute(job)
+    assert result.status == "failed"
+    assert "Exit" in result.message
+
+
+def test_a_rule_that_exits_fails_its_checks(evil, capsys):
+    assert main(["check", f"{evil}Leaves", "--kind", "rule"]) == 1
+    assert "it raised SystemExit: 0" in capsys.readouterr().out
+
+
+def test_nothing_that_exits_ends_a_command_in_silence(monkeypatch, capsys):
+    monkeypatch.setattr("bpgen.cli._dispatch", lambda argv: sys.exit(0))
+    assert main(["ls"]) == 2
+    assert "a part that was loaded ended the program: SystemExit: 0" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def test_what_is_left_out_takes_its_default():
         ({"optimizer": 0.1}, "optimizer in a config must be a mapping"),
         ({"network": {"n_recs": 3}}, "unknown option of network 'n_recs'.*Did you mean 'n_rec'"),
         ({"evaluation": {"points": None}}, "evaluation: points must be a whole number"),
-        ({"threads": 0}, "threads must be positive, got 0"),
+        ({"threads": 0}, "threads must be from 1 to 512, got 0"),
         ({"wandb": "onlin"}, "unknown wandb mode 'onlin'.*Did you mean 'online'"),
     ],
 )

@@ -81,7 +81,7 @@ def test_the_checkpoint_is_written_beside_its_target_and_synced(whole, tmp_path,
     assert part in synced
     assert os.path.dirname(last) in synced
     endings = {os.path.splitext(b)[1] for _, b in written}
-    assert endings == {".ckpt", ".pt", ".json", ".yaml", ".png"}
+    assert endings == {".ckpt", ".pt", ".json", ".yaml", ".png", ".csv"}  # the last is confusion.csv
     assert str(tmp_path / whole.name / "metrics.csv") in synced
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bpgen.study.conclusions import conclusions, in_words
+from bpgen.analysis.statistics import mean_effect
+from bpgen.study.conclusions import conclusions, few_pairs, in_words
 from tests.analysis import planted
 
 RULES = {"bptt": (0.03, 3.0, 1, 0, 1.0), "rflo": (0.06, 4.4, 1, 0, 0.05)}  # twice the gap, four times as sharp
@@ -44,3 +45,13 @@ def test_two_seeds_decide_nothing():
 
 def test_one_condition_says_nothing():
     assert found(5, {"bptt": RULES["bptt"]}) == []
+
+
+def test_what_few_pairs_cannot_show_is_said():
+    """Of three pairs there are eight patterns of signs, two of which are the most extreme: p = 2/8 at best."""
+    for few in ([1.0, 2.0, 3.0], [0.1, 0.4, 0.2, 0.7], [1.0, 2.0, 3.0, 4.0, 5.0]):
+        effect = mean_effect(dict(enumerate(few)), len(few))
+        assert f"with {len(few)} pairs a permutation p is at least {effect.p_permutation:.2g}" == few_pairs(len(few))
+    assert few_pairs(6) == few_pairs(1) == few_pairs(0) == ""
+    assert "with 3 pairs a permutation p is at least 0.25" in found(3)[1].text
+    assert "permutation" not in found(8)[1].text

@@ -273,3 +273,38 @@ def test_values_too_large_for_the_learning_rate_are_told_one_that_works(tmp_path
 def test_every_message_has_its_cure(tmp_path, arrays, cure):
     with pytest.raises(BpgenError, match=cure):
         Npz(write(tmp_path, **{"x": X, "y": CLASSES, **arrays}))
+
+
+def test_further_arrays_come_with_their_sequences(tmp_path):
+    """Subject and coherence of each sequence, whatever split it fell into; what fits no sequence is left out."""
+    further = {"subject": np.array([f"s{i}" for i in range(N)]), "coherence": X[0, :, 0], "note": np.arange(3)}
+    task = Npz(write(tmp_path, x=X, y=CLASSES, **further))
+    places = []
+    for name in ("train", "val", "test"):
+        info, split = task.trial_info(name), task.split(name)
+        assert sorted(info) == ["coherence", "place", "subject"]
+        np.testing.assert_array_equal(split.x[0, :, 0].numpy(), info["coherence"].astype(np.float32))
+        assert list(info["subject"]) == [f"s{i}" for i in info["place"]]
+        places += info["place"].tolist()
+    assert sorted(places) == list(range(N))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "note"),
+    [
+        ({"x": X.swapaxes(0, 1), "y": np.tile(CLASSES, (T, 1)).T}, r"20 steps of only 5 sequences.*x.swapaxes\(0, 1\)"),
+        ({"x": X, "y": (np.tile(CLASSES, (T, 1)).T > 1) * 1}, "read as 5 labels of each sequence.*y.T"),
+        (
+            {"x": X, "y": CLASSES, "split": np.where(CLASSES == 3, "test", "train")},
+            "class 3 of test is not in train, and can only be answered wrongly: move some sequences of it to train",
+        ),
+    ],
+)
+def test_what_looks_like_a_slip_is_said_with_its_cure(tmp_path, arrays, note):
+    if "split" not in arrays:
+        arrays["split"] = np.array(["train"] * arrays["x"].shape[1])
+    assert re.search(note, Npz(write(tmp_path, **arrays)).describe())
+
+
+def test_nothing_is_said_of_sound_data(tmp_path):
+    assert Npz(write(tmp_path, x=X, y=CLASSES)).notes() == []

@@ -290,3 +290,24 @@ def test_the_command_line_takes_a_number_or_run(capsys):
     assert resolve(["--task", "romo", "--task.data_seed", "7"]).task.options["data_seed"] == 7
     with pytest.raises(BpgenError, match=r"--task\.data_seed expects .*run"):
         resolve(["--task", "romo", "--task.data_seed", "mine"])
+
+
+KNOWN = {
+    "romo": lambda x, y, info: (info["f1"] > info["f2"]) == y,
+    "perceptual_decision": lambda x, y, info: info["side"] == y,
+    "context_decision": lambda x, y, info: (
+        (np.take_along_axis(info["evidence"], info["context"][:, None], 1)[:, 0] > 0) == y
+    ),
+    "delayed_match_to_sample": lambda x, y, info: (info["cue_1"] == info["cue_2"]) == y,
+    "cue_accumulation": lambda x, y, info: (info["cues"].mean(1) > 0.5) == y,
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_trials_were_drawn_from_is_known_and_decides_the_answer(name):
+    task = find("task", name).load()(n_train=50, n_val=20, n_test=30)
+    for part in ("train", "val", "test"):
+        split, info = task.split(part), task.trial_info(part)
+        target = (split.target if split.target.ndim == 1 else split.target[-1]).numpy()
+        assert (KNOWN[name](split.x.numpy(), target, info)).all()
+        assert 0 < target.mean() < 1

@@ -27,6 +27,8 @@ class Stub:
         run: last value of every field of the run that was ever set: name, project, entity, groupName, tags, ...
         history, summary, exit_code: what was streamed.
         files: what was uploaded, by name.
+        artifacts: what was committed: by collection name its type and the bytes of every file, by place.
+        views: workspaces and reports that were saved.
         fault: set it to let the server fail from now on: an HTTP status, or "hang" for no answer at all.
     """
 
@@ -39,6 +41,9 @@ class Stub:
         self.summary: dict[str, Any] = {}
         self.exit_code: int | None = None
         self.files: dict[str, bytes] = {}
+        self.artifacts: dict[str, dict[str, Any]] = {}
+        self.views: list[dict[str, Any]] = []
+        self._begun: list[dict[str, Any]] = []
         self.fault: int | str | None = None
         self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": self}))
@@ -95,7 +100,50 @@ class Stub:
         if "CreateRunFiles" in query:
             files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in sent["files"]]
             return {"createRunFiles": {"runID": "run", "uploadHeaders": [], "files": files}}
+        if "upsertView" in query:
+            self.views.append(sent)
+            project = {"id": "project", "name": sent["projectName"], "entityName": sent["entityName"]}
+            return {
+                "upsertView": {"view": {**sent, "id": f"view{len(self.views)}", "project": project}, "inserted": True}
+            }
+        if "internalId" in query:
+            return {"project": {"internalId": "7"}}
+        if "query GetProjects" in query:
+            return {"models": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": []}}
+        if "rtifact" in query or "clientIDMapping" in query:
+            return self._artifact(query, sent)
         return {"serverInfo": {"features": []}, "viewer": {"id": "user", "entity": "someone", "teams": {"edges": []}}}
+
+    def _artifact(self, query: str, sent: dict[str, Any]) -> dict[str, Any]:
+        """An artifact's life: created, given a manifest, filled, and committed once all of it is there."""
+        given = sent.get("input") or {}
+        if "mutation CreateArtifactManifest" in query:
+            file = {"id": "file", **self._upload(sent["artifactID"], sent["name"])}
+            return {"createArtifactManifest": {"artifactManifest": {"id": "manifest", "file": file}}}
+        if "mutation CreateArtifactFiles" in query:
+            nodes = [
+                {**self._upload(f["artifactID"], f["name"]), "artifact": {"id": f["artifactID"]}}
+                for f in given["artifactFiles"]
+            ]
+            return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+        if "mutation CreateArtifact" in query:
+            self._begun.append(given)
+            artifact = {"id": str(len(self._begun) - 1), "state": "PENDING"}
+            return {
+                "createArtifact": {"artifact": {**artifact, "artifactSequence": {"id": "s", "latestArtifact": None}}}
+            }
+        if "mutation CommitArtifact" in query:
+            begun, place = self._begun[int(sent["artifactID"])], f"artifact/{sent['artifactID']}/"
+            parts = {k.removeprefix(place): v for k, v in self.files.items() if k.startswith(place)}
+            name = begun["artifactCollectionName"]
+            self.artifacts[name] = {"type": begun["artifactTypeName"], "files": parts}
+            return {"commitArtifact": {"artifact": {"id": sent["artifactID"], "digest": begun["digest"]}}}
+        return {"project": None, "clientIDMapping": {"serverID": "0"}}
+
+    def _upload(self, artifact: str, name: str) -> dict[str, Any]:
+        url = f"{self.url}/upload/artifact/{artifact}/{name}"
+        names = {"name": name, "displayName": name, "storagePath": f"wandb_artifacts/{name}"}
+        return {"id": name, **names, "uploadUrl": url, "uploadHeaders": [], "uploadMultipartUrls": None}
 
     def _project(self) -> dict[str, Any]:
         entity = {"id": "entity", "name": self.run.get("entity") or "someone"}

@@ -252,7 +252,7 @@ def test_a_diverged_run_says_so(machine: Run) -> None:
     assert "diverged" in machine.err
     seen = json.loads(inspect(machine.wandb, "--summary", "--json"))
     assert (seen["summary"]["status"], seen["exit_code"]) == ("diverged", 1)
-    assert seen["summary"]["step"] == machine.folder.rows()[-1]["step"]
+    assert seen["summary"]["epoch"] == machine.folder.rows()[-1]["epoch"]
 
 
 # keys, and a server that refuses, without training

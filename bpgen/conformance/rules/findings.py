@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bpgen.conformance.check import Inapplicable, Outcome
+from bpgen.conformance.check import Outcome
 from bpgen.conformance.compare import gap
 from bpgen.conformance.problem import RECURRENT
 from bpgen.conformance.rules.case import SUITE, Case, ask
@@ -99,7 +99,7 @@ def unchecked(case: Case, outcomes: Mapping[str, Outcome]) -> str:
             "CHECKED IN PART ONLY: at T = 1 there is nothing to remember. Whether traces are of the right step and "
             "leak as the neuron does was NOT CHECKED."
         )
-    if traits.exact_with and ("by its options" in limit.at if looked(IN_FULL) else not limit.in_full):
+    if traits.exact_with and limit.at and ("by its options" in limit.at if looked(IN_FULL) else not limit.in_full):
         with_options = ", ".join(f"{name}={value}" for name, value in traits.exact_with.items())
         return f"CHECKED IN PART ONLY: it was compared with BPTT under {with_options} alone, not as it is used."
     if not looked(IN_FULL) and not traits.unbiased and traits.recurrence in ("sparse", "coupled"):
@@ -116,7 +116,9 @@ def advice(case: Case) -> list[str]:
         return []
     try:
         tried, near, wrong = limits_of(case), nearest_rule(case), first_wrong(case)
-    except Inapplicable:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # not applicable; or what it raises, as its checks have said
         return []
     lines = []
     for c in tried:

@@ -86,7 +86,9 @@ def execute(job: Job) -> JobResult:
             return _fit(job)
         except BpgenError as error:
             return JobResult(job.name, "failed", str(error))
-        except Exception as error:  # whatever a stranger's rule raises is the result of this run, not of the study
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a stranger's rule raises is the result of this run, not of the study
             traceback.print_exc()
             return JobResult(job.name, "failed", f"{type(error).__name__}: {error} (traceback in {job.log})")
 

@@ -1,0 +1,33 @@
+"""What W&B is handed when a run has ended: its figures; if asked for, its networks, and its evaluations as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from bpgen.columns import Column
+from bpgen.figures.run import caption
+from bpgen.run.files import FORMAT
+from bpgen.run.folder import RunFolder
+
+
+def hand_over(folder: RunFolder, columns: Sequence[Column], logger: Any, artifacts: bool) -> None:
+    """Give the W&B run what the folder of a run holds.
+
+    Args:
+        folder: of the run, complete.
+        columns: what its measurements say of theirs.
+        logger: a `SafeLogger`.
+        artifacts: hand over networks, config and metrics too, as a folder that `bpgen.load_run` reads, and a table.
+    """
+    logger.log_figures({file: caption(file.stem, columns) for file in sorted((folder.path / "figures").glob("*.png"))})
+    if artifacts:
+        logger.log_rows("evaluations", folder.rows())
+        config = yaml.safe_dump({"format": FORMAT, **logger.config}, sort_keys=False, allow_unicode=True)
+        texts = {"config.yaml": config}
+        if folder.metrics_file.is_file():
+            texts["metrics.csv"] = folder.metrics_file.read_text(encoding="utf-8")
+        networks = {f"weights/{file.name}": file for file in folder.weights().values()}
+        logger.keep_files("networks", "model", {**texts, **networks})

@@ -1,0 +1,232 @@
+"""What bpgen measures as a workspace or a report of W&B's: sections of panels, made by wandb-workspaces.
+
+Runs are grouped by rule. What `wandb_workspaces` has under several names is written here as W&B's app reads it: a panel
+turns the option `rule.name` into `rule.value.name` by itself, a pinned column does not, and a report's set of runs
+groups by strings. Summaries of measures are {min, max, last}, so that a panel of summaries names `.last`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from typing import Any, NamedTuple
+
+from bpgen.errors import BpgenError, require
+from bpgen.tracking.own_settings import has_key
+
+_RULE, _CONDITION = "rule.name", "tracking.condition"
+_TIMEOUT = 20  # seconds for an answer of the server
+_COLUMNS = (
+    *("run:displayName", "config:rule.value.name", "config:tracking.value.condition", "config:seed.value"),
+    *("summary:train/loss", "summary:gap_noisy/accuracy.last", "summary:sharpness/lambda_max.last"),
+)
+
+
+class About(NamedTuple):
+    """Whose runs are shown.
+
+    entity, project: W&B's. group: in W&B, of a study's runs; all of the project without it. title, question: of the
+    study. baseline: the W&B id of the run that others are compared with.
+    """
+
+    entity: str
+    project: str
+    group: str = ""
+    title: str = ""
+    question: str = ""
+    baseline: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the page."""
+        return f"bpgen: {self.title or self.project}"
+
+    @property
+    def filters(self) -> str:
+        """Which of the project's runs: networks that a study trained, or all; no summary of a study and no tuning."""
+        jobs = "JobType not in ['summary', 'tuning']"
+        return f"{jobs} and Group = {self.group!r}" if self.group else jobs
+
+
+def workspace(about: About) -> Any:
+    """The workspace; nothing is sent."""
+    library = _library()
+    ws, wr = library.workspaces, library.reports
+    sections = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in _sections(wr)]
+    return ws.Workspace(
+        entity=about.entity,
+        project=about.project,
+        name=about.name,
+        sections=sections,
+        settings=ws.WorkspaceSettings(x_axis="step", max_runs=50),
+        runset_settings=ws.RunsetSettings(
+            filters=about.filters,
+            groupby=[library.expr.Config(_RULE)],
+            pinned_columns=list(_COLUMNS),
+            baseline_run=about.baseline or None,
+        ),
+        auto_generate_panels=True,  # or what others measure would not be shown
+    )
+
+
+def report(about: About) -> Any:
+    """The same as a report; with an entity W&B's library asks its server for the number of the project."""
+    wr = _library().reports
+    blocks: list[Any] = [wr.MarkdownBlock(text=about.question)] if about.question else []
+    for name, panels in _sections(wr):
+        runs = wr.Runset(entity=about.entity, project=about.project, filters=about.filters, groupby=[f"config.{_RULE}"])
+        blocks += [wr.H2(text=name), wr.PanelGrid(runsets=[runs], panels=_laid_out(wr, panels))]
+    text = "Made by bpgen dashboard: sharpness, generalization gap and alignment by learning rule."
+    return wr.Report(entity=about.entity, project=about.project, title=about.name, description=text, blocks=blocks)
+
+
+def saved(about: About, as_report: bool) -> str:
+    """Save the workspace, or the report, on W&B's server, as a new one; returns its address.
+
+    Raises:
+        BpgenError: there is no key, or the server refuses or cannot be reached.
+    """
+    import wandb
+
+    require(has_key(), "saving a dashboard needs an account: `wandb login`, or --json for its specification.")
+    try:
+        about = about._replace(entity=about.entity or wandb.Api(timeout=_TIMEOUT).default_entity or "")
+        require(bool(about.entity), "W&B does not say whose project it is: give --entity NAME.")
+        page = report(about) if as_report else workspace(about)
+        with redirect_stderr(io.StringIO()):  # it says the address, too
+            page.save()
+        return str(page.url)
+    except BpgenError:
+        raise
+    except Exception as error:  # of W&B's libraries, which name none of them
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BpgenError(f"W&B did not take the dashboard: {reason}. Is {about.project} a project of yours?") from None
+
+
+def specification(about: About, as_report: bool = False) -> dict[str, Any]:
+    """The workspace, or the report, as W&B stores it; nothing is sent.
+
+    The same every time: random names are numbered, and a report lacks the number that W&B has for the project.
+    """
+    page = report(about._replace(entity="")) if as_report else workspace(about)
+    model = page._to_model()
+    spec: dict[str, Any] = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
+    return {"name": model.display_name, "project": page.project, "spec": _numbered(spec, {})}
+
+
+def _numbered(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        for key in ("__id__", "id"):
+            if isinstance(value.get(key), str) and value[key]:
+                names.setdefault(value[key], f"id{len(names)}")
+        return {key: _numbered(inner, names) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbered(inner, names) for inner in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _sections(wr: Any) -> list[tuple[str, list[Any]]]:
+    """Every section with its panels."""
+
+    def line(title: str, *metrics: str, bounds: Sequence[str] = (), **options: Any) -> Any:
+        return wr.LinePlot(
+            title=title,
+            x="step",
+            y=list(metrics),
+            custom_expressions=list(bounds) or None,
+            groupby=wr.Config(_RULE),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stderr",
+            **options,
+        )
+
+    def bars(title: str, metric: str, by: str, **options: Any) -> Any:
+        group = {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"}
+        return wr.BarPlot(title=title, metrics=[metric], orientation="v", **group, **options)
+
+    def scatter(title: str, x: str, y: str, **options: Any) -> Any:
+        return wr.ScatterPlot(title=title, x=wr.SummaryMetric(x), y=wr.SummaryMetric(y), regression=True, **options)
+
+    sharp, gap = "sharpness/lambda_max", "gap_noisy/accuracy"
+    stable = [f"stability/{name}" for name in ("lambda_max", "mu_abs", "bound", "bound_rho")]
+    return [
+        (
+            "Sharpness",
+            [
+                line("λ_max and 2/η, by rule", sharp, bounds=["2 / ${lr}"], log_y=True),
+                line("λ_1, |μ_1| and their bounds, all weights", *stable, log_y=True),
+                line("λ_1 over 2/η: 1 is the edge", "stability/edge", "stability/edge_rho"),
+            ],
+        ),
+        (
+            "Generalization gap",
+            [
+                line("gap, noisy test inputs", gap),
+                line("gap, clean test inputs", "gap/accuracy"),
+                line("gap in loss, noisy test inputs", "gap_noisy/loss"),
+                bars("gap at the end, noisy test inputs", f"{gap}.last", _RULE),
+            ],
+        ),
+        (
+            "Gap against sharpness",
+            [
+                scatter("gap against λ_max, at the end", f"{sharp}.last", f"{gap}.last", log_x=True),
+                scatter("gap in loss against λ_max, at the end", f"{sharp}.last", "gap_noisy/loss.last", log_x=True),
+            ],
+        ),
+        ("Alignment with BPTT", [line("cosine", "alignment/cosine"), line("ρ", "alignment/rho")]),
+        (
+            "Spectra",
+            [
+                line("leading eigenvalues", *(f"spectrum/lambda_{i}" for i in (1, 2, 3)), log_y=True),
+                line("trace with its interval", *(f"spectrum/trace{end}" for end in ("", "_low", "_high"))),
+                line("share of negative eigenvalues", "spectrum/negative"),
+            ],
+        ),
+        (
+            "Sample efficiency",
+            [
+                line("loss of training batches", "train/loss_step", log_y=True),
+                line("training loss", "train/loss", log_y=True),
+                line("validation accuracy", "val/accuracy"),
+                line("test accuracy, noisy inputs", "test_noisy/accuracy"),
+            ],
+        ),
+        (
+            "Remedies: by condition",
+            [
+                bars("gap at the end, noisy test inputs", f"{gap}.last", _CONDITION),
+                bars("λ_max at the end", f"{sharp}.last", _CONDITION),
+                bars("training loss at the end", "train/loss", _CONDITION),
+            ],
+        ),
+        ("Runs", [wr.RunComparer(diff_only="split"), wr.MediaBrowser(media_keys=["figures/overview"])]),
+    ]
+
+
+def _laid_out(wr: Any, panels: Sequence[Any]) -> list[Any]:
+    """Two beside each other; a report has 24 columns."""
+    for number, panel in enumerate(panels):
+        panel.layout = wr.Layout(x=12 * (number % 2), y=8 * (number // 2), w=12, h=8)
+    return list(panels)
+
+
+class _Library(NamedTuple):
+    workspaces: Any
+    reports: Any
+    expr: Any
+
+
+def _library() -> _Library:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own, about pydantic
+        try:
+            import wandb_workspaces.reports.v2 as reports
+            import wandb_workspaces.workspaces as workspaces
+            from wandb_workspaces import expr
+        except ImportError:
+            raise BpgenError("a dashboard needs wandb-workspaces: pip install 'bpgen[dashboard]'.") from None
+    return _Library(workspaces, reports, expr)

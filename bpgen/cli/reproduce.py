@@ -93,6 +93,7 @@ def _simulate(paper: Any, size: Any, options: Any, typed: str) -> int:
         print(f"{seeds} seeds; {size.time}")
         return 0
     out = folder(options.out or str(Path("studies") / options.paper))
+    assert out is not None
     done = []
     for rows in simulate(size.simulation, seeds, options.jobs or os.cpu_count() or 1):
         done.append(rows)

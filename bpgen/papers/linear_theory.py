@@ -17,7 +17,7 @@ A network here is `Leaky(alpha, "linear")` with autapses and without bias: W = (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.neurons import Leaky
 from bpgen.problem import Problem
-from bpgen.rules import Rule, load_rule
+from bpgen.rules import Feedback, Rule, load_rule
 from bpgen.streams import generator
 
 Modes = NDArray[np.float64]  # [3,M]: a, b, w of every mode
@@ -52,7 +52,7 @@ def velocity(rule: RuleName, modes: Modes, teacher: Modes, feedback: Modes | Non
 
 
 def flow(
-    rule: RuleName, start: Modes, teacher: Modes, times: NDArray[np.float64], feedback: Modes | None, v: float
+    rule: RuleName, start: Modes, teacher: Modes, times: NDArray[Any], feedback: Modes | None, v: float
 ) -> NDArray[np.float64]:
     """The modes [K,3,M] at K increasing times from 0 on; nan once a mode has become unstable (|w| near 1)."""
     M = start.shape[1]
@@ -132,6 +132,7 @@ def rule_of(name: RuleName, feedback: Tensor | None) -> Rule:
         return load_rule("tbptt", window=1, style="sliding")
     rule = load_rule(name)
     if feedback is not None:
+        assert isinstance(rule.feedback, Feedback)
         rule.feedback.weight = feedback
     return rule
 

@@ -26,6 +26,7 @@ from bpgen.figures.style import BLACK, BLUE, GREEN, VERMILION, sheet
 from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.neurons import Leaky
+from bpgen.neurons.leaky import ActivationName
 from bpgen.papers.base import Claim, Paper, Simulation, Size
 from bpgen.papers.linear_theory import Aligned, Modes, RuleName, Training, flow, rule_of
 from bpgen.problem import Problem
@@ -79,7 +80,7 @@ def _learning(seed: int, steps: int) -> list[Row]:
     return rows
 
 
-def _near_the_solution(seed: int, steps: int = 100, rate: float = 0.02) -> list[Row]:
+def _near_the_solution(seed: int, steps: int = 200, rate: float = 0.01) -> list[Row]:
     """(b): how far a small disturbance of the solution has come, in logarithms, under both signs of the feedback.
 
     At the last look before the flow is as far as `NEAR`: further away it is no disturbance.
@@ -87,7 +88,7 @@ def _near_the_solution(seed: int, steps: int = 100, rate: float = 0.02) -> list[
     aligned, _, teacher, f = _drawn(seed)
     rng = np.random.default_rng([seed, 7])
     start = teacher + 1e-3 * rng.choice([-1.0, 1.0], size=teacher.shape)
-    training, rows = Training(steps, rate, every=5), []
+    training, rows = Training(steps, rate, every=10), []
     for label, sign in SIGNS.items():
         rule = rule_of("rflo", aligned.feedback(sign * f))
         trained, _ = training.run(aligned, rule, start, teacher, seed)
@@ -109,10 +110,14 @@ def _distance(at: Modes, teacher: Modes) -> float:
 def _ranks(seed: int, steps: int = 120, rate: float = 0.05, T: int = 30, batch: int = 16) -> list[Row]:
     """(c): what the O largest directions leave of the change of W and of B, in random networks with a teacher."""
     rows, mean = [], torch.full((T, batch), 1 / T, dtype=torch.float64)
-    for label, name, phi in (("RFLO", "rflo", "linear"), ("BPTT", "bptt", "linear"), ("RFLO, tanh", "rflo", "tanh")):
-        neuron = Leaky(ALPHA, phi)
+    kinds: list[tuple[str, RuleName, ActivationName]] = [
+        ("RFLO", "rflo", "linear"),
+        ("BPTT", "bptt", "linear"),
+        ("RFLO, tanh", "rflo", "tanh"),
+    ]
+    for label, name, phi in kinds:
         options: Any = {"autapses": True, "bias": "none", "init": "glorot2010", "dtype": torch.float64}
-        student, other = (Network(neuron, 6, 32, 3, seed=s, **options) for s in (seed, seed + 10_000))
+        student, other = (Network(Leaky(ALPHA, phi), 6, 32, 3, seed=s, **options) for s in (seed, seed + 10_000))
         start, teacher = ({**n.params(), "W_rec": 0.5 * n.params()["W_rec"]} for n in (student, other))  # stable
         rule, params = load_rule(name).bind(student, seed), start
         for step in range(steps):

@@ -139,7 +139,10 @@ def _theorem(setting: Setting) -> Iterator[Check]:
         yield _sharper(setting, "e", f"{rule} is sharper than bptt", rule, REFERENCE, "sharpness_against_loss")
         if THREE_FACTOR in setting.conditions:
             yield _as_sharp(setting, rule, THREE_FACTOR)
-    for rule in _named(setting, "noisy_bptt"):
+    if THREE_FACTOR in setting.conditions:
+        shorter = [*_named(setting, "norm_matched"), *(c for c in _named(setting, REFERENCE) if c != REFERENCE)]
+        yield from (_as_sharp(setting, rule, THREE_FACTOR) for rule in shorter)
+    for rule in [*_named(setting, "noisy_bptt"), *_named(setting, "unscaled")]:
         yield _as_sharp(setting, rule, REFERENCE)
 
 

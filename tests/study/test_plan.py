@@ -47,7 +47,7 @@ def test_a_written_plan_reads_back_as_itself():
     assert read_plan(plan().content(), "other").content() == plan().content()
 
 
-@pytest.mark.parametrize("name", ["liu2022", "liu2022_quick", "liu2022_leaky"])
+@pytest.mark.parametrize("name", ["liu2022", "liu2022_quick", "liu2022_leaky", "step_lengths"])
 def test_shipped_plans_are_plans(name):
     content = read_plan(read_config(plans()[name]), name)
     assert content.name == name

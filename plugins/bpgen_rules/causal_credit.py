@@ -9,7 +9,8 @@ form="clipped" has, for (3) and (4), w_t = 1 + κ max(drop_{s(t)}, 0) divided by
 Controls: control="inverted" has max I + min I - I_t for I_t, "random" U(0, 1) for every step and sequence.
 Source: Khandoga, Yuan and Sankarapu 2026, arXiv 2602.09331, and the lab's code, for spans of tokens in a language model
 (w_min 0.5, boost 2); ported here: a span is a stretch of time, and what is masked is the input (`baseline`).
-S is minus the loss of a sequence, its log-likelihood up to a constant, which (2) does not see.
+S is minus the loss of a sequence, its log-likelihood up to a constant, which (2) does not see. Segments are of a
+sequence's own steps, up to its last error.
 Deviation: no larger weight (1.5 there) at the steps of the answer; the readout has its exact gradient, a learned start
 that of the host; a cost of the activity is weighed with the rest.
 Shapes: S_s [segments,B], w [T,B], c [T,B,K,N]. Cost: N² per step and sample, times the segments, beside the host's;
@@ -20,7 +21,7 @@ Neurons: the host's.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ from bpgen.rules import (
     require,
     weight_gradients,
 )
-from bpgen_rules._segments import Baseline, drops, importance, segment_of
+from bpgen_rules._segments import Baseline, drops, importance, of_mean_one, own_steps, segment_of
 
 Form = Literal["signed", "clipped"]
 Control = Literal["none", "inverted", "random"]
@@ -66,9 +67,6 @@ class CausalCredit(OfflineRule):
         exact_when=Limit(("by its options",), condition="with boost = w_min and host bptt"),
         exact_with={"host": "bptt", "boost": 0.5},
     )
-    conformance_exceptions: ClassVar[Mapping[str, str]] = {
-        "the future does not leak back": "segments, and the mean that weights are divided by, are of the whole sequence"
-    }
 
     def __init__(
         self,
@@ -130,13 +128,12 @@ class CausalCredit(OfflineRule):
 
     def weights(self, problem: Problem, run: Trajectory, draws: Draws) -> Tensor:
         """Equations (2) to (4): w [T,B]."""
+        of = segment_of(problem.n_steps, own_steps(problem), self.segments)
         if self.control == "random":
-            w = self.w_min + (self.boost - self.w_min) * draws["importance"]
-            return w / w.mean(0)
-        of = segment_of(problem.n_steps, self.segments).to(problem.x.device)
-        drop = drops(problem, run, of, self.baseline)[of]  # [T,B]
-        if self.form == "clipped":
-            w = 1 + self.kappa * drop.clamp_min(0)
+            I = draws["importance"]
         else:
-            w = self.w_min + (self.boost - self.w_min) * importance(drop, self.control == "inverted")
-        return w / w.mean(0)
+            drop = drops(problem, run, of, self.segments, self.baseline)
+            if self.form == "clipped":
+                return of_mean_one(1 + self.kappa * drop.clamp_min(0), of)
+            I = importance(drop, of, self.control == "inverted")
+        return of_mean_one(self.w_min + (self.boost - self.w_min) * I, of)

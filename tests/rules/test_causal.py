@@ -175,9 +175,17 @@ def test_what_makes_no_sense_is_refused(options, message):
 # row: rule, a piece of its source, what stands there by mistake
 MUTANTS = {
     "weights of the wrong steps": ("causal_credit", "currents * w[", "currents * w.flip(0)["),
-    "weights are not divided by their mean": ("causal_credit", "w / w.mean(0)", "w"),
-    "what misleads weighs most": ("causal_credit", "importance(drop, self", "importance(-drop, self"),
-    "the mean is over the batch": ("causal_credit", "w / w.mean(0)", "w / w.mean()"),
+    "weights are not divided by their mean": (
+        "causal_credit",
+        "return of_mean_one(self.w_min + (self.boost - self.w_min) * I, of)",
+        "return self.w_min + (self.boost - self.w_min) * I",
+    ),
+    "what misleads weighs most": ("causal_credit", "importance(drop, of", "importance(-drop, of"),
+    "all steps are masked at once": (
+        "causal_credit",
+        "drops(problem, run, of, self.segments",
+        "drops(problem, run, 0 * of, 1",
+    ),
 }
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.listing import Parser
-from bpgen.cli.output import as_json, folder, head_of
+from bpgen.cli.output import folder, head_of
 from bpgen.errors import choice
+from bpgen.run.files import as_json
 
 if TYPE_CHECKING:
     from bpgen.run.replay import SavedSteps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def _look(paper: Any, options: Any) -> int:
 
 
 def _reproduce(paper: Any, options: Any, typed: str) -> int:
-    from bpgen.papers.reproduce import plan_of, report_paper, size_of
+    from bpgen.papers.reproduce import plan_of, report_paper, size_of, undecided
     from bpgen.papers.side_by_side import FILE, overview
 
     size = size_of(paper, options.size)
@@ -64,7 +65,7 @@ def _reproduce(paper: Any, options: Any, typed: str) -> int:
     code, reported = 3, []
     for plan in plans:
         out = options.out if options.out is None or len(plans) == 1 else str(Path(options.out) / plan.name)
-        results = carry_out(plan, options, out)
+        results = carry_out(plan, options, out, partial(undecided, paper))
         if results is not None:
             print(report_paper(paper, results, typed), flush=True)
             track(results, typed)
@@ -88,7 +89,11 @@ def _simulate(paper: Any, size: Any, options: Any, typed: str) -> int:
 
     seeds = size.simulation.seeds if options.seeds is None else options.seeds
     require(seeds >= 1, f"--seeds must be positive, got {seeds}.")
-    require(not options.set, "--set is for the options of runs, and this paper has simulations of its own.")
+    of_runs = {name: getattr(options, name) for name in ("set", "until", "max_seeds", "retry", "wandb")}
+    of_runs |= {"data_dir": options.data_dir, "engine": options.engine if options.engine != "local" else None}
+    for name, value in of_runs.items():
+        option = f"--{name.replace('_', '-')}"
+        require(not value, f"{option} is for runs, and this paper has simulations of its own.")
     if options.dry_run:
         print(f"{seeds} seeds; {size.time}")
         return 0

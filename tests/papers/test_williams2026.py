@@ -163,8 +163,10 @@ def test_a_strangers_simulations_are_judged(install, tmp_path, monkeypatch, caps
     assert (folder / "figures" / "nothing.png").is_file()
     assert (folder / "summary.md").read_text() == captured.out[:-1]
     assert main(["reproduce", "smith2031", "--seeds", "0"]) == 2
-    assert main(["reproduce", "smith2031", "--set", "optimizer.lr=1"]) == 2
-    assert "simulations of its own" in capsys.readouterr().err
+    for option in (["--set", "optimizer.lr=1"], ["--until", "decided"], ["--retry"], ["--data-dir", "."]):
+        capsys.readouterr()
+        assert main(["reproduce", "smith2031", *option]) == 2
+        assert f"{option[0]} is for runs, and this paper has simulations of its own" in capsys.readouterr().err
 
 
 def test_it_is_a_paper_like_others():

@@ -91,6 +91,7 @@ def verdicts(folder, *rows, **more):
     [
         ("undecided", "points", -2.847, "**?** −2.8 points (4)"),
         ("supported", "points", 1.949, "**yes** +1.9 points (4)"),
+        ("undecided", "points", -0.04, "**?** +0.0 points (4)"),
         ("supported", "ratio", 4.5, "**yes** × 4.5 (4)"),
         ("supported", "ratio", 1.995, "**yes** × 2.0 (4)"),
         ("not supported", "ratio", 0.0182, "**no** × 0.018 (4)"),

@@ -143,7 +143,10 @@ class Loss:
         """
         T = len(x)
         whole = self
-        if self.when == "all" and size < T:  # 1/T, not one over the length of a block
+        if size >= T:
+            yield slice(0, T), target, self
+            return
+        if self.when == "all":  # 1/T, not one over the length of a block
             target, whole = self.of_chunk(x, target)
         for first in range(0, T, size):
             part = slice(first, min(first + size, T))
@@ -177,12 +180,13 @@ class Loss:
             x, target: inputs [k,B,I] and targets of these steps, or the target of the last one.
             share, ends: k/T, and whether they are the last ones.
 
-        Returns: targets [k,B] or [k,B,O], and the loss with weights of the steps [k,B].
+        Returns: targets [k,B] or [k,B,O], and the loss with weights of the steps [k,B]; None where all are one.
         """
         k, B = x.shape[:2]
+        if self.when == "all" and self.kind == "mse":
+            return target, self
         if self.when == "all":
-            even = 1.0 if self.kind == "mse" else share / k
-            return target, self.with_mask(x.new_full((k, B), even) if self.mask is None else self.mask)
+            return target, self.with_mask(x.new_full((k, B), share / k) if self.mask is None else self.mask)
         mask = x.new_zeros(k, B)
         mask[-1] = float(ends)
         return target.expand(k, *target.shape), replace(self, when="all", mask=mask)

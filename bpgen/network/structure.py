@@ -108,8 +108,12 @@ class Structure(nn.Module):
 
 def drive(params: Params, x: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Tensor:
     """The part of the currents that does not depend on the state: W_in x_t + b_rec + noise, [T,B,K·N]."""
-    currents = torch.matmul(x, params["W_in"].mT, out=out)
-    for term in (params.get("b_rec"), noise):
+    W_in, bias = params["W_in"].mT, params.get("b_rec")
+    if out is not None and bias is not None:
+        torch.addmm(bias, x.flatten(0, 1), W_in, out=out.flatten(0, 1))
+        return out if noise is None else out.add_(noise)
+    currents = torch.matmul(x, W_in, out=out)
+    for term in (bias, noise):
         if term is not None:
             currents = torch.add(currents, term, out=out)
     return currents

@@ -210,4 +210,5 @@ class Experiment:
                 "torch": torch.__version__,
                 "lightning": pl.__version__,
             },
+            **self.clock.about,
         }

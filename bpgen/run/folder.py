@@ -112,7 +112,7 @@ class RunFolder:
         """The resolved config; of a run that began before an option came, with the value that leaves it as it was."""
         return Config.of(as_begun(self.plain_config()))
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; numbers JSON does not know become null."""
         text = json.dumps(_finite(summary), indent=2, allow_nan=False)
         durable.write(self.path / "summary.json", text + "\n")
@@ -230,7 +230,7 @@ class RunFolder:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]

@@ -117,7 +117,7 @@ class Tracker:
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
         log_config(run.config, config, varied, say)
-        return SafeLogger(run, say, config)
+        return SafeLogger(run, say, config, self.tracking.artifacts)
 
 
 def start(

@@ -25,14 +25,16 @@ from bpgen.rules import (
     Network,
     OnlineRule,
     State,
+    Steps,
     Traits,
-    Trajectory,
     block_gradients,
+    gradients_of_own,
     propagate,
     trace_end,
     trace_met,
     trace_start,
     trace_step,
+    traces_met,
 )
 
 
@@ -50,6 +52,7 @@ class EPropOnline(Broadcast, OnlineRule):
     )
 
     at_once = True
+    filters_back = True
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """ε_0 and ē_0."""
@@ -57,11 +60,17 @@ class EPropOnline(Broadcast, OnlineRule):
         trace = {"trace": torch.zeros_like(vector[:, 0]).expand(-1, network.n_rec, -1)} if network.kappa else {}
         return {"vector": vector, **trace}
 
-    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
-        """Equations (1) to (3) over many steps: the learning signal filtered backwards, and ε once at the end."""
-        credit = propagate(run, self.feedback.signal(run, error))
-        end = state if ends else {"vector": trace_end(run, state["vector"])}
-        return end, block_gradients(run, credit, state["vector"])
+    def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
+        """Equations (1) to (3) over many steps, as `bpgen.rules.own_path` says."""
+        run, vector = steps.run, state["vector"]
+        q = self.feedback.signal(run, steps.error_back)
+        if vector.shape[1] == vector.shape[2] == 1 and not run.network.kappa:
+            own, end = traces_met(run, q, vector)
+            return {"vector": end}, gradients_of_own(run.network, run.params, own)
+        end = state["vector"] if steps.ends else trace_end(run, vector)
+        credit = propagate(run, q)
+        met = None if credit.initial is None else trace_met(credit.initial, vector)
+        return {**state, "vector": end}, block_gradients(run, credit, met)
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3)."""

@@ -25,8 +25,8 @@ from bpgen.rules import (
     Network,
     OnlineRule,
     State,
+    Steps,
     Traits,
-    Trajectory,
     own_influence,
     require,
 )
@@ -61,15 +61,17 @@ class SnAp(OnlineRule):
         self.alone = EPropOnline() if self.n == 1 and not network.autapses else None
         return self
 
+    filters_back = True
+
     @property
     def at_once(self) -> bool:
         """As `eprop_online`, where it is that."""
         return self.alone is not None
 
-    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
+    def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
         """As `eprop_online`."""
         assert self.alone is not None
-        return self.alone.block(state, run, error, ends)
+        return self.alone.block(state, steps)
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """S_0, and the pattern: for each neuron p the R neurons it reaches, p first."""

@@ -362,5 +362,5 @@ class SilentAboutFeedback(Local):
 class ForgetsWhatCameIn(EPropOnline):
     """A block that starts from no trace."""
 
-    def block(self, state, run, error, ends):
-        return super().block({n: torch.zeros_like(v) for n, v in state.items()}, run, error, ends)
+    def block(self, state, steps):
+        return super().block({n: torch.zeros_like(v) for n, v in state.items()}, steps)

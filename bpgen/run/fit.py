@@ -44,13 +44,13 @@ def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bo
         BpgenError: bad input; found before anything is written.
     """
     experiment = build(config)
-    with RunFolder.create(experiment.config) as folder:
+    with RunFolder.create(experiment.config, experiment.remembered) as folder:
         return carry_out(experiment, folder, Before(experiment.config.hash), Audience(say, terminal, draw))
 
 
 def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     """Train, and write down, draw and track how it went, in a folder that no other process writes."""
-    clock = experiment.clock.attach(Record(folder, experiment.clock.columns))
+    clock = experiment.clock.attach(Record(folder))
     callbacks: list[pl.Callback] = [clock, Contents(folder), Interrupt(folder), *experiment.stopping]
     if experiment.tracker is not None:
         callbacks.append(BatchLoss())

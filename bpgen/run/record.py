@@ -8,14 +8,13 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 
+from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Metrics
-from bpgen.columns import Column
 from bpgen.run.folder import RunFolder
 
 WHERE = ("epoch", "step", "lr")  # the first columns of every row
@@ -26,16 +25,18 @@ class Record(pl.Callback):
 
     Args:
         folder: the run's.
-        columns: what is measured; those that are not optional stand in every row, if need be empty.
     """
 
-    def __init__(self, folder: RunFolder, columns: Iterable[Column] = ()) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self.columns = [*WHERE, *(column.name for column in columns if not column.optional)]
 
     def on_evaluation(self, trainer: pl.Trainer, module: Any, row: Metrics) -> None:
-        """Metrics first, checkpoint last: what a checkpoint promises is on disk."""
-        self.folder.append(row, self.columns)
+        """Metrics first, checkpoint last: what a checkpoint promises is on disk.
+
+        What is measured and not optional stands in every row, if need be empty.
+        """
+        columns = EvaluationClock.of(trainer).columns
+        self.folder.append(row, [*WHERE, *(column.name for column in columns if not column.optional)])
         self.folder.save_weights(trainer.global_step, module.network, module.rule)
         trainer.save_checkpoint(self.folder.checkpoint)
 

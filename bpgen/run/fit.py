@@ -51,7 +51,7 @@ def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bo
 def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     """Train, and write down, draw and track how it went, in a folder that no other process writes."""
     clock = experiment.clock.attach(Record(folder))
-    callbacks: list[pl.Callback] = [clock, Contents(folder), Interrupt(folder), *experiment.stopping]
+    callbacks: list[pl.Callback] = [clock, Contents(folder, before.seconds), Interrupt(folder), *experiment.stopping]
     if experiment.tracker is not None:
         callbacks.append(BatchLoss())
     if audience.terminal:

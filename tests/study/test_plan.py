@@ -111,7 +111,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["reproduce", "liu2020"], "Did you mean 'liu2022'?"),
         (["reproduce", "liu2022", "--quick", "--full"], "not allowed with"),
         (["reproduce", "liu2022", "--data-dir", "/nowhere"], "/nowhere"),
-        (["reproduce", "liu2022", "--data-dir", "/nowhere", "--engine", "slurm"], "unknown launcher 'slurm'"),
+        (["reproduce", "liu2022", "--data-dir", "/nowhere", "--engine", "ray"], "unknown launcher 'ray'"),
     ],
 )
 def test_bad_commands(argv, says, capsys, tmp_path, monkeypatch):

@@ -77,8 +77,11 @@ class Structure(nn.Module):
 
     def masked(self, tensors: Params) -> dict[str, Tensor]:
         """The same tensors, shaped like parameters of these names, with zeros where a weight cannot act."""
-        masks = self.masks()
-        return {name: value * masks[name] if name in masks else value for name, value in tensors.items()}
+        masked = dict(tensors)
+        for name, mask in self.masks().items():
+            if name in masked:
+                masked[name] = masked[name] * mask
+        return masked
 
     def start(self, params: Params, batch: int, initial_state: Tensor | None) -> Tensor:
         """s_0 [B,d,N]: the given one, else the learned one, else zero."""

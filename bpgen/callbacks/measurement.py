@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.columns import Column
 from bpgen.errors import require
 from bpgen.training.callback import Callback, LightningModule, Trainer
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Self = TypeVar("Self", bound="Measurement")
 
@@ -53,6 +57,14 @@ class Measurement(Callback):
     def describe(self, evaluation: Evaluation) -> str:
         """One line for the log: what is measured, on which subset."""
         return f"{self.name}: {', '.join(column.label for column in self.columns)}"
+
+    def about(self, evaluation: Evaluation) -> Mapping[str, Any]:
+        """What holds of its numbers along the whole run, for the summary, by name; nothing by default."""
+        return {}
+
+    def tables(self, evaluation: Evaluation) -> Mapping[str, DataFrame]:
+        """What a row cannot hold of the last network, each a CSV file of the run by its name; nothing by default."""
+        return {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See that there is a clock."""

@@ -34,7 +34,9 @@ choosing the parts (their own options follow below, for the parts chosen now):
                       {configs}
   --print_config      print the resolved config and stop
   --dry_run           say what would be done and how long it would take, from its first steps, and stop
-  --resume RUN        continue the run in this folder; takes no other options
+  --resume RUN        continue the run in this folder; takes no other options but
+  --set KEY=VALUE     what is to be another from here on, and is recorded: optimizer.lr, schedule.*, trainer.max_steps,
+                      max_epochs, patience, clip. More steps let a finished run go on. May be given several times
   -h, --help          this text
 
 exit codes: 0 finished, 2 bad input or a file that cannot be written, 3 diverged (0 for a W&B agent, to which that is a
@@ -85,12 +87,25 @@ def _takes(argv: list[str], flags: tuple[str, ...]) -> bool:
 
 
 def _resume(argv: list[str]) -> int:
-    tokens = [part for token in argv for part in token.split("=", 1)]
+    """`--resume RUN [--set KEY=VALUE ...]`."""
+    tokens = [part for token in argv for part in (token.split("=", 1) if token.startswith("--") else [token])]
+    pairs = list(zip(tokens[::2], tokens[1::2], strict=False))
+    flags = [flag for flag, _ in pairs]
     require(
-        len(tokens) == 2 and tokens[0] == "--resume" and bool(tokens[1]),
-        "--resume needs the folder of a run and takes no other options: a continued run keeps its own config.",
+        len(tokens) == 2 * len(pairs)
+        and all(value for _, value in pairs)
+        and flags.count("--resume") == 1
+        and set(flags) <= {"--resume", "--set"},
+        "--resume needs the folder of a run and takes no other options but --set KEY=VALUE: a continued run keeps its "
+        "own config.",
     )
     from bpgen.cli.ending import report
+    from bpgen.run.files import read_value
     from bpgen.run.resume import resume
 
-    return report(resume(tokens[1], terminal=sys.stderr.isatty()))
+    changes = {}
+    for text in (value for flag, value in pairs if flag == "--set"):
+        key, equals, value = text.partition("=")
+        require(bool(equals), f"what is to change is written --set KEY=VALUE, got {text!r}.")
+        changes[key.replace("-", "_")] = read_value(value)
+    return report(resume(dict(pairs[::-1])["--resume"], terminal=sys.stderr.isatty(), changes=changes))

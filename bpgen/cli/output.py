@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -46,11 +44,6 @@ def on_threads(saved: SavedSteps, samples: int, options: Namespace) -> Iterator[
         yield
 
 
-def as_json(value: Any) -> str:
-    """JSON text; numbers that JSON does not know become null."""
-    return json.dumps(_finite(value), indent=2, allow_nan=False)
-
-
 def head_of(saved: SavedSteps) -> dict[str, Any]:
     """Which run it is."""
     config = saved.folder.config()
@@ -60,11 +53,3 @@ def head_of(saved: SavedSteps) -> dict[str, Any]:
         "rule": config.rule.name,
         "seed": config.seed,
     }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

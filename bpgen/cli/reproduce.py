@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,14 @@ def _look(paper: Any, options: Any) -> int:
 
 
 def _reproduce(paper: Any, options: Any, typed: str) -> int:
-    from bpgen.papers.reproduce import plan_of, report_paper, size_of
+    from bpgen.papers.reproduce import plan_of, report_paper, size_of, undecided
     from bpgen.papers.side_by_side import FILE, overview
 
     plans = [plan_of(experiment, options.data_dir) for experiment in size_of(paper, options.size).experiments]
     code, reported = 3, []
     for plan in plans:
         out = options.out if options.out is None or len(plans) == 1 else str(Path(options.out) / plan.name)
-        results = carry_out(plan, options, out)
+        results = carry_out(plan, options, out, partial(undecided, paper))
         if results is not None:
             print(report_paper(paper, results, typed), flush=True)
             track(results, typed)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.curvature_words import STABILITY_LEGEND, stability_verdict
 from bpgen.cli.listing import Parser
-from bpgen.cli.output import as_json, folder, head_of, on_threads
+from bpgen.cli.output import folder, head_of, on_threads
 from bpgen.errors import require
+from bpgen.run.files import as_json
 from bpgen.threads import HELP as THREADS
 
 if TYPE_CHECKING:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from bpgen.analysis.markdown import markdown_table
 from bpgen.analysis.matching import Level
+from bpgen.analysis.sequential import judge_study
 from bpgen.analysis.settings import BLOCK
-from bpgen.analysis.verdicts import Check, Verdict, judge
+from bpgen.analysis.verdicts import Check, Verdict
 from bpgen.papers.base import Paper
 from bpgen.papers.side_by_side import number, write_verdicts
 from bpgen.study.runs import Run
@@ -55,7 +57,7 @@ def claims_section(paper: Paper, table: pd.DataFrame, folder: Path | None, runs:
         folder: where verdicts.csv is written, if anywhere.
         runs: of the study, where they are at hand.
     """
-    verdicts = judge(paper.checks(table))
+    verdicts = judge_study(paper.checks, table)
     elsewhere = at_other_levels(paper, verdicts, table)
     if folder is not None:
         write_verdicts(verdicts, folder, {i: _agreeing(row) for i, row in elsewhere.items()})
@@ -83,7 +85,7 @@ def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFra
         verdicts: on all of `paper.checks(table)`, in their order.
         table: of the study.
     """
-    others = [judge(paper.checks(table, level)) for level in OTHER_LEVELS.values()]
+    others = [judge_study(partial(paper.checks, level=level), table) for level in OTHER_LEVELS.values()]
     rows = enumerate(zip(verdicts, *others, strict=True))
     return {i: row for i, row in rows if len({_effect(v) for v in row}) > 1}
 

@@ -169,6 +169,9 @@ class OfflineRule(Rule):
         if not isinstance(credit, Credit):
             credit = Credit(credit)
         expected = [problem.batch, *run.currents_shape]
+        if not isinstance(credit.currents, Tensor):
+            where, kind = defined_in(type(self), "credit"), type(credit.currents).__name__
+            raise RuleError(f"{where}: `credit` must be a tensor [L,B,K,N], got {kind}: does it return one?")
         if list(credit.currents.shape[1:]) != expected:
             found = list(credit.currents.shape)
             where = defined_in(type(self), "credit")
@@ -190,8 +193,11 @@ def completed(rule: Rule, result: RuleGradients, problem: Problem, share: float 
         share: the part of the regulariser that belongs to this problem.
 
     Raises:
-        RuleError: a gradient is missing, or has another shape or dtype than its parameter.
+        RuleError: it is no `RuleGradients`, or a gradient is missing or has another shape or dtype than its parameter.
     """
+    if not isinstance(result, RuleGradients):
+        where, kind = defined_in(type(rule)), type(result).__name__
+        raise RuleError(f"{where}: `estimate` must return RuleGradients(loss, outputs, grads), got {kind}.")
     grads, loss = dict(result.grads), result.loss
     if problem.initial_state is not None and "initial_state" in problem.params:
         grads["initial_state"] = torch.zeros_like(problem.params["initial_state"])

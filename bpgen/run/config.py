@@ -43,6 +43,7 @@ GROUPS: dict[str, type] = {  # the class whose constructor takes the options
     "tracking": Tracking,
 }
 GIVEN = {"network": frozenset({"neuron", "n_in", "n_out", "seed", "dtype"})}  # arguments that are no options
+HEAD = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"  # of a config file
 _NOT_DECIDING = ("name", "out", "wandb", "tracking")
 
 
@@ -171,8 +172,7 @@ class Config:
 
     def yaml(self) -> str:
         """As a config file."""
-        head = f"# bpgen {__version__}; run again with: bpgen fit --config THIS_FILE\n"
-        return head + dialect.written({"format": FORMAT, **self.plain()})
+        return HEAD + dialect.written({"format": FORMAT, **self.plain()})
 
     def make_task(self) -> Task:
         """The task itself; its option data_seed may be "run", which is the seed of the run.

@@ -37,7 +37,7 @@ class Before(NamedTuple):
     """What an earlier part of the same run left.
 
     hash: of its config. seconds: it took so far. wandb_id: of its W&B run. checkpoint: where to go on.
-    threads: on which it computed; they decide the last bit of large products.
+    threads: on which it computed; they decide the last bit of large products. config: the plain one it began with.
     """
 
     hash: str
@@ -45,6 +45,7 @@ class Before(NamedTuple):
     wandb_id: str | None = None
     checkpoint: str | None = None
     threads: int | None = None
+    config: dict[str, Any] | None = None
 
 
 class Ending(NamedTuple):
@@ -91,6 +92,7 @@ class Experiment:
     clock: when to measure; the measurements are attached to it.
     measurements: what to measure, in the order of the table.
     tracker: where it is tracked, if it is.
+    remembered: what to know data of a user's own by, see `bpgen.run.data`.
     """
 
     config: Config
@@ -99,6 +101,7 @@ class Experiment:
     clock: EvaluationClock
     measurements: tuple[Measurement, ...]
     tracker: Tracker | None
+    remembered: str
 
     @property
     def multiplications(self) -> int:
@@ -138,7 +141,7 @@ class Experiment:
         """
         for line in self.announcements:
             say(line)
-        self.module.save_hyperparameters(self.config.plain(), logger=False)  # into every checkpoint
+        self.module.save_hyperparameters(before.config or self.config.plain(), logger=False)  # into every checkpoint
         logger = None
         if self.tracker is not None:
             logger = self.tracker.open(folder.path, self.config.plain(), say, before.wandb_id)
@@ -210,4 +213,5 @@ class Experiment:
                 "torch": torch.__version__,
                 "lightning": pl.__version__,
             },
+            **self.clock.about,
         }

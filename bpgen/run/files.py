@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,19 @@ def read_value(text: str) -> Any:
 def as_text(value: Any) -> str:
     """A value as it is written on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON; numbers that it does not know become null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_file(file: Path, remedy: str, *keys: str) -> dict[str, Any]:

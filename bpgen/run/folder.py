@@ -3,6 +3,7 @@
     config.yaml   resolved options; `bpgen fit --config RUN/config.yaml` runs it again
     metrics.csv   one complete row per evaluation: where it is, the columns of the measurements, then any further ones
     summary.json  status, last row, seconds, versions, seed, config hash
+    data.json     where data of a user's own lie, with a hash     changes.json   what was changed while it went on
     figures/      pictures of the run            weights/      the network at every evaluation
     checkpoints/  what `--resume` needs          wandb/        the W&B run, if any
 Nothing here measures or trains.
@@ -11,7 +12,6 @@ Nothing here measures or trains.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -29,8 +29,9 @@ from bpgen.errors import BpgenError, require
 from bpgen.flock import take
 from bpgen.network import Network
 from bpgen.rules import Rule
-from bpgen.run.config import Config, as_begun
-from bpgen.run.files import read_config
+from bpgen.run import data, dialect
+from bpgen.run.config import HEAD, Config, as_begun
+from bpgen.run.files import FORMAT, as_json, read_config
 from bpgen.run.table import Table
 from bpgen.training.trainer import PREVIOUS
 
@@ -50,8 +51,12 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, config: Config) -> RunFolder:
+    def create(cls, config: Config, remembered: str = "") -> RunFolder:
         """A new folder OUT/NAME (`Config.label`), or OUT/NAME-2, -3, ... , with the run's config: none is overwritten.
+
+        Args:
+            config: of the run.
+            remembered: to know its data by, if they are a user's own; see `bpgen.run.data`.
 
         Raises:
             BpgenError: the folder cannot be written.
@@ -75,6 +80,8 @@ class RunFolder:
         try:
             for part in ("figures", "weights", "checkpoints"):
                 durable.make_folder(path / part)
+            if remembered:
+                durable.write(path / data.FILE, remembered)
             durable.write(path / "config.yaml", text)
         except durable.NotWritten as error:
             shutil.rmtree(path, ignore_errors=True)
@@ -110,12 +117,21 @@ class RunFolder:
 
     def config(self) -> Config:
         """The resolved config; of a run that began before an option came, with the value that leaves it as it was."""
-        return Config.of(as_begun(self.plain_config()))
+        return self.placed(self.plain_config())
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
+    def placed(self, plain: Mapping[str, Any]) -> Config:
+        """A plain config of the run as a config whose data are found wherever it is read."""
+        begun = as_begun(plain)
+        known = data.read(self.path).get("places", {})
+        return Config.of({**begun, "task": data.placed(begun["task"], known)})
+
+    def write_config(self, plain: Mapping[str, Any]) -> None:
+        """Write config.yaml."""
+        durable.write(self.path / "config.yaml", HEAD + dialect.written({"format": FORMAT, **plain}))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; numbers JSON does not know become null."""
-        text = json.dumps(_finite(summary), indent=2, allow_nan=False)
-        durable.write(self.path / "summary.json", text + "\n")
+        durable.write(self.path / "summary.json", as_json(summary) + "\n")
 
     def summary(self) -> dict[str, Any]:
         """The summary; empty if the run has written none yet."""
@@ -227,11 +243,3 @@ class RunFolder:
 
     def __exit__(self, *exception: object) -> None:
         self._lock.close()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

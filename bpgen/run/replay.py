@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,6 +14,7 @@ from bpgen.callbacks.best import best_of
 from bpgen.errors import BpgenError, require
 from bpgen.network import Network
 from bpgen.rules import Rule
+from bpgen.run import data
 from bpgen.run.build import make_network, training
 from bpgen.run.config import Config
 from bpgen.run.files import load_file
@@ -46,6 +48,9 @@ def load_run(folder: str | os.PathLike[str], step: int | Literal["best"] | None 
     require(step in saved, f"{folder} has no evaluation at step {step}; it has {', '.join(map(str, saved))}.")
     config = run.config()
     task = config.make_task()
+    edited = data.changed(run.path, config, task)
+    if edited:
+        warnings.warn(edited, stacklevel=2)
     loaded = LoadedRun(*_restored(run, config, task, step), task, plain)
     loaded.folder = run
     return loaded
@@ -100,6 +105,8 @@ def evaluations(saved: SavedSteps) -> Iterator[Evaluation]:
     rows = {int(row["step"]): row for row in saved.folder.rows() if "step" in row}
     config = saved.folder.config()
     task = config.make_task()
+    edited = data.changed(saved.folder.path, config, task)
+    require(not edited, f"{edited}: what is measured on them would say nothing about the run. Restore them.")
     splits: TaskSplits | None = None
     for step in saved.steps:
         module = training(config, *_restored(saved.folder, config, task, step))

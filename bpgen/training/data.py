@@ -82,3 +82,5 @@ class TaskData(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue there, once the loader is made."""
         self._saved = state_dict.get("loader")
+        if self._loader is not None and self._saved is not None:  # it was made to count its batches
+            self._loader.load_state_dict(self._saved)

@@ -20,6 +20,8 @@ from bpgen.rules.memory import require_room
 from bpgen.streams import generator
 from bpgen.tasks import Split
 from bpgen.training import callback
+from bpgen.training.continued import DECIDING, reschedule
+from bpgen.training.handed import straight_through
 from bpgen.training.loaders import Chunk, as_split
 from bpgen.training.options import Optimizer, Schedule, leave_steps_alone, plain_steps
 
@@ -207,6 +209,10 @@ class RuleTraining(pl.LightningModule):
         """Go on in the middle of a sequence."""
         saved = checkpoint.get("carry")
         self.carry = None if saved is None else Carry.restored(saved)
+        before, now = checkpoint.get("hyper_parameters"), dict(self.hparams)
+        if before and now and any(before.get(group) != now.get(group) for group in DECIDING):
+            fresh = self.optimizer.build(self.network.named_parameters())
+            reschedule(checkpoint, fresh, self.schedule, self.trainer.estimated_stepping_batches)
 
     def problem(self, batch: Split | Chunk, loss: Loss, purpose: str, *counters: int) -> tuple[Problem, Draws]:
         """The problem of a batch at the present weights, with current noise, and the rule's draws.
@@ -239,28 +245,3 @@ class RuleTraining(pl.LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.schedule.factor(k, n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def straight_through(loss: Tensor, network: Network, grads: dict[str, Tensor]) -> Tensor:
-    """A scalar with the value of `loss` whose gradient by the parameters is `grads`, to the last bit.
-
-    It is an ordinary node of autograd's graph, so clipping, accumulation, loss scaling and gradient hooks work as for
-    any loss.
-    """
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    handed: Tensor = _HandedGradients.apply(loss, [grads[name] for name in names], *parameters)
-    return handed
-
-
-class _HandedGradients(torch.autograd.Function):
-    """Forward: the loss. Backward: the gradients it was handed, times what arrives from above."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, grads: list[Tensor], *parameters: Tensor) -> Tensor:
-        ctx.grads = grads
-        return loss.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(above * g for g in ctx.grads)

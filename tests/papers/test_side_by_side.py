@@ -73,7 +73,15 @@ def verdicts(folder, *rows, **more):
     """A verdicts.csv with rows of (statement, verdict, unit, effect, n), of 20 planned seeds."""
     folder.mkdir()
     columns = ("statement", "verdict", "unit", "effect", "n")
-    table = pd.DataFrame(rows, columns=columns).assign(claim="a", setting="digits, alpha=1", planned=20, **more)
+    same = {
+        "claim": "a",
+        "setting": "digits, alpha=1",
+        "planned": 20,
+        "kind": "larger",
+        "low": math.nan,
+        "high": math.nan,
+    }
+    table = pd.DataFrame(rows, columns=columns).assign(**{**same, **more})
     table.to_csv(folder / "verdicts.csv", index=False)
     return folder
 
@@ -141,3 +149,24 @@ def test_what_is_no_table_is_named(tmp_path, option, capsys):
     file.write_text("a,b\n1,2\n")
     assert main(["reproduce", "liu2022", option, str(file)]) == 2
     assert str(file) in capsys.readouterr().err
+
+
+def test_over_settings_it_is_the_mean_of_random_effects(tmp_path):
+    """Three settings, ratios; a fourth whose effect was not measured counts for nothing."""
+    from scipy import stats
+
+    from bpgen.analysis.synthesis import random_effects
+
+    logs, errors, folders = [0.7, 1.1, 0.2], [0.1, 0.2, 0.3], []
+    half = stats.t.ppf(0.975, 9)
+    for i, (y, se) in enumerate(zip([*logs, math.nan], [*errors, math.nan], strict=True)):
+        row = ("it is sharper, at training loss 0.1", "supported", "ratio", math.exp(y), 10)
+        ends = {"low": math.exp(y - half * se), "high": math.exp(y + half * se), "kind": "larger"}
+        folders.append(verdicts(tmp_path / str(i), row, family=1, **ends))
+    text = overview(Liu2022(), folders)
+    row = next(line for line in text.split("## Over settings")[1].splitlines() if "it is sharper" in line)
+    found, cells = random_effects(logs, errors), [cell.strip() for cell in row.split("|")]
+    assert cells[3] == f"x {math.exp(found.mean):.3g}"
+    assert cells[4] == f"{math.exp(found.low):.3g} to {math.exp(found.high):.3g}"
+    assert cells[7] == "3"
+    assert "## Over settings" not in overview(Liu2022(), folders[:2])

@@ -11,8 +11,9 @@ from bpgen.losses import L2, Loss
 from bpgen.neurons import Leaky
 from bpgen.rules import OfflineRule, propagate
 from bpgen.tasks import Split
+from bpgen.training.handed import straight_through
 from bpgen.training.loaders import SeededLoader
-from bpgen.training.module import RuleTraining, straight_through
+from bpgen.training.module import RuleTraining
 from bpgen.training.options import Optimizer, Schedule
 from tests.oracles import asked
 

@@ -112,7 +112,10 @@ RESUMED = [
 
 @pytest.mark.parametrize(
     ("after", "sign", "code"),
-    [("epoch 1,", signal.SIGINT, 130), ("epoch 1,", signal.SIGTERM, 143), ("epoch 1,", signal.SIGKILL, -9)],
+    [
+        *(("epoch 1,", signal.SIGINT, 130), ("epoch 1,", signal.SIGTERM, 143), ("epoch 1,", signal.SIGKILL, -9)),
+        ("epoch 1,", signal.SIGUSR1, 128 + signal.SIGUSR1),  # a batch system's warning
+    ],
 )
 def test_a_stopped_run_continues_bit_for_bit(tmp_path, after, sign, code):
     options = [*RESUMED, "--trainer.max_epochs", "4"]

@@ -29,19 +29,21 @@ _HEADER = (
 )
 _VERDICTS = """\
 Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the smallest \
-effect of interest; undecided: neither; not testable: it could not fail here; described: no verdict is meant; n/a: the \
-effect is not defined, or not measured. One-sided tests over seeds at 2.5 %, after Holm over the checks of a claim in \
-a setting (`bpgen.analysis.verdicts`). Beside Student's 95 % interval stands that of the verdict: simultaneous over \
-the claim in the setting, without the outer fifths of the seeds, and with those that did not get to the matched loss \
-at their worst. "Assumes normality": so few seeds that flips of signs could not have agreed. With an outlier in ten \
-seeds, always in one direction, errors are up to 6 % at 20 seeds and 11 % at 40; what collapses in one seed of twenty \
-is mostly not seen among 10: of a mean it makes errors of up to 37 %, so that a verdict is on seeds that do not \
-collapse. Spreads and correlations are of the seeds that reach the loss; the others cannot be counted in. Power: the \
-probability that so many seeds support the statement if the effect is the smallest of interest (of "as ... as" and \
-"no ... than": if there is none). Same elsewhere: at how many of the other matched losses below the verdict is the \
-same. Ratios are of curvatures or spreads. More seeds: how many to add for a decision with \
-80 % probability if the present estimate were the truth, and as many were lost; a rough guide, not to be followed \
-again and again: errors of 1.5 % at the first look became 3 % after one addition and 3.5 % after three (simulated)."""
+effect of interest; undecided: neither; not testable: it could not fail here; described: no verdict is meant; n/a: \
+the effect is not defined, or not measured. One-sided tests over seeds at 2.5 %, after Holm over the checks of a \
+claim in a setting (`bpgen.analysis.verdicts`). Beside Student's 95 % interval stands that of the verdict: \
+simultaneous over the claim in the setting, without the outer fifths of the seeds, and with those that did not get \
+to the matched loss at their worst. "Assumes normality": so few seeds that flips of signs could not have agreed. \
+With an outlier in ten seeds, always in one direction, errors are up to 6 % at 20 seeds and 11 % at 40; what \
+collapses in one seed of twenty is mostly not seen among 10: of a mean it makes errors of up to 37 %, so that a \
+verdict is on seeds that do not collapse. Spreads and correlations are of the seeds that reach the loss; the others \
+cannot be counted in: where the fifth with the largest gaps drops out of one rule, verdicts on spreads err in up to \
+17 % at 20 seeds and 28 % at 40, on correlations in up to 7 %. Power: the probability that so many seeds support \
+the statement if the effect is the smallest of interest (of "as ... as" and "no ... than": if there is none). Same \
+elsewhere: at how many of the other matched losses below the verdict is the same. Ratios are of curvatures or \
+spreads. More seeds: how many to add for a decision with 80 % probability if the present estimate were the truth, \
+and as many were lost; a rough guide, not to be followed again and again: errors of 1.5 % at the first look became \
+3 % after one addition and 3.5 % after three (simulated)."""
 _LEVELS = """\
 Above, losses are matched at the lowest that 80 % of all planned seeds reach under each rule, on the monotone curve \
 closest to a run's loss. Half way there: in log loss, from the start of training. Where all get: the lowest that every \

@@ -6,8 +6,9 @@ The linear maps of a step, which every forward-in-time rule is made of, for any 
     drive      [B,K,N,*] -> [B,d,N,*]     C_t U                  from the currents to the state
     read       [B,d,N,*] -> [B,N,*]       D_t S                  from the state to the activity
     J_t S = own(S) + drive(hop(S))
-The parameters of neuron p that act on p alone are its own X = K·Q (+ d) parameters: the weights of its K currents from
-the Q presynaptic sources (h_{t-1}, x_t, 1), and its d initial states where these are learned.
+The parameters of neuron p that act on p alone are its own X = K·Q (+ d) (+ L) parameters: the weights of its K currents
+from the Q presynaptic sources (h_{t-1}, x_t, 1), its d initial states where these are learned, and its L learned
+parameters (`Neuron.learned`), each of which does what a current of its own does.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Moment:
 
     @property
     def network(self) -> Structure:
-        """Structure and neurons."""
+        """Structure and neurons, at the present weights."""
         return self._steps.run.network
 
     @property
@@ -137,6 +138,10 @@ class Moment:
         """D_t S: [B,d,N,*] -> [B,N,*]."""
         return _apply(self.D.unsqueeze(1), S).squeeze(1)
 
+    def tell(self, q: Tensor) -> Tensor:
+        """D_tᵀ q: what a learning signal of the activity [B,N] tells the state [B,d,N]."""
+        return self._steps.run.local.D.pull(q.unsqueeze(1), self._k)
+
     def hop(self, S: Tensor) -> Tensor:
         """W_rec D_{t-1} S: [B,d,N,*] -> [B,K,N,*]."""
         activity = _apply(self.D_before.unsqueeze(1), S).squeeze(1)
@@ -164,13 +169,28 @@ class Moment:
 
     @cached_property
     def direct(self) -> Tensor:
-        """∂I_t/∂(own parameters) at fixed h_{t-1} [B,K,X]: the same for every neuron."""
+        """∂I_t/∂(own parameters) at fixed h_{t-1} [B,K,X]: the same for every neuron, but for what neurons learn."""
         K, pre = self.network.neuron.n_currents, self.pre.unsqueeze(1)
         blocks = pre if K == 1 else (torch.eye(K).to(pre).unsqueeze(-1) * pre.unsqueeze(1)).flatten(-2)
         learned = self.params.get("initial_state")
         if learned is None:
             return blocks
         return torch.cat([blocks, torch.zeros_like(blocks[..., :1]).expand(*blocks.shape[:-1], len(learned))], dim=-1)
+
+    @property
+    def of_each(self) -> Tensor:
+        """∂I_t/∂(own parameters) [B,K,N,X] of each neuron; [B,K,1,X] where it is the same for all: `direct`."""
+        direct, learned = self.direct.unsqueeze(2), self._steps.run.as_currents
+        if not learned:
+            return direct
+        js = [j[self._k - 1].unsqueeze(-1) for j in learned.values()]
+        return torch.cat([direct.expand(-1, -1, self.network.n_rec, -1), *js], dim=-1)
+
+    def of_credit(self, c: Tensor) -> Tensor:
+        """What credit of the currents c [B,K,N] says of each neuron's own parameters: cᵀ ∂I_t/∂own [B,N,X]."""
+        own = torch.einsum("bkn,bkx->bnx", c, self.direct)
+        js = [(c * j[self._k - 1]).sum(1).unsqueeze(-1) for j in self._steps.run.as_currents.values()]
+        return torch.cat([own, *js], dim=-1) if js else own
 
     def gradient(self, own: Tensor) -> dict[str, Tensor]:
         """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
@@ -188,9 +208,16 @@ def gradients_of_own(network: Structure, params: Mapping[str, Tensor], own: Tens
     if K > 1:
         synapses = synapses.unflatten(-1, (K, Q)).movedim(1, 0).flatten(0, 1)
     grads = gradients_of_currents(network, params, synapses)
+    rest = own[:, K * Q :]
     if "initial_state" in params:
-        grads["initial_state"] = own[:, K * Q :].mT
-    return grads
+        d = network.neuron.n_states
+        grads["initial_state"], rest = rest[:, :d].mT, rest[:, d:]
+    return {**grads, **dict(zip(_learned(network, params), rest.unbind(1), strict=True))}
+
+
+def _learned(network: Structure, params: Mapping[str, Tensor]) -> list[str]:
+    """Names of the parameters that neurons learn of their own."""
+    return [name for name in network.neuron.learned if name in params]
 
 
 def gradients_of_currents(network: Structure, params: Mapping[str, Tensor], W: Tensor) -> dict[str, Tensor]:
@@ -207,7 +234,8 @@ def own_influence(network: Network, params: Mapping[str, Tensor], batch: int) ->
     K, d = network.neuron.n_currents, network.neuron.n_states
     synapses = K * (network.n_rec + network.n_in + ("b_rec" in params))
     learned = d if "initial_state" in params else 0
-    one = torch.eye(d, synapses + learned).roll(synapses, -1) if learned else torch.zeros(d, synapses)
+    one = torch.zeros(d, synapses + learned + len(_learned(network, params)))
+    one[:, synapses : synapses + learned] = torch.eye(d)[:, :learned]
     return one.to(params["W_rec"]).expand(batch, -1, -1)
 
 

@@ -61,8 +61,10 @@ class OnlineRule(Rule):
 
     W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework, which also leaves out what a
     rule gives to weights that cannot act. Random numbers come from `draw`, whose tensors are time first, [T,...]; a
-    moment holds those of its own step.
+    moment holds those of its own step. A rule that takes `Moment.of_each` in place of `direct` says `trains_neurons`.
     """
+
+    trains_neurons = False
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """The state before the first step of `batch` sequences: tensors by name.
@@ -88,7 +90,10 @@ class OnlineRule(Rule):
         return False
 
     filters_back: ClassVar[bool] = False
-    """Whether `block` takes the error as it goes back through a filtered readout: then only of whole sequences."""
+    """Whether `block` takes the error as it goes back through a filtered readout: then only of whole sequences.
+
+    As much holds where neurons learn, of which the credit of a block knows, and the state after it does not.
+    """
 
     def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
         """Many steps at fixed weights at once: what `step` after `step` gives, for rules that know a shorter way.
@@ -120,8 +125,10 @@ class OnlineRule(Rule):
         """
         refuse_activity(self, problem.loss)
         network, loss_of_all, k = problem.network, problem.loss, problem.n_steps
-        back = self.filters_back and network.kappa > 0
-        at_once = self.at_once and k > 1 and not (back and (carry.t > 0 or not ends))
+        learned = bool(network.neuron.learned)
+        back = self.filters_back and (network.kappa > 0 or learned)
+        by_step = carry.t > 0 or not ends if back else learned
+        at_once = self.at_once and k > 1 and not by_step
         sums, values, outputs = _Sums(problem.params), list[Tensor](), list[Tensor]()
         for part, target, loss in loss_of_all.in_blocks(problem.x, problem.target, k if at_once and back else BLOCK):
             here = _going_on(problem, part, carry, target, loss)

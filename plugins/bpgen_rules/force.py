@@ -32,6 +32,7 @@ class FORCE(Rule):
     """
 
     suits: ClassVar[Mapping[str, Any]] = {"loss.kind": "mse"}
+    trains_neurons = False
     traits = Traits(
         signal_origin="symmetric",
         signal_scope="none",

@@ -42,6 +42,7 @@ class RTRL(OnlineRule):
     """Real-time recurrent learning (Williams and Zipser 1989): exact and online, for N⁴ work a step."""
 
     suits: ClassVar[Mapping[str, Any]] = {"network.n_rec": 32}  # 128 neurons take hours on the default task
+    trains_neurons = True
     traits = Traits(
         needs_future=False,
         online=True,
@@ -72,8 +73,8 @@ class RTRL(OnlineRule):
         """Equations (1) to (3)."""
         S = state["influence"]
         S = (moment.J @ S.flatten(3).flatten(1, 2)).view(S.shape)
-        added = torch.einsum("bdcn,bcx->bdxn", moment.C, moment.direct)  # neuron p's own parameters
-        S.diagonal(dim1=2, dim2=3).add_(added)
+        added = torch.stack([moment.of_credit(C) for C in moment.C.unbind(1)], dim=1)  # neuron p's own parameters
+        S.diagonal(dim1=2, dim2=3).add_(added.transpose(2, 3))
         if moment.kappa:
             G = moment.kappa * state["read"] + (1 - moment.kappa) * moment.read(S)
             state = {"influence": S, "read": G}

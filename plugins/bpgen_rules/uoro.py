@@ -43,6 +43,7 @@ class UORO(OnlineRule):
         "optimizer.lr": 0.003,
         "optimizer.lr_scale": {"W_rec": 0.03, "W_in": 0.03},  # their gradients are noisy, the readout's is exact
     }
+    trains_neurons = True
     traits = Traits(
         needs_future=False,
         online=True,
@@ -96,7 +97,7 @@ class UORO(OnlineRule):
         nu = moment.draws["signs"]
         s = moment.own(state["s"]) + moment.drive(moment.hop(state["s"]))  # J s̃
         post = (nu.unsqueeze(2) * moment.C).sum(1)  # νᵀ C [B,K,N]
-        theta = torch.einsum("bkn,bkx->bnx", post, moment.direct)
+        theta = moment.of_credit(post)
         rho_0 = balance(state["theta"], s)
         rho_1 = balance(theta, nu)
         s = scaled(rho_0, s) + scaled(rho_1, nu)

@@ -80,7 +80,9 @@ def cluster(folder: Path, cpus: int = 2):
             time.sleep(1)
         _wait_for(environment)
         yield environment
-    finally:
+    finally:  # what a failed test left running ends with its cluster
+        subprocess.run(["scancel", "--signal=KILL", "--full", "--user=root"], env=environment, capture_output=True)
+        time.sleep(2)
         for process in reversed(started):
             process.send_signal(signal.SIGTERM)
         for process in started:

@@ -12,8 +12,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from bpgen.errors import BpgenError
-from bpgen.study.launchers.slurm import Slurm
 from tests.study import slurm_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
@@ -160,11 +158,6 @@ def test_a_time_limit_and_a_preemption_are_survived_bit_for_bit(slurm, tmp_path)
     whole = [sys.executable, "-m", "bpgen", "fit", "--config", str(config), "--out", str(tmp_path / "whole")]
     subprocess.run(whole, env=slurm, check=True, capture_output=True)
     assert metrics(tmp_path / "s" / "runs") == metrics(tmp_path / "whole")
-
-
-def test_options_are_checked():
-    with pytest.raises(BpgenError, match=r"pack .--engine.pack. must be positive"):
-        Slurm(pack=0)
 
 
 if __name__ == "__main__":  # a cluster to look at

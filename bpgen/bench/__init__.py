@@ -104,7 +104,7 @@ def _time(calls: Mapping[tuple[str, str], Callable[[], Any]], rounds: int) -> di
         call()
     shortest = dict.fromkeys(calls, float("inf"))
     for i in range(rounds):
-        for key in random.Random(i).sample(list(calls), len(calls)):
+        for key in random.Random(i).sample(list(calls), len(calls)):  # noqa: S311  (an order)
             start = time.perf_counter()
             calls[key]()
             shortest[key] = min(shortest[key], 1e3 * (time.perf_counter() - start))

@@ -20,6 +20,10 @@ test:
 slow:
     pytest -m slow
 
+# a study on a SLURM that is started on this machine (root; Debian's slurm-wlm and munge)
+slurm:
+    pytest -s -m slurm tests/study/test_slurm.py
+
 # measure again what `bpgen rules --traits` marks as audited
 locality:
     bpgen check --locality all --json > locality.json

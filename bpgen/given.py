@@ -30,7 +30,7 @@ def problem_of(
     Args:
         network: the network.
         x: inputs [T,B,I].
-        target: classes [B] or [T,B], or values [B,O] or [T,B,O], as the loss asks for.
+        target: classes [B] or [T,B], or values [B,O] or [T,B,O], as the loss asks for; one value [B] or [T,B].
         loss: the loss, with its mask if it has any.
         initial_state: s_0 [B,d,N], or None.
         lengths: steps of each sequence [B] where they differ; what comes after is padding.
@@ -42,6 +42,8 @@ def problem_of(
     like = network.W_rec
     mask = None if loss.mask is None else _numbers("mask", loss.mask, like)
     values = _classes(target, like) if loss.kind == "cross_entropy" else _numbers("target", target, like)
+    if loss.kind != "cross_entropy" and network.n_out == 1 and values.ndim == (1 if loss.when == "last" else 2):
+        values = values.unsqueeze(-1)
     start = (
         None if initial_state is None else filled(_numbers("initial_state", initial_state, like), None, "initial_state")
     )

@@ -68,15 +68,16 @@ class Loss:
         return replace(self, regulariser=None, activity=None)
 
     @property
-    def cost(self) -> Activity | None:
-        """The regulariser of the activities of this batch: it ends with each sequence, at its last step of weight > 0.
+    def there(self) -> Tensor | None:
+        """Which steps are no padding, bool [T,B]: up to the last of weight > 0, after which nothing matters; or all."""
+        if self.mask is None:
+            return None
+        return (self.mask > 0).flip(0).cumsum(0).flip(0) > 0  # as long as a step is left that counts
 
-        What comes after that cannot matter to the data's loss: it is padding.
-        """
-        if self.activity is None or self.mask is None:
-            return self.activity
-        left = (self.mask > 0).flip(0).cumsum(0).flip(0)  # steps that count from here on
-        return replace(self.activity, there=left > 0)
+    @property
+    def cost(self) -> Activity | None:
+        """The regulariser of the activities of this batch, which ends with each sequence."""
+        return self.activity if self.activity is None else replace(self.activity, there=self.there)
 
     @property
     def regularised(self) -> bool:
@@ -103,6 +104,10 @@ class Loss:
     def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss without regulariser and e = ∂L/∂y [L,B,O] at the last L steps (1 or T), in closed form."""
         weights, n = self._weights(outputs)
+        if weights is None and self.kind == "mse":  # no sum over steps and samples in between
+            error = outputs - target.to(outputs.dtype)
+            value, error = error.square().sum() * (0.5 / n), error / n
+            return value, error.unsqueeze(0) if self.when == "last" else error
         per_step, error = compared_and_error(self.kind, outputs, target)
         if weights is None:
             value, error = per_step.sum() / n, error / n
@@ -143,7 +148,10 @@ class Loss:
         """
         T = len(x)
         whole = self
-        if self.when == "all" and size < T:  # 1/T, not one over the length of a block
+        if size >= T:
+            yield slice(0, T), target, self
+            return
+        if self.when == "all":  # 1/T, not one over the length of a block
             target, whole = self.of_chunk(x, target)
         for first in range(0, T, size):
             part = slice(first, min(first + size, T))
@@ -177,12 +185,13 @@ class Loss:
             x, target: inputs [k,B,I] and targets of these steps, or the target of the last one.
             share, ends: k/T, and whether they are the last ones.
 
-        Returns: targets [k,B] or [k,B,O], and the loss with weights of the steps [k,B].
+        Returns: targets [k,B] or [k,B,O], and the loss with weights of the steps [k,B]; None where all are one.
         """
         k, B = x.shape[:2]
+        if self.when == "all" and self.kind == "mse":
+            return target, self
         if self.when == "all":
-            even = 1.0 if self.kind == "mse" else share / k
-            return target, self.with_mask(x.new_full((k, B), even) if self.mask is None else self.mask)
+            return target, self.with_mask(x.new_full((k, B), share / k) if self.mask is None else self.mask)
         mask = x.new_zeros(k, B)
         mask[-1] = float(ends)
         return target.expand(k, *target.shape), replace(self, when="all", mask=mask)

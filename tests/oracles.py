@@ -11,6 +11,7 @@ autograd on it with a `detach` at the right place:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -167,6 +168,9 @@ def run_slow(
 ) -> Slow:
     """The network as a plain loop; entry 0 of `h` and `states` is the start."""
     network, neuron = p.network, p.network.neuron
+    if "alpha_logit" in params:  # the same neurons with the alpha of these weights
+        neuron = copy.copy(neuron)
+        neuron._buffers = {**neuron._buffers, "alpha": 1 / (1 + torch.exp(-params["alpha_logit"]))}
     K, N = neuron.n_currents, network.n_rec
     W, W_in, W_out = (torch.where(acting(network)[n], params[n], 0.0) for n in ("W_rec", "W_in", "W_out"))
     s = p.start(params)

@@ -42,6 +42,7 @@ def test_memory_that_grows_is_seen():
     assert found[1] > 5 * found[0]
     leaky = load_rule("kernl")
     step, hoard = leaky.step, []
+    leaky.at_once = False
     leaky.step = lambda state, moment: hoard.append(moment.h.clone()) or step(state, moment)
     found = online.peaks(leaky, (20, 200), n_rec=8)
     assert found[1] - found[0] == 180 * 8 * 4

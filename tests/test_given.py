@@ -80,6 +80,17 @@ def test_a_mask_of_ones_is_t_times_no_mask_and_divided_by_its_sum_it_is_none(fac
     torch.testing.assert_close(of(network(), X, values, loss="mse", when="all", mask=ones), squared, **close)
 
 
+@every_face
+@pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
+@pytest.mark.parametrize("when", ["last", "all"])
+def test_one_value_needs_no_axis(face: str, loss: str, when: str) -> None:
+    of, net = FACES[face], network(n_out=1)
+    y = Y if when == "last" else torch.stack([Y] * T)
+    expected = of(net, X, y.unsqueeze(-1).float(), loss=loss, when=when)
+    assert torch.equal(of(net, X, y.tolist(), loss=loss, when=when), expected)
+    assert not torch.equal(of(net, X, 1 - y, loss=loss, when=when), expected) or face == "sharpness"
+
+
 REFUSED = {
     "ragged lists": ({"x": [[[0.0, 1.0]], [[0.0]]]}, r"x must be numbers .*nested lists"),
     "text": ({"x": np.array([["a"]])}, "x must be numbers"),
@@ -114,7 +125,21 @@ def test_something_that_is_no_rule_is_refused(rule: object) -> None:
         stability(rule, network(), X, Y, lr=0.1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("x", [X[:, 0], X[..., :2], X.numpy(), X.tolist()])
+@pytest.mark.parametrize(
+    "x",
+    [
+        X[:, 0],
+        X[0],
+        X[0, 0],
+        X[None],
+        X[..., :2],
+        X.repeat(1, 1, 2),
+        X[..., None],
+        torch.rand(20, 8),
+        X.numpy(),
+        X.tolist(),
+    ],
+)
 def test_a_call_of_the_network_sees_that_x_fits(x: Tensor) -> None:
     with pytest.raises(BpgenError, match=r"\[T,B,I\] with I=3"):
         network()(x)

@@ -51,6 +51,17 @@ def test_a_clash_names_every_owner_and_harms_no_other(install):
     assert find("neuron", "leaky").load()
 
 
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("spelt", [("my-part", "my_part"), ("my_part", "my-part"), ("my-part", "my-part")])
+def test_a_clash_is_named_in_every_kind(kind, spelt, install):
+    for package, name in zip(("first", "second"), spelt, strict=True):
+        install(package, {name: "mine_part:X"}, KINDS[kind].group, mine_part="class X: pass")
+    assert plugins(kind)["my_part"].package == "first 1.2 and second 1.2"
+    for asked in ("my-part", "my_part"):
+        with pytest.raises(BpgenError, match=r"'my_part' is claimed by first 1.2 and second 1.2"):
+            find(kind, asked).load()
+
+
 @pytest.mark.parametrize("source", ["import sys; sys.exit(0)", "raise BaseException('gone')", "raise GeneratorExit"])
 def test_a_package_that_exits_when_it_is_imported_has_failed_itself(source, install, capsys):
     install("evil", {"evil": "evil_part:X"}, evil_part=source)

@@ -59,6 +59,7 @@ class Check:
         unit: of the effect as shown: "points", "ratio" (the effect is a log ratio), "r" (artanh r), or any other.
         figure: name of the figure that shows it.
         untestable: why the statement could not fail here; empty where it could.
+        conditions: which it compares; empty for all of its setting. They get seeds until it is decided.
     """
 
     claim: str
@@ -70,6 +71,7 @@ class Check:
     unit: str
     figure: str
     untestable: str = ""
+    conditions: tuple[str, ...] = ()
 
     def shown(self, value: float) -> float:
         """A value of the effect in its unit."""
@@ -196,12 +198,13 @@ def _verdict(check: Check, p: float, q: float, flips: list[float], family: int, 
         possible = family * 2.0 ** -len(check.effect.values) <= alpha / 2  # with so many seeds flips can decide
         remark = "flips of signs do not agree" if possible else "assumes normality"
         decided = [holds and not (possible and doubt) for holds, doubt in zip(decided, against, strict=True)]
-    decision = _decision(check, *decided)
+    decision = decision_of(check, *decided)
     more = more_seeds(check, alpha / family) if decision == "undecided" else None
     return Verdict(check, decision, p, q, more, family, remark)
 
 
-def _decision(check: Check, supports: bool, refutes: bool) -> Decision:
+def decision_of(check: Check, supports: bool, refutes: bool) -> Decision:
+    """What it means that the data are for a check, or against it, or both."""
     if check.kind == "description":
         return "described" if check.effect.n else "n/a"
     if supports and refutes:

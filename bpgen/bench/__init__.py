@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,7 +27,9 @@ from bpgen.bench.floor import Floor
 from bpgen.bench.peers import RULES, Workload, autograd_loop, rule_call, torch_rnn
 from bpgen.losses import When
 
-__all__ = ["Row", "run", "table", "to_json"]
+__all__ = ["Row", "run", "shortest", "table", "to_json"]
+
+Key = TypeVar("Key")
 
 FLOOR, RNN, LOOP, TUNED = PEERS = ("floor", "torch.nn.RNN", "autograd loop", "autograd loop, tuned")
 WHENS: tuple[When, ...] = ("last", "all")
@@ -81,7 +83,7 @@ def run(
             torch.set_num_threads(n)
             for alpha, when in product((1.0, 0.5), WHENS):
                 problem = Workload(alpha, when, (n_steps, batch, n_rec, n_in, n_out))
-                rows += _rows(problem, n, _time(contestants(problem), rounds))
+                rows += _rows(problem, n, shortest(contestants(problem), rounds))
     finally:
         torch.set_num_threads(before)
     return rows
@@ -98,17 +100,17 @@ def contestants(problem: Workload) -> dict[tuple[str, str], Callable[[], Any]]:
     return calls
 
 
-def _time(calls: Mapping[tuple[str, str], Callable[[], Any]], rounds: int) -> dict[tuple[str, str], float]:
-    """The shortest time of each call in ms, after one call that does not count."""
+def shortest(calls: Mapping[Key, Callable[[], Any]], rounds: int) -> dict[Key, float]:
+    """The shortest time of each call in ms, after one call that does not count; they take turns in random order."""
     for call in calls.values():
         call()
-    shortest = dict.fromkeys(calls, float("inf"))
+    found = dict.fromkeys(calls, float("inf"))
     for i in range(rounds):
         for key in random.Random(i).sample(list(calls), len(calls)):  # noqa: S311  (an order)
             start = time.perf_counter()
             calls[key]()
-            shortest[key] = min(shortest[key], 1e3 * (time.perf_counter() - start))
-    return shortest
+            found[key] = min(found[key], 1e3 * (time.perf_counter() - start))
+    return found
 
 
 def _rows(problem: Workload, threads: int, ms: Mapping[tuple[str, str], float]) -> list[Row]:

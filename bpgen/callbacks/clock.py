@@ -30,6 +30,8 @@ class EvaluationClock(Callback):
     Attributes:
         rows: the complete rows so far, e.g. for `pandas.DataFrame(clock.rows)`.
         seconds: time spent so far, by measurement.
+        about: what measurements say of all their rows.
+        tables: what they say besides of the last network, by name; empty before the end of training.
     """
 
     def __init__(self, every: Literal["epoch", "log"] | int = "epoch", points: int = 40) -> None:
@@ -42,6 +44,8 @@ class EvaluationClock(Callback):
         self.last_step = -1
         self.seconds: dict[str, float] = {}
         self.rows: list[Metrics] = []
+        self.about: dict[str, Any] = {}
+        self.tables: dict[str, Any] = {}
         self._log_steps: frozenset[int] = frozenset()
         self._attached: list[Any] = []
         self._splits: Splits | None = None
@@ -115,9 +119,13 @@ class EvaluationClock(Callback):
             self._evaluate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the final network."""
+        """Measure the final network, and make the tables of it."""
         if trainer.global_step != self.last_step:
             self._evaluate(trainer, pl_module)
+        evaluation = self._evaluation(trainer, pl_module)
+        for measurement in _measuring([*trainer.callbacks, *self._attached]):  # type: ignore[attr-defined]
+            with evaluation.undisturbed():
+                self.tables.update(measurement.tables(evaluation))
 
     def state_dict(self) -> dict[str, Any]:
         """When it last measured, and the time that took."""
@@ -129,16 +137,17 @@ class EvaluationClock(Callback):
 
     def _evaluate(self, trainer: Trainer, module: Any) -> None:
         self.last_step = trainer.global_step
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        evaluation = Evaluation(module, self._splits_of(trainer, module), _epochs(trainer), self.last_step, lr)
+        evaluation = self._evaluation(trainer, module)
         callbacks: list[Any] = [*trainer.callbacks, *self._attached]  # type: ignore[attr-defined]
         self.check(evaluation, *callbacks)
         where: Metrics = {"epoch": evaluation.epoch, "step": evaluation.step}
-        row: Metrics = {**where, "lr": lr}
+        row: Metrics = {**where, "lr": evaluation.lr}
         for measurement in _measuring(callbacks):
             started = time.perf_counter()
             with evaluation.undisturbed():
                 found = measurement.measure(evaluation)
+                if not self.rows:
+                    self.about.update(measurement.about(evaluation))
             spent = time.perf_counter() - started
             self.seconds[measurement.name] = self.seconds.get(measurement.name, 0.0) + spent
             twice = ", ".join(sorted(set(found) & set(row)))
@@ -148,6 +157,10 @@ class EvaluationClock(Callback):
         self._tell(trainer, module, row, callbacks)
         if not math.isfinite(row.get("train/loss", 0.0)):
             raise module.divergence(f"the training loss is {row['train/loss']}", evaluation.step)
+
+    def _evaluation(self, trainer: Trainer, module: Any) -> Evaluation:
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        return Evaluation(module, self._splits_of(trainer, module), _epochs(trainer), self.last_step, lr)
 
     def _tell(self, trainer: Trainer, module: LightningModule, row: Metrics, callbacks: list[Any]) -> None:
         """Hand the row to whoever wants it."""

@@ -69,6 +69,13 @@ class Evaluation:
         params = self.network.params()
         return Problem(self.network, params, split.x, split.target, loss.with_mask(split.mask))
 
+    def regularisers(self, inside: bool) -> str:
+        """In words, whether the loss has regularisers, and whether a measurement keeps them."""
+        loss = self.module.loss
+        if loss.regulariser is None and loss.activity is None:
+            return "no regularisers"
+        return f"regularisers {'inside' if inside else 'left out'}"
+
     def block(self, asked: Block) -> Block:
         """A block of the weights, of which "all" are those that this training changes."""
         return self.module.trained if asked == "all" else asked

@@ -18,14 +18,18 @@ training, and gap_generalization, from noisy training to noisy test sequences.
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement
-from bpgen.callbacks.performance import Performance, performance, share_right
+from bpgen.callbacks.performance import Performance, confusion, performance, share_right
 from bpgen.columns import Column
 from bpgen.errors import require
+from bpgen.tasks import Split
 
+_MOST = 300  # classes of which there is a table of confusions: one of more is no reading matter
 _LOSS, _ACCURACY = "nats or ½·error²", "fraction"
 _SPLITS = {"train": "training", "val": "validation", "test": "test", "test_noisy": "test, noisy inputs"}
 
@@ -103,12 +107,7 @@ class GeneralizationGap(Measurement):
 
     def measure(self, evaluation: Evaluation) -> Metrics:
         """Twelve numbers and the objective; see the module's docstring."""
-        found = {
-            "train": performance(evaluation, evaluation.training(self.train_samples)),
-            "val": performance(evaluation, evaluation.subset("val", self.test_samples)),
-            "test": performance(evaluation, evaluation.subset("test", self.test_samples)),
-            "test_noisy": performance(evaluation, evaluation.noisy("test", self.test_samples)),
-        }
+        found = {name: performance(evaluation, split) for name, split in self._sequences(evaluation).items()}
         train, regulariser = found["train"], evaluation.module.loss.regulariser
         row: Metrics = {"train/objective": train.loss + train.activity}
         if regulariser is not None:
@@ -128,6 +127,35 @@ class GeneralizationGap(Measurement):
         if ideal is not None:
             row["gap_noisy/beyond_ideal"] = row["gap_noisy/accuracy"] - (ideal[0] - ideal[1])
         return row
+
+    def about(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Of how many sequences of each split the numbers are means, and the chance level (`Splits.chance`)."""
+        found = self._sequences(evaluation).items()
+        sizes = {name: split.size for name, split in found if split is not None}
+        return {"sequences": sizes, "chance": evaluation.splits.chance}
+
+    def tables(self, evaluation: Evaluation) -> dict[str, Any]:
+        """How often each class of the test, with and without noise, was answered as each: split, target, answer, n."""
+        from pandas import DataFrame
+
+        rows = []
+        for name, split in self._sequences(evaluation).items():
+            if split is None or not name.startswith("test") or evaluation.network.n_out > _MOST:
+                continue
+            counts = confusion(evaluation, split)
+            if counts is not None:
+                pairs = itertools.product(range(len(counts)), repeat=2)
+                rows += [(name, target, answer, int(counts[target, answer])) for target, answer in pairs]
+        return {"confusion": DataFrame(rows, columns=["split", "target", "answer", "n"])} if rows else {}
+
+    def _sequences(self, evaluation: Evaluation) -> dict[str, Split | None]:
+        """What it measures on."""
+        return {
+            "train": evaluation.training(self.train_samples),
+            "val": evaluation.subset("val", self.test_samples),
+            "test": evaluation.subset("test", self.test_samples),
+            "test_noisy": evaluation.noisy("test", self.test_samples),
+        }
 
     def _parts(self, evaluation: Evaluation, train: Performance, test_noisy: Performance) -> Metrics:
         """The noisy gap taken apart; nothing where there is no noise."""

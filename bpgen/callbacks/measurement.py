@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Evaluation, Metrics
@@ -53,6 +54,14 @@ class Measurement(Callback):
     def describe(self, evaluation: Evaluation) -> str:
         """One line for the log: what is measured, on which subset."""
         return f"{self.name}: {', '.join(column.label for column in self.columns)}"
+
+    def about(self, evaluation: Evaluation) -> Mapping[str, Any]:
+        """What holds of its numbers along the whole run, for the summary, by name; nothing by default."""
+        return {}
+
+    def tables(self, evaluation: Evaluation) -> Mapping[str, Any]:
+        """What a row cannot hold of the last network: pandas tables by name, each a CSV file; nothing by default."""
+        return {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See that there is a clock."""

@@ -73,7 +73,7 @@ class Sharpness(Measurement):
         of = "Hessian eigenvalue of the surrogate network" if evaluation.spiking else "Hessian eigenvalue"
         return (
             f"sharpness: largest {of}, block {self.block}, {evaluation.splits.described('train', self.samples)} "
-            f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
+            f"samples, {evaluation.regularisers(self.regulariser)}"
         )
 
     def measure(self, evaluation: Evaluation) -> Metrics:

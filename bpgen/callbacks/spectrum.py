@@ -76,7 +76,7 @@ class Spectrum(Measurement):
         of = "the surrogate network's Hessian" if evaluation.spiking else "the Hessian"
         return (
             f"spectrum: of {of}, block {self.block}, {evaluation.splits.described('train', self.samples)} "
-            f"samples, regularisers {'inside' if self.regulariser else 'left out'}"
+            f"samples, {evaluation.regularisers(self.regulariser)}"
         )
 
     def measure(self, evaluation: Evaluation) -> Metrics:

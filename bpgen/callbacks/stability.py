@@ -81,7 +81,7 @@ class Stability(Measurement):
         return (
             f"stability: of the rule's {of}, all trained weights, "
             f"{evaluation.splits.described('train', self.samples)} samples, "
-            f"regularisers {'inside' if self.regulariser else 'left out'}"
+            f"{evaluation.regularisers(self.regulariser)}"
         )
 
     def check(self, evaluation: Evaluation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from bpgen.cli.listing import Parser
@@ -28,16 +29,28 @@ def run(argv: list[str]) -> int:
         help="measure curvature instead: products and eigenvalues against double backward and PyHessian, and memory "
         "(several minutes; the first thread count only)",
     )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="measure online rules, spiking and gated networks beside jitted JAX scans (pip install jax; the CPU build "
+        "is enough), torch's own cells and double backward (a minute; the first thread count only)",
+    )
     options = parser.parse_args(argv)
     require(options.rounds >= 1 and min(options.threads) >= 1, "rounds and threads must be positive.")
+    if options.peers and options.threads[0] == 1:  # JAX reads it once, when it starts
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     from bpgen import bench
-    from bpgen.bench import curvature, online, trainer
+    from bpgen.bench import curvature, online, side_by_side, trainer
 
     print("measuring ...", file=sys.stderr)
     if options.curvature:
         found = curvature.rows(options.threads[0], options.rounds)
         growth = curvature.memory_growth()
         print(curvature.to_json(found, growth) if options.json else curvature.table(found, growth))
+        return 0
+    if options.peers:
+        beside = side_by_side.rows(options.threads[0], options.rounds)
+        print(bench.to_json(beside) if options.json else side_by_side.table(beside))
         return 0
     if options.online:
         steps_in_n = online.run(rounds=min(options.rounds, 8))

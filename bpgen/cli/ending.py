@@ -31,7 +31,7 @@ def report(ending: Ending) -> int:
     if rows:
         console.print(_table(f"{folder.path.name}: {ending.status}", rows, summary.get("sequences", {})))
     path, config, seconds = folder.path, folder.config(), summary["seconds"]
-    confused = confused_most(path / CONFUSION)
+    confused = confused_most(path / f"{CONFUSION}.csv")
     if confused:
         console.print(confused)
     whole = seconds_so_far()

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ DESCRIPTION = """\
 List the studies and runs in and below folders: status, rule, task, seed, what was measured last, and how long ago. A
 study is one line; name its folder, or give --all, to see its runs. "unfinished" is a run that is at work or was killed.
 --table writes all of them into one file, a row per run and evaluation, as `bpgen.study.load` has them in Python."""
-HEADS = ("status", "rule", "task", "seed", "step", "train loss", "test", "λ_max", "written", "run")
+HEADS = ("status", "rule", "task", "seed", "step", "train loss", "test", "λ_max", "written", "options", "run")
 
 
 def run(argv: list[str]) -> int:
@@ -64,11 +64,35 @@ def _print(found: Sequence[RunEntry], known: Sequence[StudyEntry], every: bool) 
     if known and shown:
         print()
     if shown:
-        rows = [_cells(entry) for entry in shown]
-        widths = [max(len(row[i]) for row in [HEADS, *rows]) for i in range(len(HEADS))]
+        apart = _apart(shown)
+        rows = [(*_cells(entry), own, str(entry.path)) for entry, own in zip(shown, apart, strict=True)]
+        kept = [i for i, head in enumerate(HEADS) if head != "options" or any(apart)]
+        widths = {i: max(len(row[i]) for row in [HEADS, *rows]) for i in kept}
         for line in (HEADS, *rows):
-            cells = zip(line, widths, strict=True)
-            print("  ".join(c.rjust(w) if 3 <= i < 9 else c.ljust(w) for i, (c, w) in enumerate(cells)).rstrip())
+            cells = (line[i].rjust(widths[i]) if 3 <= i < 9 else line[i].ljust(widths[i]) for i in kept)
+            print("  ".join(cells).rstrip())
+
+
+def _apart(shown: Sequence[RunEntry]) -> list[str]:
+    """Options in which runs of one rule and task differ, the members of a sweep for example; four at most."""
+    groups: dict[Any, list[dict[str, str]]] = {}
+    options: list[dict[str, str]] = []
+    for entry in shown:
+        own = {
+            f"{group}.{name}": str(value)
+            for group, values in entry.config.items()
+            if isinstance(values, Mapping) and group != "tracking"
+            for name, value in values.items()
+            if name not in ("name", "data_dir")
+        }
+        options.append(own)
+        groups.setdefault((entry.facts["rule"], entry.facts["task"]), []).append(own)
+    varied = {
+        id(own): [key for key in own if len({other[key] for other in group if key in other}) > 1][:4]
+        for group in groups.values()
+        for own in group
+    }
+    return [", ".join(f"{key.rpartition('.')[2]}={own[key]}" for key in varied[id(own)]) for own in options]
 
 
 def _cells(entry: RunEntry) -> tuple[str, ...]:
@@ -85,7 +109,6 @@ def _cells(entry: RunEntry) -> tuple[str, ...]:
         test,
         _number(sharp),
         _age(entry.written),
-        str(entry.path),
     )
 
 

@@ -125,7 +125,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
     console.width = max(console.width, 60 + 12 * len(results[0]["eigenvalues"]))  # no number is ever cut
     table = Table(
         title=f"{head['run']}: Hessian of the {of}, block {head['block']}, {head['samples']} train samples, "
-        f"regularisers {'inside' if head['regularised'] else 'absent'}",
+        f"{'regularisers inside' if head['regularised'] else 'no regularisers'}",
         title_justify="left",
     )
     table.add_column("step", justify="right")

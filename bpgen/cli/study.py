@@ -59,6 +59,9 @@ def add_options(parser: Any, argv: list[str]) -> None:
     add = parser.add_argument
     add("--out", help="folder of the study (default: studies/NAME)")
     add("--seeds", type=int, help="seeds 0, 1, ... of every condition, instead of the plan's")
+    text = "add seeds in planned looks and stop where every check has its verdict, at the error rates of one look"
+    add("--until", choices=["decided"], help=text)
+    add("--max-seeds", type=int, metavar="N", help="with --until decided: seeds at the last look (default: 64)")
     add("--jobs", type=int, help="runs at once, one thread each (default: the number of CPUs)")
     add("--retry", action="store_true", help="do runs again that failed before")
     add("--dry-run", action="store_true", help="say what would run and for how long, and stop")
@@ -73,40 +76,69 @@ def add_options(parser: Any, argv: list[str]) -> None:
         add(f"--engine.{option.name}", metavar="VALUE", help=f"{option.text} ({default})".replace("%", "%%"))
 
 
-def carry_out(plan: Any, options: Any, out: str | None) -> Any:
-    """Run a plan with the options of the command line; nothing is returned where it is only looked at."""
+def carry_out(plan: Any, options: Any, out: str | None, undecided: Any = None) -> Any:
+    """Run a plan with the options of the command line; nothing is returned where it is only looked at.
+
+    Args:
+        plan: what to run.
+        options: of the command line.
+        out: the study's folder.
+        undecided: from the table to the conditions that need more seeds; None for what a study without claims compares.
+    """
     from bpgen.cli.options import resolve
-    from bpgen.study.plan import read_seeds
+    from bpgen.study.conclusions import undecided as between_conditions
     from bpgen.study.progress import progress_display
     from bpgen.study.study import Study
+    from bpgen.study.until import go_to_last_look, run_until_decided
 
     launcher = _launcher(options)
+    plan = _with_options(plan, options)
+    study = Study(plan, Path(out or Path("studies") / plan.name).expanduser(), resolve)
+    undecided = undecided or between_conditions
+    looked_at = options.dry_run or any(getattr(options, view, None) for view in ("status", "commands", "sweep"))
+    if plan.looks and looked_at:
+        go_to_last_look(study, undecided)
+    if options.dry_run:
+        _dry_run(study, launcher)
+    elif getattr(options, "status", False):
+        study_views.print_status(study, launcher)
+    elif getattr(options, "commands", False):
+        study_views.print_commands(study)
+    elif getattr(options, "sweep", None):
+        study_views.write_sweep(study, options.sweep)
+    elif plan.looks:
+        return run_until_decided(study, undecided, launcher, progress_display(), options.retry)
+    else:
+        return study.run(launcher, progress_display(), options.retry)
+    return None
+
+
+def _with_options(plan: Any, options: Any) -> Any:
+    """The plan with what the command line changes."""
+    from bpgen.study.seeds import read_seeds
+
     overrides, seeds = _settings(options.set)
     if options.wandb is not None:
         overrides["wandb"] = choice("--wandb", options.wandb, Mode)
     if options.seeds is not None:
         require(options.seeds >= 1, f"--seeds must be positive, got {options.seeds}.")
         seeds = read_seeds(options.seeds, "--seeds")
+    require(options.until is not None or options.max_seeds is None, "--max-seeds needs --until decided.")
+    adding = options.until is not None or plan.looks
+    require(seeds is None or not adding, "seeds are added in looks here: give --max-seeds instead of --seeds.")
     plan = plan.with_options(overrides, seeds)
-    study = Study(plan, Path(out or Path("studies") / plan.name).expanduser(), resolve)
-    if options.dry_run:
-        _dry_run(study, launcher)
-    elif getattr(options, "status", False):
-        study_views.print_status(study)
-    elif getattr(options, "commands", False):
-        study_views.print_commands(study)
-    elif getattr(options, "sweep", None):
-        study_views.write_sweep(study, options.sweep)
-    else:
-        return study.run(launcher, progress_display(), options.retry)
-    return None
+    return plan if options.until is None else plan.until_decided(64 if options.max_seeds is None else options.max_seeds)
 
 
 def track(results: Any, typed: str) -> None:
     """Track the study itself where its runs were tracked."""
     from bpgen.report.tracked import track_study
 
-    track_study(results, typed, print)
+    if track_study(results, typed, print):
+        place = shlex.quote(str(results.folder))
+        print(f"W&B       bpgen dashboard {place} --save makes a workspace for it")
+        if any((results.folder / "wandb").glob("offline-run-*")):
+            print(f"          the runs are here only; wandb sync {place}/wandb {place}/runs/*/*/wandb sends them")
 
 
 def command(name: str, argv: list[str]) -> str:
@@ -159,7 +191,7 @@ def _settings(pairs: list[str]) -> tuple[dict[str, Any], list[int] | None]:
 
 
 def _seeds(text: str) -> list[int]:
-    from bpgen.study.plan import read_seeds
+    from bpgen.study.seeds import read_seeds
 
     try:
         value = json.loads(text)
@@ -182,7 +214,7 @@ def _dry_run(study: Any, launcher: Any) -> None:
     runs = study.main_runs(tuning)
     for r in runs:  # what is not tuned yet runs with the base's values
         r.status = "waiting" if r.status == "failed" else r.status
-    guess = estimates([*tuning, *runs], launcher)
+    guess = estimates([*tuning, *runs], find("launcher", "local").load()() if launcher.remote else launcher)
     table = Table(title=f"{study.plan.name}: what would run", title_justify="left")
     for column in ("condition", "stage", "runs", "done", "to do", "seconds a run", "estimated from"):
         table.add_column(column, justify="right" if column in ("runs", "done", "to do", "seconds a run") else "left")

@@ -10,7 +10,7 @@ from typing import Any
 from bpgen.errors import BpgenError
 
 
-def print_status(study: Any) -> None:
+def print_status(study: Any, launcher: Any) -> None:
     """Conditions with the fate of their runs, then every run that did not finish and why; nothing is run."""
     from rich.console import Console
     from rich.table import Table
@@ -33,6 +33,8 @@ def print_status(study: Any) -> None:
             count = Counter(run.status for run in group if run.condition.label == label)
             table.add_row(label, stage, *(str(count[kind] or "") for kind in kinds))
     Console(highlight=False).print(table)
+    for line in launcher.status(study.folder):
+        print(line)
     for run in (*tuning, *runs):
         why = reason(run, entry)
         if run.status == "diverged" or (why and run.status != "finished"):

@@ -57,11 +57,9 @@ def state_jacobian(net: Trained) -> float:
         before, outside = run.states[:-1], run.currents[1:] - (run.h[:-1] @ W).unflatten(-1, shape)
 
         def step(s: Tensor) -> Tensor:
-            return network.neuron.f(s, outside + (network.neuron.g(s) @ W).unflatten(-1, shape))
+            return run.network.neuron.f(s, outside + (run.network.neuron.g(s) @ W).unflatten(-1, shape))
 
         signs = torch.randint(0, 2, before.shape, generator=generator(net.seed, "state jacobian"))
         along = torch.func.jvp(step, (before,), ((2 * signs - 1).to(before),))[1]
-    squares, mask = along.double().square().sum((-2, -1)), net.problem.loss.mask  # [T,B]
-    if mask is not None:
-        squares = squares[(mask > 0).flip(0).cumsum(0).flip(0) > 0]
-    return float(squares.mean().sqrt())
+    squares, there = along.double().square().sum((-2, -1)), net.problem.loss.there  # [T,B]
+    return float((squares if there is None else squares[there]).mean().sqrt())

@@ -43,6 +43,8 @@ def participation(network: Network, vector: Tensor, block: Block = "W_rec") -> P
             incoming += p.reshape(-1, N, p.shape[1] if p.ndim > 1 else 1).sum((0, 2))
         elif name == "initial_state":
             incoming += p.sum(0)
+        elif name in network.neuron.learned:
+            incoming += p
         if name in ("W_rec", "W_out"):
             outgoing += p.sum(0)
     total = sum(p.sum() for p in share.values())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bpgen.curvature.autograd import NetworkByAutograd
-from bpgen.curvature.block import Block, BlockProblem
+from bpgen.curvature.block import Block, BlockProblem, FreeEntries
 from bpgen.curvature.proof import roperator_is_right
 from bpgen.curvature.roperator import Part, ROperator
 from bpgen.errors import choice, require
@@ -92,11 +92,11 @@ class HessianProducts:
         chunk_size = max(1, _CHUNK // sample) if chunk_size is None else chunk_size
         require(chunk_size >= 1, f"chunk_size must be a positive number of samples, got {chunk_size}.")
         self._width = max(1, _CHUNK // (sample * min(problem.batch, chunk_size)))  # vectors at once
-        require(
-            by != "roperator" or network.W_fb is None,
-            "the R-operator knows no output feedback; products='autograd' does.",
-        )
-        self.by: By = choice("products", by, By) if by else ("roperator" if roperator_is_right(problem) else "autograd")
+        names = FreeEntries(network, problem.params, block).names
+        unknown = "output feedback" if network.W_fb is not None else ", ".join(set(names) & set(network.neuron.learned))
+        require(by != "roperator" or not unknown, f"the R-operator knows no {unknown}; products='autograd' does.")
+        right = by is None and roperator_is_right(problem, names)
+        self.by: By = choice("products", by, By) if by else ("roperator" if right else "autograd")
         self.block, self.part = block, choice("part", part, Part)
         self._kept: list[tuple[ROperator | NetworkByAutograd, float]] = []
         self._rest: list[tuple[Problem, float]] = []

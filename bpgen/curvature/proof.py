@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -39,11 +40,15 @@ class Trial(NamedTuple):
     alive: bool
 
 
-def roperator_is_right(problem: Problem) -> bool:
+def roperator_is_right(problem: Problem, names: Sequence[str]) -> bool:
     """Whether products by the R-operator are those of the problem's loss.
 
     Networks and losses have to be this package's own, nothing derived; a loss may have an `L2` and an `Activity`. Any
-    other term, and output feedback, are left to autograd.
+    other term, output feedback, and what neurons learn of their own are left to autograd.
+
+    Args:
+        problem: the problem.
+        names: the parameters that it is taken by.
 
     Raises:
         BpgenError: the neuron's f or g has no second derivative.
@@ -52,7 +57,8 @@ def roperator_is_right(problem: Problem) -> bool:
     others = {f.name for f in dataclasses.fields(loss)} - {"kind", "when", "mask", "regulariser", "activity"}
     plain = type(loss) is Loss and not any(getattr(loss, name) for name in others)
     costs = type(loss.regulariser) in (type(None), L2) and type(loss.activity) in (type(None), Activity)
-    known = type(network) is Network and network.W_fb is None and plain and costs
+    usual = network.W_fb is None and not set(names) & set(network.neuron.learned)
+    known = type(network) is Network and usual and plain and costs
     return known and derivatives_agree(network)
 
 
@@ -96,7 +102,8 @@ def _trial(problem: Problem) -> Trial:
     Raises:
         BpgenError: autograd does not follow f and g twice.
     """
-    free = FreeEntries(problem.network, problem.params, tuple(problem.params))
+    weights = tuple(name for name in problem.params if name not in problem.network.neuron.learned)
+    free = FreeEntries(problem.network, problem.params, weights)
     v = torch.randn(2, free.size, generator=generator(0, "directions"), dtype=torch.float64)
     directions = free.directions(v, problem.params)
     try:

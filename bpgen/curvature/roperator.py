@@ -33,11 +33,13 @@ from torch import Tensor
 
 from bpgen.curvature.recursion import (
     Adjoint,
+    Entries,
     Tangent,
     backward,
     backward_in_place,
     forward,
     forward_in_place,
+    nothing,
     scale_of,
 )
 from bpgen.curvature.second_derivatives import SecondDerivatives, of_activity, of_dynamics
@@ -79,10 +81,11 @@ class ROperator:
         if straight and self._scale is not None:
             self._c = backward_in_place(run, self._W, signal, None, 0, None, None).currents
             return
-        credit = backward(run, run.params["W_rec"], signal / (self._scale or 1), None, None)
+        self._gains = Entries(run)
+        credit = backward(run, self._gains, run.params["W_rec"], signal / (self._scale or 1))
         self._c = credit.currents  # c [T+1,1,B,K·N]
         if not straight:
-            self._f = of_dynamics(run, credit.states[1:, 0]) or None
+            self._f = of_dynamics(run, torch.stack(list(credit.states), dim=-2)[1:, 0]) or None
             self._g = of_activity(run, credit.arriving[:, 0].unsqueeze(-2)) or None
         if self._f is not None:
             self._W, self._scale = run.params["W_rec"], None
@@ -141,30 +144,32 @@ class ROperator:
             return forward_in_place(run, self._W, dW, drive, s_0, self._g is not None, self._first(d))
         if dW is not None:
             drive[1:] += _times(run.h[:-1].unsqueeze(1), dW)
-        return forward(run, self._W, drive, s_0)
+        return forward(run, self._gains, self._W, drive, s_0)
 
     def _backward(self, d: Mapping[str, Tensor], dq: Tensor, tangent: Tangent, part: Part) -> Adjoint:
         """(4), with the sources of that part."""
-        run, scale, curved_s, curved_I, residual = self._run, self._scale or 1.0, None, None, part != "gauss_newton"
+        run, scale, residual = self._run, self._scale or 1.0, part != "gauss_newton"
         dW = d["W_rec"] if residual and "W_rec" in d else None
         signal = self._signal(dq)
         if self._activity is not None and part != "residual":
             for v, h in enumerate(tangent.h.unbind(1)):
                 signal[1:, v].add_(self._activity.gradient(h), alpha=scale)
-        if residual and self._g is not None:
-            curved_s = scale * self._g(tangent.states)
-        if residual and self._f is not None:
-            curved = self._f(torch.cat([tangent.states[:-1], tangent.currents[1:]], dim=-2))
-            n = run.network.neuron.n_states
-            curved_s = torch.zeros_like(tangent.states) if curved_s is None else curved_s
-            curved_s[:-1] += curved[..., :n, :]
-            curved_I = curved[..., n:, :]
         if self._scale is not None:
+            curved_s = None
+            if residual and self._g is not None:
+                self._g.add([scale * tangent.states[0]], [curved_s := torch.zeros_like(tangent.states[0])])
             dW = None if dW is None else scale * dW
             return backward_in_place(run, self._W, signal, curved_s, self._first(d), dW, self._c)
         if dW is not None:
             signal[:-1] += _times(self._c[1:], dW.mT)
-        return backward(run, self._W, signal, curved_s, curved_I)
+        sources = nothing(run, signal)
+        if residual and self._g is not None:
+            self._g.add(tangent.states, sources.states)
+        if residual and self._f is not None:
+            credits = sources.currents.unflatten(-1, (-1, signal.shape[-1])).unbind(-2)
+            dz = [*(s[:-1] for s in tangent.states), *(I[1:] for I in tangent.currents)]
+            self._f.add(dz, [*(s[:-1] for s in sources.states), *(c[1:] for c in credits)])
+        return backward(run, self._gains, self._W, signal, sources)
 
     def _signal(self, dq: Tensor) -> Tensor:
         """C q'_t [T+1,V,B,N] of q' [L,V,B,N] at the last L steps; C = 1 outside the fast path."""
@@ -201,7 +206,7 @@ class ROperator:
             elif name == "b_out":
                 H[name] = de.sum((0, 2))
             elif self._learned_start:
-                H[name] = credit.states[0].sum(1) / (self._scale or 1.0)
+                H[name] = torch.stack([s[0].sum(1) for s in credit.states], dim=1) / (self._scale or 1.0)
             else:
                 H[name] = torch.zeros_like(d[name])
         return H

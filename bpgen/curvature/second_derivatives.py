@@ -9,7 +9,7 @@ the whole trajectory (all of a ReLU's, most of an LSTM's) are dropped and cost n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,14 +41,12 @@ class SecondDerivatives:
     def __bool__(self) -> bool:
         return bool(self.entries)
 
-    def __call__(self, dz: Tensor) -> Tensor:
-        """M dz [L,V,B,n,N] of V tangents dz [L,V,B,n,N]."""
-        product = torch.zeros_like(dz)
+    def add(self, dz: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+        """Add M dz of V tangents of the n components, each [L,V,B,N], to as many of the same shape."""
         for (i, j), M in self.entries.items():
-            product[..., i, :].addcmul_(M.unsqueeze(1), dz[..., j, :])
+            into[i].addcmul_(M.unsqueeze(1), dz[j])
             if i != j:
-                product[..., j, :].addcmul_(M.unsqueeze(1), dz[..., i, :])
-        return product
+                into[j].addcmul_(M.unsqueeze(1), dz[i])
 
 
 def _columns(function: Callable[[Tensor], Tensor], z: Tensor, u: Tensor) -> list[Tensor]:

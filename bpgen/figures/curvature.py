@@ -7,11 +7,12 @@ apart by colour-blind readers and in grey.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bpgen.figures.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, note
 
@@ -193,9 +194,26 @@ def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | 
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel="real part", ylabel="imaginary part", title="Multipliers of the update")
+    if len(points) and np.abs(points).max() < 3:  # else the circle itself is small beside them
+        _enlarged(ax, points)
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # nothing is safe inside
     note(ax, _of("", n), (0.98, 0.02))
     return ax
+
+
+def _enlarged(ax: Axes, points: NDArray[Any]) -> None:
+    """The same points in an inset of their own scale; the edge of stability where it passes through."""
+    width = max(float(np.ptp(points.real)), float(np.ptp(points.imag)), 1e-3)
+    inset = ax.inset_axes((0.3, 0.3, 0.4, 0.4))
+    angle = np.linspace(0, 2 * np.pi, 20_000)
+    inset.plot(np.cos(angle), np.sin(angle), color=BLACK, lw=1)
+    inset.plot(points.real, points.imag, "o", color=BLUE, ms=3)
+    for centre, limits in ((points.real, inset.set_xlim), (points.imag, inset.set_ylim)):
+        middle = float(centre.max() + centre.min()) / 2
+        limits(middle - 0.6 * width, middle + 0.6 * width)
+    inset.tick_params(labelsize="x-small")
+    inset.locator_params(nbins=3)
+    ax.indicate_inset_zoom(inset, edgecolor="0.5")
 
 
 def _of(block: str, n: int | None) -> str:

@@ -41,6 +41,10 @@ class About(NamedTuple):
     block: str = ""
 
 
+_OTHERS = {
+    "overview": "The main panels of the run.",
+    "confusion": "How often the last network answers each class of the test as each.",
+}
 NOTHING = About()
 Panel = Callable[[Axes, pd.DataFrame, About], Axes]
 
@@ -192,8 +196,8 @@ def run_figures(
 
 def caption(name: str, columns: Sequence[Column] = ()) -> str:
     """What a picture of `run_figures` shows, in a sentence."""
-    if name == "overview":
-        return "The main panels of the run."
+    if name in _OTHERS:
+        return _OTHERS[name]
     if name in PANELS:
         return (PANELS[name].__doc__ or "").partition("\n")[0]
     shown = [column.label for column in columns if column.panel == name]

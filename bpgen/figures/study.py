@@ -18,12 +18,14 @@ from matplotlib.lines import Line2D
 from bpgen.analysis.correlation import correlation
 from bpgen.analysis.matching import LEAST, LOSS, at_loss, finished, start_loss
 from bpgen.analysis.settings import CLEAN_GAP, LOG_SHARPNESS, NOISY_GAP, SHARPNESS, Setting, by_rule, settings
-from bpgen.analysis.statistics import paired
+from bpgen.columns import written
 from bpgen.figures.style import (
     Styles,
     band,
+    band_mark,
     by_step,
     dots,
+    explained,
     legend_columns,
     log_axis,
     median,
@@ -35,6 +37,7 @@ from bpgen.figures.style import (
 
 Panel = Callable[[Axes, Setting, Styles], Axes]
 _STEPS = "training step (updates)"
+_BAND = (band_mark("lines: median; bands: middle half of the seeds"),)
 _SHARPNESS = r"sharpness $\lambda_{\max}$ (loss per weight²)"
 
 
@@ -54,22 +57,41 @@ def study_figures(
     measured = SHARPNESS in table and table[SHARPNESS].notna().any()
     drawn = {name: p for name, p in {**PANELS, **(panels or {})}.items() if measured or p in (gap_by_rule, alignment)}
     style_of = styles(table["condition"], fixed)
-    return {name: setting_sheet(table, panel, style_of) for name, panel in drawn.items()}
+    sheets = {name: setting_sheet(table, panel, style_of) for name, panel in drawn.items()}
+    return {name: figure for name, figure in sheets.items() if figure is not None}
 
 
-def setting_sheet(table: pd.DataFrame, panel: Panel, style_of: Styles) -> Figure:
-    """One panel per setting, side by side, with one legend of the conditions."""
-    parts = settings(table)
-    labels = [style.label for style in style_of.values()]
+def setting_sheet(table: pd.DataFrame, panel: Panel, style_of: Styles) -> Figure | None:
+    """One panel per setting, side by side: below them one legend of the conditions, above them one of other marks.
+
+    A panel that needs certain conditions says which of a setting it shows (`shown`); None where no setting has any.
+    """
+    shown = getattr(panel, "shown", lambda setting: setting.conditions)
+    parts = [setting for setting in settings(table) if shown(setting)]
+    if not parts:
+        return None
+    names = {name for setting in parts for name in shown(setting)}
+    of_conditions = [style for name, style in style_of.items() if name in names]
+    labels = [style.label for style in of_conditions]
     width = max(4.6, 0.62 * len(labels))  # room for a tick each
     columns = legend_columns(labels, width * len(parts))
-    figure, axes = sheet(len(parts), "", len(parts), (width, 4.1 + 0.2 * -(-len(labels) // columns)))
+    figure, axes = sheet(len(parts), "", len(parts), (width, 4.3 + 0.2 * -(-len(labels) // columns)))
+    marks: dict[str, Any] = {}
     for ax, setting in zip(axes, parts, strict=True):
         panel(ax, setting, style_of)
         name = setting.name.replace("alpha=", r"$\alpha$ = ")
         ax.set_title(f"{name}\n({seeds_per_condition(setting.table)})", fontsize="medium")
-    handles = [Line2D([], [], color=s.colour, marker=s.marker, ls="", label=s.label) for s in style_of.values()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+        own = ax.get_legend()
+        if own is not None:  # taken out of the panel, where it would cover data
+            texts = [text.get_text() for text in own.get_texts()]
+            marks |= dict(zip(texts, own.legend_handles, strict=True))
+            own.remove()
+    options: dict[str, Any] = {"frameon": False, "fontsize": "small"}
+    if marks:
+        across = legend_columns(list(marks), width * len(parts))
+        figure.legend(list(marks.values()), list(marks), loc="outside upper center", ncols=across, **options)
+    handles = [Line2D([], [], color=s.colour, marker=s.marker, ls="", label=s.label) for s in of_conditions]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, **options)
     return figure
 
 
@@ -87,12 +109,13 @@ def gap_by_rule(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
     ax.set_xlabel(f"learning rule ({_at(values)})")
     accurate = setting.gap_unit == "accuracy"
     ax.set_ylabel("train - test accuracy (points)" if accurate else "test - train loss (½·error²)")
+    filled: dict[str, Any] = {"color": "0.3", "marker": "o", "ls": ""}
     shapes = [
-        Line2D([], [], color="0.3", marker="o", ls="", label="noisy test inputs"),
-        Line2D([], [], color="0.3", marker="o", ls="", mfc="none", label="clean test inputs"),
+        Line2D([], [], **filled, label="noisy test inputs"),
+        Line2D([], [], **filled, mfc="none", label="clean test inputs"),
+        Line2D([], [], color="0.3", marker="_", ms=14, label="mean, 95 % interval over seeds"),
     ]
-    ax.margins(y=0.2)
-    ax.legend(handles=shapes, frameon=False, fontsize="small", loc="upper left", ncols=2, columnspacing=1)
+    explained(ax, shapes)
     return ax
 
 
@@ -108,9 +131,11 @@ def gap_against_sharpness(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
         effect = correlation(values, LOG_SHARPNESS, gap, within)
         if math.isfinite(effect.estimate):
             low, high = (math.tanh(v) for v in effect.interval())
-            texts.append(f"r {name} {math.tanh(effect.estimate):.2f} [{low:.2f}, {high:.2f}]")
+            said = [written("{:.2f}", v) for v in (math.tanh(effect.estimate), low, high)]
+            texts.append(f"r {name} {said[0]} [{said[1]}, {said[2]}]")
     ax.margins(y=0.2)
     ax.text(0.02, 0.99, "\n".join(texts), transform=ax.transAxes, va="top", fontsize="small")
+    explained(ax, [Line2D([], [], color="0.3", marker="o", ls="", label="a run; r: Pearson, with 95 % interval")])
     ax.set_xlabel(f"{_SHARPNESS}\n{_at(values)}")
     accurate = setting.gap_unit == "accuracy"
     ax.set_ylabel("train - noisy test accuracy (points)" if accurate else "noisy test - train loss (½·error²)")
@@ -130,6 +155,7 @@ def sharpness_against_loss(ax: Axes, setting: Setting, style_of: Styles) -> Axes
         band(ax, levels, at, style_of[str(condition)])
     log_axis(ax, "x")
     log_axis(ax, "y")
+    explained(ax, _BAND)
     ax.invert_xaxis()
     ax.set_xlabel("training loss (nats or ½·error²), falling →")
     ax.set_ylabel(_SHARPNESS)
@@ -149,7 +175,7 @@ def sharpness_against_steps(ax: Axes, setting: Setting, style_of: Styles, refere
     table, conditions = setting.finished, setting.conditions
     reference = reference if reference in conditions else conditions[0]
     local = local if local in conditions else next((c for c in conditions if c != reference), "")
-    lines = [Line2D([], [], color="0.3", ls="--", label=rf"bound $2/\eta$, {style_of[reference].label}")]
+    lines = [Line2D([], [], color="0.3", ls="--", label=rf"bound $2/\eta$ on all weights, {style_of[reference].label}")]
     for condition, own in table.groupby("condition", sort=False):
         band(ax, *by_step(own, own[SHARPNESS]), style_of[str(condition)])
         if condition == local:
@@ -157,14 +183,14 @@ def sharpness_against_steps(ax: Axes, setting: Setting, style_of: Styles, refere
             steps, bound = by_step(own, 2 / (own["lr"] * rho))
             dotted: dict[str, Any] = {"color": style_of[local].colour, "ls": ":"}
             ax.plot(steps, median(bound), lw=1.4, **dotted)
-            lines.append(Line2D([], [], label=rf"bound $2/(\eta\rho)$, {style_of[local].label}", **dotted))
+            lines.append(
+                Line2D([], [], label=rf"bound $2/(\eta\rho)$ on all weights, {style_of[local].label}", **dotted)
+            )
     exact = table[table["condition"] == reference]
     steps, bound = by_step(exact, 2 / exact["lr"])
     ax.plot(steps, np.nanmax(bound, axis=1), color="0.3", ls="--", lw=1.2)
     log_axis(ax, "y")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high * (high / low) ** 0.2)  # room for the legend
-    ax.legend(handles=lines, frameon=False, fontsize="small", loc="upper right")
+    explained(ax, [*lines, *_BAND])
     ax.set_xlabel(_STEPS)
     ax.locator_params(axis="x", nbins=5)
     ax.set_ylabel(_SHARPNESS)
@@ -174,9 +200,12 @@ def sharpness_against_steps(ax: Axes, setting: Setting, style_of: Styles, refere
 def alignment(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
     """Cosine (lines; of W_rec dotted) and ρ (dashed) of the rule's gradient with the true one: medians over seeds."""
     recurrent = "alignment/cosine/W_rec"
-    shown = [("-", "cosine"), ("--", r"$\rho$")]
+    shown, exact = [("-", "cosine"), ("--", r"$\rho$")], []
     for condition, own in setting.finished.groupby("condition", sort=False):
         style = style_of[str(condition)]
+        if bool(((own[["alignment/cosine", "alignment/rho"]] - 1).abs().fillna(0) < 1e-4).all(axis=None)):
+            exact.append(style.label)
+            continue
         band(ax, *by_step(own, own["alignment/cosine"]), style)
         steps, rho = by_step(own, own["alignment/rho"])
         ax.plot(steps, median(rho), color=style.colour, ls="--", lw=1)
@@ -186,47 +215,13 @@ def alignment(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
             shown[2:] = [(":", r"cosine, $W_{rec}$")]
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     lines = [Line2D([], [], color="0.3", ls=ls, label=label) for ls, label in shown]
-    ax.legend(handles=lines, frameon=False, fontsize="small")
+    if exact:
+        lines.append(Line2D([], [], ls="", label=f"not drawn, 1 throughout: {', '.join(exact)}"))
+    explained(ax, [*lines, *_BAND])
     ax.set_ylim(min(-0.05, ax.get_ylim()[0]), max(1.05, min(1.5, ax.get_ylim()[1])))
     ax.set_xlabel(_STEPS)
     ax.locator_params(axis="x", nbins=5)
     ax.set_ylabel("alignment with BPTT (dimensionless)")
-    return ax
-
-
-def changes(ax: Axes, setting: Setting, style_of: Styles, base: str = "") -> Axes:
-    """Change of gap and sharpness from one condition, within seeds, at matched loss.
-
-    Args:
-        ax: where to draw.
-        setting: its table.
-        style_of: styles by condition.
-        base: the condition that the others are compared with; the first by default.
-    """
-    values, scale = setting.matched(), _scale(setting)
-    base = base if base in setting.conditions else setting.conditions[0]
-    for condition in (c for c in setting.conditions if c != base):
-        colour, marker, _ = style_of[condition]
-        gap = paired(values, setting.gap(), condition, base)
-        curve = paired(values, SHARPNESS, condition, base, log=True)
-        seeds = sorted(set(gap.values) & set(curve.values))
-        if not seeds:
-            continue
-        x, y = [math.exp(curve.values[s]) for s in seeds], [scale * gap.values[s] for s in seeds]
-        ax.plot(x, y, ls="", color=colour, marker=marker, ms=4, alpha=0.45)
-        (bottom, top), (left, right) = gap.interval(), curve.interval()
-        middle, height = math.exp(curve.estimate), scale * gap.estimate
-        bars: dict[str, Any] = {}
-        if math.isfinite(bottom) and math.isfinite(left) and math.exp(right) < 50 * middle:
-            bars["xerr"] = [[middle - math.exp(left)], [math.exp(right) - middle]]
-            bars["yerr"] = [[height - scale * bottom], [scale * top - height]]
-        ax.errorbar(middle, height, **bars, color=colour, marker=marker, ms=8, capsize=3)
-    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-    ax.axvline(1, color="0.8", lw=0.8, zorder=0)
-    log_axis(ax, "x")
-    name = style_of[base].label
-    ax.set_xlabel(rf"$\lambda_{{\max}}$ relative to {name} (ratio)" f"\n{_at(values)}")
-    ax.set_ylabel(f"gap - gap of {name} ({'points' if setting.gap_unit == 'accuracy' else '½·error²'})")
     return ax
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
@@ -73,6 +74,16 @@ def sheet(
     if title:
         figure.suptitle(title, fontsize="medium")
     return figure, axes[:panels]
+
+
+def explained(ax: Axes, handles: Sequence[Any]) -> None:
+    """Say what the marks of a panel mean that are not those of conditions; `setting_sheet` puts it beside the data."""
+    ax.legend(handles=list(handles), frameon=False, fontsize="small")
+
+
+def band_mark(what: str) -> Patch:
+    """The mark of a band in a legend."""
+    return Patch(color="0.6", alpha=0.4, lw=0, label=what)
 
 
 def note(ax: Axes, text: str, at: tuple[float, float]) -> Text:

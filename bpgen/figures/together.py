@@ -50,7 +50,7 @@ def together(table: pd.DataFrame, columns: Sequence[str] = ()) -> Figure:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     n = table.groupby("label", sort=False)["run"].nunique()
     if n.max() > 1:
-        figure.suptitle(f"{n.sum()} runs, a line each", fontsize="medium")
+        figure.suptitle(f"{n.sum()} runs, a line each; dashes tell those of one colour apart", fontsize="medium")
     return figure
 
 

@@ -41,7 +41,9 @@ InitName = Literal["liu2022", "glorot2010", "saxe2014", "sompolinsky1988"]
 class Network(Structure):
     """Recurrent network with parameters W_rec [K·N,N], W_in [K·N,I], b_rec [K·N], W_out [O,N], b_out [O].
 
-    A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N]. Blocks of W_rec
+    A parameter that the options leave out is None. A learned initial state is `initial_state` [d,N]; what neurons learn
+    of their own (`Neuron.learned`, e.g. alpha_logit [N]) are parameters as well, and `at(params()).neuron` the neurons
+    at their present values. Blocks of W_rec
     and W_in that lead to a current which does not see the activity or the input (see `Neuron`) start at zero and are
     masked as autapses are.
 
@@ -136,6 +138,8 @@ class Network(Structure):
         self.b_rec = _zeros(neuron.n_currents * n_rec, dtype=dtype) if bias in ("rec", "both") else None
         self.b_out = _zeros(n_out, dtype=dtype) if bias in ("out", "both") else None
         self.initial_state = _zeros(neuron.n_states, n_rec, dtype=dtype) if trainable_initial_state else None
+        for name, value in neuron.learned.items():
+            self.register_parameter(name, nn.Parameter(value.to(dtype)))
 
     def _draw(self, wiring: Wiring, init: InitName, random: torch.Generator, dtype: torch.dtype) -> None:
         """Initial weights of a scheme, made to fit the wiring."""
@@ -194,10 +198,10 @@ class Network(Structure):
             given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
             in_place = simple and not is_traced(*given)
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
-        loop = run_in_place if in_place else run_general
-        h, states, currents, left = loop(self, params, x, current_noise, s_0, from_rest)
+        loop, here = run_in_place if in_place else run_general, self.at(params)
+        h, states, currents, left = loop(here, params, x, current_noise, s_0, from_rest)
         trajectory = Trajectory(
-            self, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0, left
+            here, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0, left
         )
         if when == "all":
             read = trajectory.r

@@ -5,6 +5,7 @@ Everything here takes the weights as an argument, so that a time loop, a traject
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -77,8 +78,20 @@ class Structure(nn.Module):
 
     def masked(self, tensors: Params) -> dict[str, Tensor]:
         """The same tensors, shaped like parameters of these names, with zeros where a weight cannot act."""
-        masks = self.masks()
-        return {name: value * masks[name] if name in masks else value for name, value in tensors.items()}
+        masked = dict(tensors)
+        for name, mask in self.masks().items():
+            if name in masked:
+                masked[name] = masked[name] * mask
+        return masked
+
+    def at(self, params: Params) -> Structure:
+        """The structure with its neurons at the learned parameters that stand among `params`; itself without any."""
+        neuron = self.neuron.at(params)
+        if neuron is self.neuron:
+            return self
+        here = copy.copy(self)
+        here._modules = {**self._modules, "neuron": neuron}
+        return here
 
     def start(self, params: Params, batch: int, initial_state: Tensor | None) -> Tensor:
         """s_0 [B,d,N]: the given one, else the learned one, else zero."""
@@ -102,14 +115,19 @@ class Structure(nn.Module):
         """
         I = drive(params, x, noise) + h @ params["W_rec"].mT
         I = I.unflatten(-1, (self.neuron.n_currents, self.n_rec))
-        s = self.neuron.f(s, I)
-        return I, s, self.neuron.g(s)
+        neuron = self.neuron.at(params)
+        s = neuron.f(s, I)
+        return I, s, neuron.g(s)
 
 
 def drive(params: Params, x: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Tensor:
     """The part of the currents that does not depend on the state: W_in x_t + b_rec + noise, [T,B,K·N]."""
-    currents = torch.matmul(x, params["W_in"].mT, out=out)
-    for term in (params.get("b_rec"), noise):
+    W_in, bias = params["W_in"].mT, params.get("b_rec")
+    if out is not None and bias is not None:
+        torch.addmm(bias, x.flatten(0, 1), W_in, out=out.flatten(0, 1))
+        return out if noise is None else out.add_(noise)
+    currents = torch.matmul(x, W_in, out=out)
+    for term in (bias, noise):
         if term is not None:
             currents = torch.add(currents, term, out=out)
     return currents

@@ -18,6 +18,7 @@ from bpgen.neurons.gain import Local
 class Trajectory:
     """Activity of a network at given weights. Time first; index t = 1..T along h and states, 0 is the start.
 
+    network: its structure, with its neurons at these weights.
     params: weights by name; `W_rec` and `W_in` are already masked.
     x: inputs [T,B,I].
     h: activities [T+1,B,N].
@@ -27,7 +28,7 @@ class Trajectory:
     from_rest: whether h_0 = 0 and nothing can change that: no product with h_0, no credit for it.
     known_currents: `currents` with K and N in one axis, where they were kept.
     activity: the regulariser of the activities, if the loss has one.
-    left: with K > 1 what the in-place pass left of the currents [T+1,B,K,N]; see `Neuron.advance_into`.
+    left: with K > 1 or d > 1 what the in-place pass left of the currents [T+1,B,K,N]; see `Neuron.advance_into`.
     r_0: what the readout's filter holds before the first step [B,N]; None is nothing.
     """
 
@@ -73,6 +74,14 @@ class Trajectory:
     def local(self) -> Local:
         """The gains A, C, D inside each neuron along this trajectory."""
         return self.network.neuron.local(self)
+
+    @cached_property
+    def as_currents(self) -> dict[str, Tensor]:
+        """The currents [T,B,K,N] that learned parameters of the neurons are equal to; see `Neuron.as_currents`."""
+        neuron = self.network.neuron
+        known = [name for name in neuron.learned if name in self.params]
+        equal = neuron.as_currents(self.states[:-1], self.currents[1:]) if known else {}
+        return {name: equal[name] for name in known}
 
     @cached_property
     def r(self) -> Tensor:

@@ -6,7 +6,7 @@ neuron that knows closed forms overrides `local`, and is tested against the defa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -58,6 +58,26 @@ class Neuron(nn.Module):
     recurrent_currents: tuple[int, ...] | None = None
     input_currents: tuple[int, ...] | None = None
     derivatives_agree: bool | None = None
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """Parameters [N] of a population that training changes, by name, at their start; none by default."""
+        return {}
+
+    def at(self, params: Mapping[str, Tensor]) -> Neuron:
+        """The population with the learned parameters that stand among `params`; itself where none does."""
+        return self
+
+    def as_currents(self, s: Tensor, I: Tensor) -> dict[str, Tensor]:
+        """What each learned parameter θ does, as a current j [...,K,N]: f(s, I; θ + dθ) = f(s, I + j dθ; θ) + O(dθ²).
+
+        So it is to every rule one more synapse of its own neuron, whose presynaptic side is j.
+
+        Args:
+            s: states before the step [...,d,N].
+            I: its currents [...,K,N].
+        """
+        return {}
 
     @property
     def piecewise_linear(self) -> bool:

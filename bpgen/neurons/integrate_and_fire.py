@@ -32,6 +32,7 @@ class IntegrateAndFire(LeakyState):
         dampening: γ, which scales that derivative; its peak is γ/θ.
         width: its width in units of θ; none is 1 (piecewise_linear), 0.1 (fast_sigmoid) or 0.5 (gaussian).
         n_refractory: steps after a spike in which a neuron cannot fire, while its potential integrates.
+        learn_alpha: learn alpha, a membrane time constant for each neuron, from there on; it stays within (0, 1).
     """
 
     spiking = True
@@ -47,8 +48,9 @@ class IntegrateAndFire(LeakyState):
         dampening: float = 0.3,
         width: float | None = None,
         n_refractory: int = 0,
+        learn_alpha: bool = False,
     ) -> None:
-        super().__init__(alpha)
+        super().__init__(alpha, learn_alpha)
         self.per_neuron("threshold", threshold, lambda v: (v > 0) & v.isfinite(), "a positive number")
         require(n_refractory >= 0, f"neuron.n_refractory must be a number of steps >= 0, got {n_refractory}.")
         self.reset, self.drive = choice("reset", reset, Reset), choice("drive", drive, Drive)
@@ -59,6 +61,12 @@ class IntegrateAndFire(LeakyState):
     def gain(self) -> Factor:
         """G."""
         return self.alpha if self.drive == "scaled" else 1.0
+
+    def as_currents(self, s: Tensor, I: Tensor) -> dict[str, Tensor]:
+        """Equation (4) of `bpgen.neurons.leak`."""
+        if not self.learn_alpha or self.drive == "scaled":
+            return super().as_currents(s, I)
+        return {"alpha_logit": -self.alpha * (1 - self.alpha) * s[..., :1, :]}
 
     @property
     def noise_scale(self) -> Factor:  # type: ignore[override]
@@ -124,3 +132,18 @@ class IntegrateAndFire(LeakyState):
         states = range(self.n_states)
         A = torch.stack([torch.stack([entry(i, j) for j in states], dim=-2) for i in states], dim=-3)
         return Local(Dense(A), C, D)
+
+
+def folded(neuron: IntegrateAndFire, drive: Tensor, W: Tensor) -> Tensor:
+    """W with G, which the drive takes as well, and with the reset, linear in z_{t-1}, on its diagonal."""
+    drive.mul_(neuron.gain)
+    W = W * neuron.gain
+    W.diagonal().sub_(neuron.threshold)
+    return W
+
+
+def plus(a: Tensor, b: Tensor, factor: Factor, out: Tensor) -> Tensor:
+    """a + factor · b, into `out`."""
+    if isinstance(factor, Tensor):
+        return torch.addcmul(a, b, factor, out=out)
+    return torch.add(a, b, alpha=factor, out=out)

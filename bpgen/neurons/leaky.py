@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bpgen.errors import choice
+from bpgen.errors import choice, require
 from bpgen.neurons.activation import ACTIVATIONS
 from bpgen.neurons.base import Recording
 from bpgen.neurons.gain import Local, Scale, Slope, scale
@@ -36,9 +36,10 @@ class Leaky(LeakyState):
             [lo, hi] draws one per neuron from the seed, uniform in its logarithm; a tensor [N] gives them.
         activation: the non-linearity φ from potential to rate.
         leak: what leaks: the potential, the rate, or the potential inside the non-linearity.
+        learn_alpha: learn alpha, a time constant for each neuron, from there on; it stays within (0, 1).
 
     Raises:
-        BpgenError: alpha outside (0, 1], or an unknown activation or leak.
+        BpgenError: alpha outside (0, 1], or an unknown activation or leak; a rate that leaks with a learned alpha.
     """
 
     derivatives_agree = True
@@ -48,10 +49,16 @@ class Leaky(LeakyState):
         alpha: float | tuple[float, float] = 0.5,
         activation: ActivationName = "relu",
         leak: Leak = "potential",
+        learn_alpha: bool = False,
     ) -> None:
-        super().__init__(alpha)
+        super().__init__(alpha, learn_alpha)
         self.activation, self.leak = choice("activation", activation, ActivationName), choice("leak", leak, Leak)
         self._phi = ACTIVATIONS[activation]
+        require(
+            not learn_alpha or leak != "rate",
+            "neuron.learn_alpha is not for leak='rate': its leak acts behind the non-linearity, of which the credit of "
+            "a current says nothing. Take leak='potential' or 'inside'.",
+        )
 
     @classmethod
     def from_tau(

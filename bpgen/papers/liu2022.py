@@ -25,10 +25,11 @@ from bpgen.analysis.settings import (
     settings,
 )
 from bpgen.analysis.verdicts import Check
-from bpgen.figures.study import changes, sharpness_against_steps
+from bpgen.figures.changes import Improvements
+from bpgen.figures.study import sharpness_against_steps
 from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, Style
 from bpgen.papers.base import Claim, Experiment, Paper, Size
-from bpgen.papers.liu2022_checks import CHECKS, REFERENCE, THREE_FACTOR
+from bpgen.papers.liu2022_checks import CHECKS, REFERENCE, REMEDIES, THREE_FACTOR
 
 _MNIST = Experiment("liu2022", "task.data_dir")
 _LEAKY = Experiment("liu2022_leaky", "task.data_dir")
@@ -117,7 +118,7 @@ class Liu2022(Paper):
     }
     figures: ClassVar = {
         "sharpness_against_steps": partial(sharpness_against_steps, reference=REFERENCE, local=THREE_FACTOR),
-        "remedies": partial(changes, base=THREE_FACTOR),
+        "remedies": Improvements(THREE_FACTOR, REMEDIES),
     }
 
     def checks(self, table: pd.DataFrame, level: Level = LOWEST_COMMON) -> list[Check]:

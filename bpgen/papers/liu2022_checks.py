@@ -55,14 +55,15 @@ def _larger_gap(setting: Setting, claim: str, text: str, more: str, less: str, g
     at = _loss(values)
     smallest, unit = (GAP_POINTS, "points") if setting.gap_unit == "accuracy" else (GAP_LOSS * at, "loss")
     effect = paired(values, setting.gap(gap), more, less)
-    return Check(claim, setting.name, f"{text}, at training loss {at:.3g}", effect, "larger", smallest, unit, figure)
+    text = f"{text}, at training loss {at:.3g}"
+    return Check(claim, setting.name, text, effect, "larger", smallest, unit, figure, conditions=(more, less))
 
 
 def _sharper(setting: Setting, claim: str, text: str, more: str, less: str, figure: str) -> Check:
     values = setting.matched(more, less)
     effect = paired(values, SHARPNESS, more, less, log=True)
     text = f"{text}, at training loss {_loss(values):.3g}"
-    return Check(claim, setting.name, text, effect, "larger", CURVATURE, "ratio", figure)
+    return Check(claim, setting.name, text, effect, "larger", CURVATURE, "ratio", figure, conditions=(more, less))
 
 
 def _loss(values: pd.DataFrame) -> float:
@@ -103,7 +104,8 @@ def _spreads(setting: Setting) -> Iterator[Check]:
     for rule in _local(setting):
         text = f"the gap of {rule} varies more over seeds than that of bptt (noisy test inputs)"
         effect = spread(setting.matched(rule, REFERENCE), setting.gap(), rule, REFERENCE)
-        yield Check("b", setting.name, text, effect, "larger", SPREAD, "ratio", "gap_by_rule")
+        both = (rule, REFERENCE)
+        yield Check("b", setting.name, text, effect, "larger", SPREAD, "ratio", "gap_by_rule", conditions=both)
 
 
 def _correlations(setting: Setting) -> Iterator[Check]:
@@ -118,7 +120,8 @@ def _correlations(setting: Setting) -> Iterator[Check]:
         text = f"gap and log sharpness correlate {how}"
         effect = correlation(values, LOG_SHARPNESS, setting.gap(), within, given)
         kind: Kind = "larger" if within else "description"
-        yield Check("c", setting.name, text, effect, kind, CORRELATION, "r", "gap_against_sharpness")
+        of = tuple(rules)
+        yield Check("c", setting.name, text, effect, kind, CORRELATION, "r", "gap_against_sharpness", conditions=of)
 
 
 def _curvature(setting: Setting) -> Iterator[Check]:
@@ -127,7 +130,8 @@ def _curvature(setting: Setting) -> Iterator[Check]:
     for rule in _local(setting):
         effect = paired(setting.along(rule, REFERENCE), SHARPNESS, rule, REFERENCE)
         text = f"{rule} is sharper than bptt on average over the training losses that both pass"
-        yield Check("d", setting.name, text, effect, "larger", CURVATURE, "ratio", figure)
+        both = (rule, REFERENCE)
+        yield Check("d", setting.name, text, effect, "larger", CURVATURE, "ratio", figure, conditions=both)
         yield _sharper(setting, "d", f"{rule} is sharper than bptt", rule, REFERENCE, figure)
 
 
@@ -139,7 +143,10 @@ def _theorem(setting: Setting) -> Iterator[Check]:
         yield _sharper(setting, "e", f"{rule} is sharper than bptt", rule, REFERENCE, "sharpness_against_loss")
         if THREE_FACTOR in setting.conditions:
             yield _as_sharp(setting, rule, THREE_FACTOR)
-    for rule in _named(setting, "noisy_bptt"):
+    if THREE_FACTOR in setting.conditions:
+        shorter = [*_named(setting, "norm_matched"), *(c for c in _named(setting, REFERENCE) if c != REFERENCE)]
+        yield from (_as_sharp(setting, rule, THREE_FACTOR) for rule in shorter)
+    for rule in [*_named(setting, "noisy_bptt"), *_named(setting, "unscaled")]:
         yield _as_sharp(setting, rule, REFERENCE)
 
 
@@ -151,7 +158,8 @@ def _named(setting: Setting, rule: str) -> list[str]:
 def _as_sharp(setting: Setting, rule: str, other: str) -> Check:
     effect = paired(setting.matched(rule, other), SHARPNESS, rule, other, log=True)
     text = f"{rule} is as sharp as {other} at matched training loss"
-    return Check("e", setting.name, text, effect, "same", CURVATURE, "ratio", "sharpness_against_loss")
+    figure = "sharpness_against_loss"
+    return Check("e", setting.name, text, effect, "same", CURVATURE, "ratio", figure, conditions=(rule, other))
 
 
 def _settles(setting: Setting, rule: str) -> Iterator[Check]:
@@ -163,11 +171,11 @@ def _settles(setting: Setting, rule: str) -> Iterator[Check]:
     near = max(effect.values.values(), default=-math.inf) >= NEAR
     untestable = "no run comes near the bound" if not near else "" if block == "all" else f"λ_max of {block} only"
     figure = "sharpness_against_steps"
-    yield Check("e", setting.name, text, effect, "at most", CURVATURE, "ratio", figure, untestable)
+    yield Check("e", setting.name, text, effect, "at most", CURVATURE, "ratio", figure, untestable, (rule,))
     if rule != REFERENCE and f"alignment/rho/{block}" in setting.finished:
         text = f"{rule} settles no sharper than {bound}, with the ρ of {block} alone"
         effect = _excess(setting, rule, f"alignment/rho/{block}")
-        yield Check("e", setting.name, text, effect, "description", CURVATURE, "ratio", figure)
+        yield Check("e", setting.name, text, effect, "description", CURVATURE, "ratio", figure, conditions=(rule,))
 
 
 def _excess(setting: Setting, rule: str, rho: str) -> Effect:
@@ -199,7 +207,8 @@ def _divergence(setting: Setting) -> Iterator[Check]:
         effect = divergence(setting.table, rule, REFERENCE)
         if effect.note:
             text = f"{rule} diverges in more seeds than bptt"
-            yield Check("h", setting.name, text, effect, "larger", DIVERGED_SHARE, "points", "sharpness_against_steps")
+            figure, both = "sharpness_against_steps", (rule, REFERENCE)
+            yield Check("h", setting.name, text, effect, "larger", DIVERGED_SHARE, "points", figure, conditions=both)
 
 
 CHECKS = (_gaps, _spreads, _correlations, _curvature, _theorem, _remedies, _parts, _divergence)

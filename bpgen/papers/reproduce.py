@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from bpgen.analysis import sequential
 from bpgen.analysis.matching import finished
+from bpgen.analysis.sequential import judge_study
 from bpgen.errors import BpgenError
 from bpgen.papers.base import Experiment, Paper, Size, SizeName
 from bpgen.papers.claims import claims_section
@@ -49,6 +51,11 @@ def report_paper(paper: Paper, results: StudyResults, command: str) -> str:
     claims = claims_section(paper, results.table, results.folder, results.runs) if judged else []
     first = [*_against_registered(paper, results.plan), *claims]
     return report_study(results, command, first, paper.styles, paper.figures)
+
+
+def undecided(paper: Paper, table: pd.DataFrame) -> set[str]:
+    """The conditions of a study that take part in a check of the paper that has no verdict yet."""
+    return set() if finished(table).empty else sequential.undecided(judge_study(paper.checks, table), table)
 
 
 def _against_registered(paper: Paper, plan: Plan) -> list[str]:

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from scipy import special
 
 from bpgen.analysis.markdown import markdown_table
+from bpgen.analysis.synthesis import FEWEST, Synthesis, random_effects
 from bpgen.analysis.verdicts import Verdict
 from bpgen.columns import written
 from bpgen.errors import BpgenError
@@ -28,6 +30,10 @@ _NOTES = {
     "Only what can never be a verdict was taken back (n/a, described, not testable); ratios are judged at × 1.1.",
     NORMAL: f"{NORMAL} assumes normality: with so few seeds flips of signs could not agree.",
 }
+_SYNTHESIS = """\
+Random-effects means over settings (restricted maximum likelihood, intervals of Hartung and Knapp), the interval in \
+which the effect of one more setting is expected, and I², the share of the variation between settings that is not \
+error. Settings of one task share seeds and test items, and count as independent here."""
 
 
 def write_verdicts(verdicts: Sequence[Verdict], folder: Path, elsewhere: Mapping[int, str]) -> None:
@@ -52,9 +58,9 @@ def overview(paper: Paper, folders: Sequence[Path]) -> str:
     parts = ["# All claims, all settings", ""]
     if paper.headlines:
         parts += [in_short(paper, columns), ""]
-    whole = "\n".join([*parts, _all(columns), ""])
+    whole = "\n".join([*parts, _all(columns), "", *_together(columns)])
     notes = [note for mark, note in _NOTES.items() if mark in whole]
-    return "\n\n".join([whole, *notes]).rstrip("\n") + "\n"
+    return "\n\n".join([whole.rstrip("\n"), *notes]) + "\n"
 
 
 _Column = tuple[str, pd.DataFrame]  # heading, and the rows of verdicts.csv by statement
@@ -102,6 +108,7 @@ def _briefly(row: pd.Series) -> str:
     e, unit = float(row["effect"]), row["unit"]
     if not math.isfinite(e):
         return f"{said} ({row['n']})"
+    e = 0.0 if unit == "points" and abs(e) < 0.05 else e  # and not a minus without a number
     text = {"points": f"{e:+.1f} points", "ratio": f"× {_two_digits(e)}", "r": f"r = {e:.2f}"}
     shown = text.get(unit, f"{unit} {e:+.2g}").replace("-", "−")
     assumed = NORMAL if row.get("remark") == "assumes normality" else ""
@@ -128,6 +135,50 @@ def _whole(row: pd.Series) -> str:
     n = f"{row['n']}" if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}"
     assumed = NORMAL if row.get("remark") == "assumes normality" else ""
     return f"{row['verdict']}{assumed}: {number(str(row['unit']), float(row['effect']))}, n = {n}"
+
+
+def _together(columns: Sequence[_Column]) -> list[str]:
+    """The random-effects mean of every check that was judged in three settings or more, in one unit."""
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for _, part in columns:
+        for check, row in part[part["kind"] != "description"].iterrows():
+            effect = _on_its_scale(row)
+            if effect is not None:
+                found.setdefault((f"({row['claim']})", str(check), str(row["unit"])), []).append(effect)
+    rows = []
+    for (claim, check, unit), effects in sorted(found.items(), key=lambda item: item[0][0]):
+        if len(effects) >= FEWEST:
+            s = random_effects([e for e, _ in effects], [se for _, se in effects])
+            mean, low, high, below, above = (number(unit, _shown(unit, v), named) for v, named in _ends(s))
+            cells = (mean, f"{low} to {high}", f"{below} to {above}", f"{s.i2:.0%}", str(s.k))
+            rows.append((claim, check, *cells))
+    header = ("claim", "statement", "mean", "95 % interval", "of one more setting", "I²", "settings")
+    return ["## Over settings", "", markdown_table(header, rows), "", _SYNTHESIS] if rows else []
+
+
+def _ends(s: Synthesis) -> list[tuple[float, bool]]:
+    return [(s.mean, True), (s.low, False), (s.high, False), (s.next_low, False), (s.next_high, False)]
+
+
+def _on_its_scale(row: pd.Series) -> tuple[float, float] | None:
+    """Effect and standard error as they were estimated, from Student's interval; None where there is none."""
+    values = [float(row[c]) for c in ("effect", "low", "high")]
+    if row["n"] < 2 or not all(math.isfinite(v) for v in values):
+        return None
+    if row["unit"] == "ratio":
+        if min(values) <= 0:
+            return None
+        values = [math.log(v) for v in values]
+    elif row["unit"] == "r":
+        values = [math.atanh(min(max(v, -0.999999), 0.999999)) for v in values]
+    se = (values[2] - values[1]) / 2 / float(special.stdtrit(row["n"] - 1, 0.975))
+    return (values[0], se) if se > 0 else None
+
+
+def _shown(unit: str, value: float) -> float:
+    if unit == "ratio":
+        return math.exp(value) if value < 700 else math.inf
+    return math.tanh(value) if unit == "r" else value
 
 
 def number(unit: str, shown: float, named: bool = True) -> str:

@@ -88,7 +88,8 @@ class Axis:
             grow = max((self.high / self.low) ** 0.06, 1.1)
             self.low, self.high = self.low / grow, self.high * grow
         else:
-            pad = 0.06 * (self.high - self.low) or max(abs(self.high), 1e-9) * 0.1
+            spread, size = self.high - self.low, max(abs(self.low), abs(self.high), 1e-9)
+            pad = 0.06 * spread if spread > 1e-3 * size else 0.1 * size  # ticks have four digits
             self.low, self.high = self.low - pad, self.high + pad
 
     def at(self, value: float) -> float:

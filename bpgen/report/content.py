@@ -138,8 +138,12 @@ def _section(study: StudyEntry | None, found: Sequence[RunEntry], first: int, pa
 
 def _counts(runs: Sequence[RunEntry], study: StudyEntry | None) -> str:
     count = Counter(run.status for run in runs)
-    missing = 0 if study is None else max(0, len(study.planned) - len(runs))
-    parts = [*(f"{n} {status}" for status, n in count.items()), *([f"{missing} not begun"] if missing else [])]
+    left = 0 if study is None else max(0, len(study.planned) - len(runs))
+    elsewhere = 0  # of a study of which only a part was named
+    if left and study is not None:
+        elsewhere = min(left, sum(not run.stage for run in entries([study.path])) - len(runs))
+    parts = [*(f"{n} {status}" for status, n in count.items())]
+    parts += [f"{n} {what}" for n, what in ((left - elsewhere, "not begun"), (elsewhere, "not shown here")) if n]
     return f"{len(runs)} run{'s' * (len(runs) != 1)}" + (f": {', '.join(parts)}" if parts else "")
 
 

@@ -20,8 +20,8 @@ from bpgen.tracking.wandb import Tracker
 _FILES = ("plan.yaml", "table.csv", "runs.csv", "tuning.csv", "verdicts.csv", "summary.md")
 
 
-def track_study(results: StudyResults, command: str, say: Callable[[str], None]) -> None:
-    """Track a study as its runs were tracked; nothing where they were not.
+def track_study(results: StudyResults, command: str, say: Callable[[str], None]) -> bool:
+    """Track a study as its runs were tracked; returns whether they were.
 
     Called again for the same study, it goes on in the same W&B run.
 
@@ -37,7 +37,7 @@ def track_study(results: StudyResults, command: str, say: Callable[[str], None])
     tracking = replace(run.config.tracking, condition=None, job_type="summary")
     tracker = Tracker.of(run.config.wandb, tracking)
     if tracker is None:
-        return
+        return False
     known = folder / "wandb" / "id.txt"
     run_id = known.read_text(encoding="utf-8") if known.is_file() else None
     logger = tracker.open(folder, {"tracking": {"study": plan.name}, "plan": plan.content()}, say, run_id)
@@ -58,6 +58,7 @@ def track_study(results: StudyResults, command: str, say: Callable[[str], None])
         contents: dict[str, Path | str] = {f.name: f.read_text(encoding="utf-8") for f in files if f.is_file()}
         logger.keep_files("report", "report", contents)
     logger.finish("finished")
+    return True
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

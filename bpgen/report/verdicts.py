@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bpgen.analysis.matching import LOSS, finished
-from bpgen.analysis.verdicts import Verdict, judge
+from bpgen.analysis.sequential import judge_study, spending_in_words, with_looks
+from bpgen.analysis.verdicts import Verdict
 from bpgen.errors import BpgenError
 from bpgen.papers.base import Paper
 from bpgen.papers.claims import in_cells
@@ -52,15 +53,18 @@ def verdicts(study: StudyEntry | None, table: pd.DataFrame, paper: str | None = 
         if paper is not None:
             find("paper", paper)
         return [], ""
+    table = with_looks(table, [] if study is None else study.plan.get("looks") or [])
+    looks = spending_in_words(table)
+    looks = f" {looks}" if looks else ""
     chosen = find("paper", paper).load()() if paper is not None else _paper_of(study)
     if chosen is not None:
         try:
-            rows = [_of_claim(v) for v in judge(chosen.checks(table))]
+            rows = [_of_claim(v) for v in judge_study(chosen.checks, table)]
         except KeyError as missing:  # a measure that its checks need was not measured
             return [], f"The claims of {chosen.citation} cannot be judged: {missing} was not measured."
-        return rows, _CLAIMS.format(citation=chosen.citation)
+        return rows, _CLAIMS.format(citation=chosen.citation) + looks
     found = conclusions(table)
-    return [_of_pair(c) for c in found], _PAIRS if found else ""
+    return [_of_pair(c) for c in found], _PAIRS + looks if found else ""
 
 
 def _of_pair(c: Any) -> VerdictRow:

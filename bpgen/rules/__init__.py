@@ -96,9 +96,10 @@ from bpgen.rules.chunks import check_chunks, chunk_note, gradients_of_chunk
 from bpgen.rules.credit import Credit, weight_gradients
 from bpgen.rules.feedback import Feedback, FeedbackName
 from bpgen.rules.kernel import hop, learning_signal, propagate
-from bpgen.rules.moment import Moment, own_influence
+from bpgen.rules.moment import Moment, gradients_of_currents, gradients_of_own, own_influence
 from bpgen.rules.online import Carry, Increments, OnlineRule, State
-from bpgen.rules.own_path import block_gradients, trace_end, trace_met, trace_start, trace_step
+from bpgen.rules.own_path import block_gradients, trace_end, trace_met, trace_start, trace_step, traces_met
+from bpgen.rules.steps import Steps
 from bpgen.rules.traits import Limit, Traits
 
 __all__ = [
@@ -121,6 +122,7 @@ __all__ = [
     "RuleError",
     "RuleGradients",
     "State",
+    "Steps",
     "Traits",
     "Trajectory",
     "UnstableRuleWarning",
@@ -132,6 +134,8 @@ __all__ = [
     "filtered_back",
     "gradients",
     "gradients_of_chunk",
+    "gradients_of_currents",
+    "gradients_of_own",
     "hop",
     "learning_signal",
     "list_rules",
@@ -144,6 +148,7 @@ __all__ = [
     "trace_met",
     "trace_start",
     "trace_step",
+    "traces_met",
     "type_average",
     "unknown",
     "weight_gradients",

@@ -54,12 +54,15 @@ class Rule(nn.Module):
         conformance_exceptions: checks of that suite (by name) that the rule fails for a reason, which it gives.
         suits: options of a run that suit the rule, e.g. {"optimizer.lr": 0.002}; each applies where the user gave none.
         when_diverged: what to try when a run diverges, beside a smaller learning rate; a sentence's end.
+        trains_neurons: whether it has a gradient for what neurons learn of their own (`Neuron.learned`). Whatever comes
+            from the credit of currents has one by itself.
     """
 
     traits: ClassVar[Traits] = Traits()
     conformance_exceptions: ClassVar[Mapping[str, str]] = {}
     suits: ClassVar[Mapping[str, Any]] = {}
     when_diverged: ClassVar[str] = ""
+    trains_neurons: ClassVar[bool] = True
 
     def bind(self, network: Network, seed: int = 0) -> Rule:
         """Fit the rule to a network: draw what is fixed for life. Returns itself.
@@ -76,6 +79,11 @@ class Rule(nn.Module):
         defined, name = self.traits.neurons, type(network.neuron).__name__
         if defined and name not in defined:
             raise BpgenError(f"{type(self).__name__} is defined for {', '.join(defined)}, not for {name}.")
+        if network.neuron.learned and not self.trains_neurons:
+            raise BpgenError(
+                f"{type(self).__name__} has no gradient for {', '.join(network.neuron.learned)}: it trains weights "
+                "alone. Leave out neuron.learn_alpha, or choose another rule (bptt, eprop, eprop_online, rtrl, ...)."
+            )
         for part in self.children():
             if isinstance(part, Feedback):
                 part.bind(network, seed)
@@ -169,6 +177,9 @@ class OfflineRule(Rule):
         if not isinstance(credit, Credit):
             credit = Credit(credit)
         expected = [problem.batch, *run.currents_shape]
+        if not isinstance(credit.currents, Tensor):
+            where, kind = defined_in(type(self), "credit"), type(credit.currents).__name__
+            raise RuleError(f"{where}: `credit` must be a tensor [L,B,K,N], got {kind}: does it return one?")
         if list(credit.currents.shape[1:]) != expected:
             found = list(credit.currents.shape)
             where = defined_in(type(self), "credit")
@@ -190,8 +201,11 @@ def completed(rule: Rule, result: RuleGradients, problem: Problem, share: float 
         share: the part of the regulariser that belongs to this problem.
 
     Raises:
-        RuleError: a gradient is missing, or has another shape or dtype than its parameter.
+        RuleError: it is no `RuleGradients`, or a gradient is missing or has another shape or dtype than its parameter.
     """
+    if not isinstance(result, RuleGradients):
+        where, kind = defined_in(type(rule)), type(result).__name__
+        raise RuleError(f"{where}: `estimate` must return RuleGradients(loss, outputs, grads), got {kind}.")
     grads, loss = dict(result.grads), result.loss
     if problem.initial_state is not None and "initial_state" in problem.params:
         grads["initial_state"] = torch.zeros_like(problem.params["initial_state"])

@@ -1,6 +1,7 @@
 """Credit of the input currents, and what it says about the weights.
 
     ∂L/∂W_rec = Σ_t c_t h_{t-1}ᵀ,   ∂L/∂W_in = Σ_t c_t x_tᵀ,   ∂L/∂b_rec = Σ_t c_t,   ∂L/∂W_out = Σ_t e_t r_tᵀ
+    ∂L/∂θ = Σ_t c_t j_t     of a learned parameter of a neuron, which does what a current j does (`Neuron.as_currents`)
 Credit that is zero before some step is stored from there on: a credit [L,B,K,N] stands at the last L steps.
 """
 
@@ -65,13 +66,15 @@ def weight_gradients(trajectory: Trajectory, credit: Credit, error: Tensor) -> d
 
 
 def recurrent_gradients(trajectory: Trajectory, currents: Tensor) -> dict[str, Tensor]:
-    """Gradients of W_rec, W_in and b_rec, from the credit of the currents [L,B,K,N] at the last L steps."""
+    """Gradients of W_rec, W_in, b_rec and what neurons learn, from the credit of the currents [L,B,K,N] at the end."""
     c = currents.flatten(-2)  # [L,B,K·N]
     before = trajectory.n_steps - c.shape[0]
     silent = 1 if trajectory.from_rest and before == 0 else 0  # the first step follows h_0 = 0
     grads = {"W_rec": _outer(c[silent:], trajectory.h[before + silent : -1]), "W_in": _outer(c, trajectory.x[before:])}
     if "b_rec" in trajectory.params:
         grads["b_rec"] = c.sum((0, 1))
+    for name, j in trajectory.as_currents.items():
+        grads[name] = (currents * j[before:]).sum((0, 1, 2))
     return grads
 
 

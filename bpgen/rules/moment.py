@@ -6,8 +6,9 @@ The linear maps of a step, which every forward-in-time rule is made of, for any 
     drive      [B,K,N,*] -> [B,d,N,*]     C_t U                  from the currents to the state
     read       [B,d,N,*] -> [B,N,*]       D_t S                  from the state to the activity
     J_t S = own(S) + drive(hop(S))
-The parameters of neuron p that act on p alone are its own X = K·Q (+ d) parameters: the weights of its K currents from
-the Q presynaptic sources (h_{t-1}, x_t, 1), and its d initial states where these are learned.
+The parameters of neuron p that act on p alone are its own X = K·Q (+ d) (+ L) parameters: the weights of its K currents
+from the Q presynaptic sources (h_{t-1}, x_t, 1), its d initial states where these are learned, and its L learned
+parameters (`Neuron.learned`), each of which does what a current of its own does.
 """
 
 from __future__ import annotations
@@ -19,39 +20,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bpgen.network import Network, Structure, Trajectory
-from bpgen.neurons.gain import Gain, Scale
-
-
-class Steps:
-    """What the moments of one run share: gains and presynaptic sides of all its steps, each computed once.
-
-    run: the network over these steps; its index 0 is where they begin.
-    """
-
-    def __init__(self, run: Trajectory) -> None:
-        self.run = run
-
-    @cached_property
-    def A(self) -> Tensor:
-        """∂s_t/∂s_{t-1} [k,B,d,d,N], per neuron."""
-        return jacobians(self.run.local.A, self.run)
-
-    @cached_property
-    def C(self) -> Tensor:
-        """∂s_t/∂I_t [k,B,d,K,N], per neuron."""
-        return jacobians(self.run.local.C, self.run)
-
-    @cached_property
-    def D(self) -> Tensor:
-        """∂h_t/∂s_t [k+1,B,d,N], per neuron, t = 0 included."""
-        ones = torch.ones_like(self.run.h).unsqueeze(-2)
-        return self.run.local.D.pull(ones, slice(0, self.run.n_steps + 1))
-
-    @cached_property
-    def pre(self) -> Tensor:
-        """The presynaptic sides [k,B,Q] of all currents."""
-        return presynaptic(self.run.params, self.run.h[:-1], self.run.x)
+from bpgen.network import Network, Structure
+from bpgen.neurons.gain import Scale
+from bpgen.rules.steps import Steps
 
 
 @dataclass
@@ -73,9 +44,18 @@ class Moment:
     ends: bool
     draws: Mapping[str, Tensor]
 
+    @classmethod
+    def of(cls, steps: Steps, k: int) -> Moment:
+        """Number k = 1, 2, ... of some steps."""
+        T = steps.run.n_steps
+        at = k - 1 - (T - len(steps.error))  # among the errors
+        drawn = {name: draw[k - 1] for name, draw in steps.draws.items()}
+        error = steps.error[at] if at >= 0 else None
+        return cls(steps, k, steps.run.params, steps.t + k, error, steps.ends and k == T, drawn)
+
     @property
     def network(self) -> Structure:
-        """Structure and neurons."""
+        """Structure and neurons, at the present weights."""
         return self._steps.run.network
 
     @property
@@ -158,11 +138,27 @@ class Moment:
         """D_t S: [B,d,N,*] -> [B,N,*]."""
         return _apply(self.D.unsqueeze(1), S).squeeze(1)
 
+    def tell(self, q: Tensor) -> Tensor:
+        """D_tᵀ q: what a learning signal of the activity [B,N] tells the state [B,d,N]."""
+        return self._steps.run.local.D.pull(q.unsqueeze(1), self._k)
+
     def hop(self, S: Tensor) -> Tensor:
         """W_rec D_{t-1} S: [B,d,N,*] -> [B,K,N,*]."""
         activity = _apply(self.D_before.unsqueeze(1), S).squeeze(1)
         currents = self.params["W_rec"] @ activity.reshape(*activity.shape[:2], -1)
         return currents.reshape(len(S), *self._steps.run.currents_shape, *S.shape[3:])
+
+    @property
+    def J(self) -> Tensor:
+        """∂s_t/∂s_{t-1} [B,d·N,d·N] of the whole network: A_t + C_t W_rec D_{t-1}."""
+        (K, N), W, D = self._steps.run.currents_shape, self.params["W_rec"], self.D_before
+        if self.numbers is not None:
+            J = (self.numbers[1] * W) * D
+            J.diagonal(dim1=1, dim2=2).add_(self.numbers[0])
+            return J
+        J = torch.einsum("bicn,cnm,bjm->binjm", self.C, W.unflatten(0, (K, N)), D)
+        J.diagonal(dim1=2, dim2=4).add_(self.A)  # [B,d,d,N]
+        return J.flatten(3).flatten(1, 2)
 
     # A neuron's own parameters.
 
@@ -173,7 +169,7 @@ class Moment:
 
     @cached_property
     def direct(self) -> Tensor:
-        """∂I_t/∂(own parameters) at fixed h_{t-1} [B,K,X]: the same for every neuron."""
+        """∂I_t/∂(own parameters) at fixed h_{t-1} [B,K,X]: the same for every neuron, but for what neurons learn."""
         K, pre = self.network.neuron.n_currents, self.pre.unsqueeze(1)
         blocks = pre if K == 1 else (torch.eye(K).to(pre).unsqueeze(-1) * pre.unsqueeze(1)).flatten(-2)
         learned = self.params.get("initial_state")
@@ -181,31 +177,50 @@ class Moment:
             return blocks
         return torch.cat([blocks, torch.zeros_like(blocks[..., :1]).expand(*blocks.shape[:-1], len(learned))], dim=-1)
 
+    @property
+    def of_each(self) -> Tensor:
+        """∂I_t/∂(own parameters) [B,K,N,X] of each neuron; [B,K,1,X] where it is the same for all: `direct`."""
+        direct, learned = self.direct.unsqueeze(2), self._steps.run.as_currents
+        if not learned:
+            return direct
+        js = [j[self._k - 1].unsqueeze(-1) for j in learned.values()]
+        return torch.cat([direct.expand(-1, -1, self.network.n_rec, -1), *js], dim=-1)
+
+    def of_credit(self, c: Tensor) -> Tensor:
+        """What credit of the currents c [B,K,N] says of each neuron's own parameters: cᵀ ∂I_t/∂own [B,N,X]."""
+        own = torch.einsum("bkn,bkx->bnx", c, self.direct)
+        js = [(c * j[self._k - 1]).sum(1).unsqueeze(-1) for j in self._steps.run.as_currents.values()]
+        return torch.cat([own, *js], dim=-1) if js else own
+
     def gradient(self, own: Tensor) -> dict[str, Tensor]:
         """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
         return gradients_of_own(self.network, self.params, own)
 
     def synapses(self, W: Tensor) -> dict[str, Tensor]:
         """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
-        return _by_name(self.network, self.params, W)
-
-
-def presynaptic(params: Mapping[str, Tensor], h: Tensor, x: Tensor) -> Tensor:
-    """The presynaptic side [...,Q] of all currents: h_{t-1} [...,N], x_t [...,I], and 1 where there is a bias b_rec."""
-    bias = [torch.ones_like(h[..., :1])] if "b_rec" in params else []
-    return torch.cat([h, x, *bias], dim=-1)
+        return gradients_of_currents(self.network, self.params, W)
 
 
 def gradients_of_own(network: Structure, params: Mapping[str, Tensor], own: Tensor) -> dict[str, Tensor]:
     """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
     K, Q = network.neuron.n_currents, network.n_rec + network.n_in + ("b_rec" in params)
-    grads = _by_name(network, params, own[:, : K * Q].unflatten(-1, (K, Q)).movedim(1, 0).flatten(0, 1))
+    synapses = own[:, : K * Q] if own.shape[1] > K * Q else own
+    if K > 1:
+        synapses = synapses.unflatten(-1, (K, Q)).movedim(1, 0).flatten(0, 1)
+    grads = gradients_of_currents(network, params, synapses)
+    rest = own[:, K * Q :]
     if "initial_state" in params:
-        grads["initial_state"] = own[:, K * Q :].mT
-    return grads
+        d = network.neuron.n_states
+        grads["initial_state"], rest = rest[:, :d].mT, rest[:, d:]
+    return {**grads, **dict(zip(_learned(network, params), rest.unbind(1), strict=True))}
 
 
-def _by_name(network: Structure, params: Mapping[str, Tensor], W: Tensor) -> dict[str, Tensor]:
+def _learned(network: Structure, params: Mapping[str, Tensor]) -> list[str]:
+    """Names of the parameters that neurons learn of their own."""
+    return [name for name in network.neuron.learned if name in params]
+
+
+def gradients_of_currents(network: Structure, params: Mapping[str, Tensor], W: Tensor) -> dict[str, Tensor]:
     """Gradients by parameter name, from those of all currents by all sources [K·N,Q], existing or not."""
     N, I = network.n_rec, network.n_in
     grads = {"W_rec": W[:, :N], "W_in": W[:, N : N + I]}
@@ -219,16 +234,9 @@ def own_influence(network: Network, params: Mapping[str, Tensor], batch: int) ->
     K, d = network.neuron.n_currents, network.neuron.n_states
     synapses = K * (network.n_rec + network.n_in + ("b_rec" in params))
     learned = d if "initial_state" in params else 0
-    one = torch.eye(d, synapses + learned).roll(synapses, -1) if learned else torch.zeros(d, synapses)
+    one = torch.zeros(d, synapses + learned + len(_learned(network, params)))
+    one[:, synapses : synapses + learned] = torch.eye(d)[:, :learned]
     return one.to(params["W_rec"]).expand(batch, -1, -1)
-
-
-def jacobians(gain: Gain, run: Trajectory) -> Tensor:
-    """A gain of the state along a run, materialised: [k,B,d,columns,N]."""
-    T, d = run.n_steps, run.network.neuron.n_states
-    one = torch.ones_like(run.states[1:, :, 0])
-    units = [torch.stack([one if i == j else torch.zeros_like(one) for j in range(d)], dim=-2) for i in range(d)]
-    return torch.stack([gain.pull(unit, slice(1, T + 1)) for unit in units], dim=-3)
 
 
 def _apply(J: Tensor, S: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError
-from bpgen.network import Network, Trajectory
-from bpgen.network.readout import filtered_back
+from bpgen.losses import Loss
+from bpgen.network import Network
 from bpgen.problem import Problem
 from bpgen.rules.base import (
     Draws,
@@ -26,7 +26,8 @@ from bpgen.rules.base import (
     refuse_activity,
 )
 from bpgen.rules.credit import readout_gradients
-from bpgen.rules.moment import Moment, Steps
+from bpgen.rules.moment import Moment
+from bpgen.rules.steps import Steps
 
 BLOCK = 256  # steps whose activity is held at once
 State = dict[str, Tensor]
@@ -60,8 +61,10 @@ class OnlineRule(Rule):
 
     W_out and b_out always get their exact gradient, e_t r_tᵀ and e_t, from the framework, which also leaves out what a
     rule gives to weights that cannot act. Random numbers come from `draw`, whose tensors are time first, [T,...]; a
-    moment holds those of its own step.
+    moment holds those of its own step. A rule that takes `Moment.of_each` in place of `direct` says `trains_neurons`.
     """
+
+    trains_neurons = False
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """The state before the first step of `batch` sequences: tensors by name.
@@ -86,14 +89,19 @@ class OnlineRule(Rule):
         """Whether `block` is written for this rule as it is configured."""
         return False
 
-    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
+    filters_back: ClassVar[bool] = False
+    """Whether `block` takes the error as it goes back through a filtered readout: then only of whole sequences.
+
+    As much holds where neurons learn, of which the credit of a block knows, and the state after it does not.
+    """
+
+    def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
         """Many steps at fixed weights at once: what `step` after `step` gives, for rules that know a shorter way.
 
         Args:
-            state: before the first of them.
-            run: the network over these steps, its index 0 where the state stands.
-            error: ē [L,B,O] at the last L of them, filtered back through the readout.
-            ends: whether the sequence ends here; the state returned is then not used.
+            state: before the first of them; not to be changed.
+            steps: the network's run over them, with their errors and draws. Where the sequence ends with them, the
+                state returned is not used.
         """
         raise NotImplementedError
 
@@ -116,49 +124,37 @@ class OnlineRule(Rule):
             ends: whether the sequence ends with the last of them.
         """
         refuse_activity(self, problem.loss)
-        at_once = self.at_once and problem.n_steps > 1
-        if at_once and problem.network.kappa > 0:  # a block needs the errors of all steps that its readout filters
-            at_once = carry.t == 0 and ends
-        size = problem.n_steps if at_once and problem.network.kappa > 0 else BLOCK
-        sums, value, outputs = _Sums(problem.params), problem.x.new_zeros(()), []
-        for part, target, loss in problem.loss.in_blocks(problem.x, problem.target, size):
-            here = problem
-            if part.stop - part.start < problem.n_steps:
-                here = replace(problem.steps(part), target=target, loss=loss or problem.loss)
-            if carry.t > 0:
-                here = replace(here, initial_state=carry.s, readout_state=carry.r if problem.network.kappa else None)
+        network, loss_of_all, k = problem.network, problem.loss, problem.n_steps
+        learned = bool(network.neuron.learned)
+        back = self.filters_back and (network.kappa > 0 or learned)
+        by_step = carry.t > 0 or not ends if back else learned
+        at_once = self.at_once and k > 1 and not by_step
+        sums, values, outputs = _Sums(problem.params), list[Tensor](), list[Tensor]()
+        for part, target, loss in loss_of_all.in_blocks(problem.x, problem.target, k if at_once and back else BLOCK):
+            here = _going_on(problem, part, carry, target, loss)
             run = here.run()
-            error = None
-            if loss is not None:
-                added, error = loss.data_and_error(run.outputs, target)
-                value = value + added
+            if loss is None:
+                error = run.outputs.new_zeros(0, here.batch, network.n_out)
+            else:
+                value, error = loss.data_and_error(run.outputs, target)
+                values.append(value)
                 sums.add(readout_gradients(run, error))
-            last = ends and part.stop == problem.n_steps
+            drawn = {name: draw[part] for name, draw in draws.items()}
+            steps = Steps(run, carry.t, error, ends and part.stop == k, drawn)
             if at_once:
-                errors = run.outputs.new_zeros(1, problem.batch, problem.network.n_out) if error is None else error
-                filtered = filtered_back(errors, problem.network.kappa, run.n_steps)
-                state, increments = self.block(carry.state, run, filtered, last)
+                state, increments = self.block(carry.state, steps)
                 sums.add(increments)
             else:
-                drawn = {name: draw[part] for name, draw in draws.items()}
-                state = self._step_by_step(carry, Steps(run), error, drawn, last, sums)
+                state = self._step_by_step(carry.state, steps, sums)
             outputs.append(run.outputs)
             s, h = run.states[-1].clone(), run.h[-1].clone()  # not views of all of the run
-            r = h if problem.network.kappa == 0 else run.r[-1].clone()
-            carry = Carry(carry.t + run.n_steps, s, h, r, state)
-        grads = problem.network.masked(sums.grads)
-        return carry, RuleGradients(value, problem.loss.outputs_of(outputs), grads, sums.aux)
+            carry = Carry(carry.t + run.n_steps, s, h, h if network.kappa == 0 else run.r[-1].clone(), state)
+        total = sum(values[1:], values[0]) if values else problem.x.new_zeros(())
+        return carry, RuleGradients(total, loss_of_all.outputs_of(outputs), sums.whole(network), sums.aux)
 
-    def _step_by_step(
-        self, carry: Carry, steps: Steps, error: Tensor | None, draws: Draws, ends: bool, sums: _Sums
-    ) -> State:
-        state, T = carry.state, steps.run.n_steps
-        silent = T if error is None else T - len(error)  # steps before the first error
-        for k in range(1, T + 1):
-            e = error[k - 1 - silent] if error is not None and k > silent else None
-            drawn = {name: draw[k - 1] for name, draw in draws.items()}
-            moment = Moment(steps, k, steps.run.params, carry.t + k, e, ends and k == T, drawn)
-            state, increments = self.step(state, moment)
+    def _step_by_step(self, state: State, steps: Steps, sums: _Sums) -> State:
+        for k in range(1, steps.run.n_steps + 1):
+            state, increments = self.step(state, Moment.of(steps, k))
             sums.add(increments)
         return state
 
@@ -167,15 +163,34 @@ class OnlineRule(Rule):
         return self.advance(problem, self.begin(problem), draws)[1]
 
 
+def _going_on(problem: Problem, part: slice, carry: Carry, target: Tensor, loss: Loss | None) -> Problem:
+    """The problem on some of its steps, from where a carry has come."""
+    changed: dict[str, Any] = {}
+    if part.stop - part.start < problem.n_steps:
+        noise = problem.current_noise
+        changed = {"x": problem.x[part], "target": target, "loss": loss or problem.loss}
+        changed["current_noise"] = None if noise is None else noise[part]
+    if carry.t > 0:
+        changed["initial_state"] = carry.s
+        changed["readout_state"] = carry.r if problem.network.kappa else None
+    return replace(problem, **changed) if changed else problem
+
+
 class _Sums:
     """Gradients added up over the steps, and whatever else a rule adds up."""
 
     def __init__(self, params: Mapping[str, Tensor]) -> None:
-        self.grads = {name: torch.zeros_like(p) for name, p in params.items()}
+        self.params = params
+        self.grads: dict[str, Tensor] = {}
         self.aux: dict[str, Tensor] = {}
 
     def add(self, increments: Increments) -> None:
         """Add what one step gives."""
         for name, increment in increments.items():
-            sums = self.grads if name in self.grads else self.aux
+            sums = self.grads if name in self.params else self.aux
             sums[name] = sums[name] + increment if name in sums else increment
+
+    def whole(self, network: Network) -> dict[str, Tensor]:
+        """A gradient for every parameter: zero where none was given, and for weights that cannot act."""
+        grads = network.masked({name: self.grads[name] for name in self.params if name in self.grads})
+        return {n: grads[n].contiguous() if n in grads else torch.zeros_like(p) for n, p in self.params.items()}

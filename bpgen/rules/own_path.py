@@ -4,12 +4,15 @@ A trace that stays in its neuron is, with P_t = A_k ... A_{t+1} along a block of
     (1) ε_k = P_0 ε_0 + Σ_t P_t C_t ∂I_t/∂θ                      one matrix product with the presynaptic side
     (2) Σ_t q_t D_t ε_t = Σ_t c_t ∂I_t/∂θ + (A_1ᵀ λ_1) ε_0       c, λ: the credit of the block, filtered backwards
 (2) is `propagate` on the block, and what it credits the block's first state with meets the trace that came in. Where A
-and C are numbers, the same for all neurons, ε is presynaptic only: [B,d,1,X] stands for all neurons.
+and C are numbers, the same for all neurons, ε is presynaptic only: [B,d,1,X] stands for all neurons, and with d = 1
+    (3) (ε_1 ... ε_k) = F (ε_0, ∂I_1/∂θ ... ∂I_k/∂θ),   F_{t0} = A^t,   F_{tu} = C A^{t-u} for u <= t
+is one product for all steps, and Σ_t (D_tᵀ q_t) ε_t another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,9 +20,11 @@ from torch import Tensor
 from bpgen.network import Network, Trajectory
 from bpgen.neurons.gain import Scale
 from bpgen.rules.credit import Credit, recurrent_gradients
-from bpgen.rules.moment import Moment, gradients_of_own, jacobians, own_influence, presynaptic
+from bpgen.rules.moment import Moment, gradients_of_own, own_influence
+from bpgen.rules.steps import jacobians, presynaptic
 
 Increments = dict[str, Tensor]
+_PIECE = 64  # steps whose traces are one product
 
 
 def trace_start(network: Network, params: Mapping[str, Tensor], batch: int) -> Tensor:
@@ -38,10 +43,9 @@ def is_presynaptic(network: Network) -> bool:
 
 def trace_step(vector: Tensor, moment: Moment) -> Tensor:
     """ε_t = A_t ε_{t-1} + C_t ∂I_t/∂θ, of a vector as `trace_start` gave it."""
-    direct = moment.direct.unsqueeze(2)  # [B,K,1,X]
-    numbers = moment.numbers
+    direct, numbers = moment.of_each, moment.numbers  # [B,K,N|1,X]
     if numbers is not None:
-        return torch.add(numbers[1] * direct, vector, alpha=numbers[0])
+        return (vector * numbers[0]).add_(direct, alpha=numbers[1])
     return moment.own(vector) + moment.drive(direct.expand(-1, -1, vector.shape[2], -1))
 
 
@@ -52,19 +56,55 @@ def trace_met(credit: Tensor, vector: Tensor) -> Tensor:
     return torch.einsum("bdn,bdnx->nx", credit, vector)
 
 
-def block_gradients(run: Trajectory, credit: Credit, vector: Tensor) -> Increments:
+def traces_met(run: Trajectory, signal: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Equation (3): Σ_t (D_tᵀ q_t) ε_t, gradients of own parameters [N,X], and ε_k.
+
+    Args:
+        run: the block.
+        signal: q [L,B,N] at its last L steps.
+        vector: ε_0 [B,1,1,X].
+    """
+    A, C, T = run.local.A, run.local.C, run.n_steps
+    assert isinstance(A, Scale)
+    assert isinstance(C, Scale)
+    silent = T - len(signal)
+    credit = run.local.D.pull(signal.unsqueeze(-2), slice(silent + 1, T + 1)).squeeze(-2)
+    pre = _with_learned(presynaptic(run.params, run.h[:-1], run.x), vector)
+    last, sums = vector.view(1, -1, vector.shape[-1]), list[Tensor]()
+    for first in range(0, T, _PIECE):
+        given = torch.cat([last, pre[first : first + _PIECE]])
+        filters = _filter(len(given) - 1, A.factor, C.factor, pre.dtype, pre.device)
+        trace = (filters @ given.flatten(1)).view(-1, *given.shape[1:])  # [·,B,X]
+        last = trace[-1:]
+        told = max(first, silent)  # the first of these steps that is told anything
+        if told < first + len(trace):
+            here = credit[told - silent : first + len(trace) - silent]
+            sums.append(here.flatten(0, 1).mT @ trace[told - first :].flatten(0, 1))
+    return sum(sums[1:], sums[0]), last.view_as(vector)
+
+
+@lru_cache(maxsize=64)
+def _filter(k: int, A: float, C: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """F of equation (3), [k,k+1]."""
+    with torch.inference_mode(False):
+        t = torch.arange(1, k + 1, dtype=torch.float64).unsqueeze(1)
+        since = t - torch.arange(k + 1, dtype=torch.float64)
+        F = torch.where(since >= 0, A ** since.clamp(min=0), 0.0)
+        F[:, 1:] *= C
+        return F.to(device, dtype)
+
+
+def block_gradients(run: Trajectory, credit: Credit, own: Tensor | None) -> Increments:
     """Equation (2): gradients by parameter name.
 
     Args:
         run: the block.
         credit: of the block.
-        vector: ε_0, as `trace_start` or the block before gave it.
+        own: what the credit of its first state meets, gradients of own parameters [N,X]; None is nothing.
     """
     grads = recurrent_gradients(run, credit.currents)
-    if credit.initial is not None:
-        own = gradients_of_own(run.network, run.params, trace_met(credit.initial, vector))
-        for name, gradient in own.items():
-            grads[name] = grads[name] + gradient if name in grads else gradient
+    for name, gradient in ({} if own is None else gradients_of_own(run.network, run.params, own)).items():
+        grads[name] = grads[name] + gradient if name in grads else gradient
     return grads
 
 
@@ -90,8 +130,13 @@ def trace_end(run: Trajectory, vector: Tensor) -> Tensor:
 
 def _plus_learned(vector: Tensor, came: Tensor) -> Tensor:
     """ε plus what came in the block, which says nothing of a learned initial state, the last entries of X."""
-    rest = vector.shape[-1] - came.shape[-1]
-    return vector + (torch.nn.functional.pad(came, (0, rest)) if rest else came)
+    return vector + _with_learned(came, vector)
+
+
+def _with_learned(pre: Tensor, vector: Tensor) -> Tensor:
+    """Presynaptic sides as long as ε: a learned initial state has none."""
+    rest = vector.shape[-1] - pre.shape[-1]
+    return torch.nn.functional.pad(pre, (0, rest)) if rest else pre
 
 
 def _times(J: Tensor, S: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from bpgen.network import Network
 from bpgen.registry import find
 from bpgen.rules import Rule, check_chunks
 from bpgen.run.config import Config
-from bpgen.run.data import facts
+from bpgen.run.data import remembered
 from bpgen.run.experiment import Experiment
 from bpgen.run.parts import authored
 from bpgen.tasks import Task
@@ -48,7 +48,7 @@ def _built(config: Config) -> Experiment:
     data.setup("fit")  # data that are missing or do not fit are found now
     measurements = tuple(find("measurement", name).make(**given) for name, given in config.measurements.items())
     clock = EvaluationClock(**config.evaluation).attach(*measurements)
-    experiment = Experiment(config, module, data, clock, measurements, tracker, facts(config, task))
+    experiment = Experiment(config, module, data, clock, measurements, tracker, remembered(config, task))
     clock.check(experiment.start)
     experiment.announcements  # noqa: B018  (a part that cannot describe itself is found now)
     return experiment

@@ -61,6 +61,7 @@ _YOUNGER = (
     Younger("network", None, "torus", None),
     Younger("network", None, "readout_density", 1.0),
     Younger("neuron", None, "adaptive", 1.0),
+    Younger("neuron", None, "learn_alpha", False),
     Younger("neuron", "alif", "adaptation", "plain"),
     Younger("trainer", None, "best_by", "val/loss"),
     Younger("trainer", None, "patience", None),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bpgen.run.config import Config
+from bpgen.run.files import as_json
 from bpgen.tasks import Task
 from bpgen.tasks.split import SPLITS
 
@@ -55,6 +56,12 @@ def facts(config: Config, task: Task) -> dict[str, Any]:
             if part is not None:
                 hashed.update(part.detach().cpu().contiguous().numpy().data)
     return {"places": where, "splits": shapes, "sha256": hashed.hexdigest()}
+
+
+def remembered(config: Config, task: Task) -> str:
+    """The text of data.json; empty for a task that names no file."""
+    found = facts(config, task)
+    return as_json(found) + "\n" if found else ""
 
 
 def read(folder: Path) -> dict[str, Any]:

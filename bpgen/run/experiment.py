@@ -92,7 +92,7 @@ class Experiment:
     clock: when to measure; the measurements are attached to it.
     measurements: what to measure, in the order of the table.
     tracker: where it is tracked, if it is.
-    facts: what to remember of data of a user's own, see `bpgen.run.data`.
+    remembered: what to know data of a user's own by, see `bpgen.run.data`.
     """
 
     config: Config
@@ -101,7 +101,7 @@ class Experiment:
     clock: EvaluationClock
     measurements: tuple[Measurement, ...]
     tracker: Tracker | None
-    facts: dict[str, Any]
+    remembered: str
 
     @property
     def multiplications(self) -> int:
@@ -213,4 +213,5 @@ class Experiment:
                 "torch": torch.__version__,
                 "lightning": pl.__version__,
             },
+            **self.clock.about,
         }

@@ -12,6 +12,7 @@ from bpgen.run.build import build
 from bpgen.run.config import Config
 from bpgen.run.experiment import Before, Ending, Experiment, Say
 from bpgen.run.folder import RunFolder
+from bpgen.run.outcome import draw as draw_run
 from bpgen.run.outcome import write_outcome
 from bpgen.run.progress import ProgressBar, ProgressLines
 from bpgen.run.record import Contents, Interrupt, Record
@@ -43,14 +44,14 @@ def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bo
         BpgenError: bad input; found before anything is written.
     """
     experiment = build(config)
-    with RunFolder.create(experiment.config, experiment.facts) as folder:
+    with RunFolder.create(experiment.config, experiment.remembered) as folder:
         return carry_out(experiment, folder, Before(experiment.config.hash), Audience(say, terminal, draw))
 
 
 def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     """Train, and write down, draw and track how it went, in a folder that no other process writes."""
-    clock = experiment.clock.attach(Record(folder, experiment.clock.columns))
-    callbacks: list[pl.Callback] = [clock, Contents(folder), Interrupt(folder), *experiment.stopping]
+    clock = experiment.clock.attach(Record(folder))
+    callbacks: list[pl.Callback] = [clock, Contents(folder, before.seconds), Interrupt(folder), *experiment.stopping]
     if experiment.tracker is not None:
         callbacks.append(BatchLoss())
     if audience.terminal:
@@ -60,10 +61,12 @@ def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audienc
         callbacks.append(TimeLeft(audience.say, clock))
     ending, summary, logger = experiment.train(folder, callbacks, before, audience.say)
     try:
-        write_outcome(experiment, folder, summary, audience.draw)
+        write_outcome(folder, summary, clock.tables)
+        if audience.draw:
+            draw_run(folder, clock.columns)
     except durable.NotWritten as error:
         ending = ending if ending.status == "interrupted" else Ending.without_room(folder, error)
     if logger is not None:
-        hand_over(folder, clock.columns, logger, experiment.config.tracking.artifacts)
+        hand_over(folder, clock.columns, logger)
         logger.finish(ending.status)
     return ending

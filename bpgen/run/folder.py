@@ -51,12 +51,12 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, config: Config, facts: Mapping[str, Any] | None = None) -> RunFolder:
+    def create(cls, config: Config, remembered: str = "") -> RunFolder:
         """A new folder OUT/NAME (`Config.label`), or OUT/NAME-2, -3, ... , with the run's config: none is overwritten.
 
         Args:
             config: of the run.
-            facts: to remember its data by, if they are a user's own; see `bpgen.run.data`.
+            remembered: to know its data by, if they are a user's own; see `bpgen.run.data`.
 
         Raises:
             BpgenError: the folder cannot be written.
@@ -80,8 +80,8 @@ class RunFolder:
         try:
             for part in ("figures", "weights", "checkpoints"):
                 durable.make_folder(path / part)
-            if facts:
-                durable.write(path / data.FILE, as_json(facts) + "\n")
+            if remembered:
+                durable.write(path / data.FILE, remembered)
             durable.write(path / "config.yaml", text)
         except durable.NotWritten as error:
             shutil.rmtree(path, ignore_errors=True)
@@ -129,7 +129,7 @@ class RunFolder:
         """Write config.yaml."""
         durable.write(self.path / "config.yaml", HEAD + dialect.written({"format": FORMAT, **plain}))
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; numbers JSON does not know become null."""
         durable.write(self.path / "summary.json", as_json(summary) + "\n")
 

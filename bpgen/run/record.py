@@ -1,4 +1,4 @@
-"""Keeps a run's folder complete: at every evaluation, and when Ctrl-C or SIGTERM stops the run.
+"""Keeps a run's folder complete: at every evaluation, and when Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2 stops the run.
 
 A stopped run has finished the step it was in, and its checkpoint continues bit for bit.
 """
@@ -8,16 +8,18 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+import time
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 
+from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Metrics
-from bpgen.columns import Column
 from bpgen.run.folder import RunFolder
 
+_INSISTING = (signal.SIGINT, signal.SIGTERM)
+_WARNING = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))  # of a batch system
 WHERE = ("epoch", "step", "lr")  # the first columns of every row
 
 
@@ -26,31 +28,42 @@ class Record(pl.Callback):
 
     Args:
         folder: the run's.
-        columns: what is measured; those that are not optional stand in every row, if need be empty.
     """
 
-    def __init__(self, folder: RunFolder, columns: Iterable[Column] = ()) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self.columns = [*WHERE, *(column.name for column in columns if not column.optional)]
 
     def on_evaluation(self, trainer: pl.Trainer, module: Any, row: Metrics) -> None:
-        """Metrics first, checkpoint last: what a checkpoint promises is on disk."""
-        self.folder.append(row, self.columns)
+        """Metrics first, checkpoint last: what a checkpoint promises is on disk.
+
+        What is measured and not optional stands in every row, if need be empty.
+        """
+        columns = EvaluationClock.of(trainer).columns
+        self.folder.append(row, [*WHERE, *(column.name for column in columns if not column.optional)])
         self.folder.save_weights(trainer.global_step, module.network, module.rule)
         trainer.save_checkpoint(self.folder.checkpoint)
 
 
 class Contents(pl.Callback):
-    """Lets every checkpoint know what is in the run's folder, so that nothing is missing unnoticed when it goes on."""
+    """Lets every checkpoint know what is in the run's folder, so that nothing is missing unnoticed when it goes on.
 
-    def __init__(self, folder: RunFolder) -> None:
+    And how long the run has taken, which nothing else knows of one that is killed.
+
+    Args:
+        folder: the run's.
+        seconds: that it took before this process.
+    """
+
+    def __init__(self, folder: RunFolder, seconds: float = 0.0) -> None:
         self.folder = folder
+        self._began = time.perf_counter() - seconds
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add it."""
+        """Add both."""
         checkpoint["folder"] = self.folder.contents()
+        checkpoint["seconds"] = time.perf_counter() - self._began
 
 
 class RunInterrupted(Exception):
@@ -62,7 +75,7 @@ class RunInterrupted(Exception):
 
 
 class Interrupt(pl.Callback):
-    """Turns SIGINT and SIGTERM into a checkpoint and `RunInterrupted`; a second signal stops at once."""
+    """Turns signals into a checkpoint and `RunInterrupted`; a second SIGINT or SIGTERM stops at once."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -74,7 +87,7 @@ class Interrupt(pl.Callback):
         """Take over the signals, after Lightning has."""
         self._step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {s: signal.signal(s, self._handle) for s in (*_INSISTING, *_WARNING)}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Stop here if asked to, but never between batches that share an update: a checkpoint has no gradients."""
@@ -94,7 +107,9 @@ class Interrupt(pl.Callback):
         self.teardown(trainer, pl_module, "fit")
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received in _INSISTING and signum in _INSISTING:
             raise RunInterrupted(signum)
+        if self.received is not None and signum in _WARNING:
+            return  # batch systems warn before they end a process, with more than one signal
         self.received = signum
         print("\nstopping after this step; once more stops at once", file=sys.stderr)

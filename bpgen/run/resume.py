@@ -69,7 +69,8 @@ def resume(
             folder.write_config(plain)
         for key, (old, new) in what.items():
             say(f"from step {step} on: {key} {new} (before: {old}); recorded in {folder.path / CHANGES}")
-        seconds = summary.get("seconds", {}).get("total", 0.0)
+        known = summary.get("seconds", {}).get("total")
+        seconds = checkpoint.get("seconds", 0.0) if known is None else known  # killed, it wrote none
         threads = checkpoint.get("threads", torch.get_num_threads())
         begun = Config.of(as_begun(plain)).plain()
         went = Before(config_hash(plain), seconds, summary.get("wandb_id"), file, threads, begun)

@@ -13,17 +13,17 @@ from bpgen.run.files import FORMAT
 from bpgen.run.folder import RunFolder
 
 
-def hand_over(folder: RunFolder, columns: Sequence[Column], logger: Any, artifacts: bool) -> None:
+def hand_over(folder: RunFolder, columns: Sequence[Column], logger: Any) -> None:
     """Give the W&B run what the folder of a run holds.
 
     Args:
         folder: of the run, complete.
         columns: what its measurements say of theirs.
-        logger: a `SafeLogger`.
-        artifacts: hand over networks, config and metrics too, as a folder that `bpgen.load_run` reads, and a table.
+        logger: a `SafeLogger`; if it takes artifacts, it is handed networks, config and metrics too, as a folder that
+            `bpgen.load_run` reads, and a table.
     """
     logger.log_figures({file: caption(file.stem, columns) for file in sorted((folder.path / "figures").glob("*.png"))})
-    if artifacts:
+    if logger.artifacts:
         logger.log_rows("evaluations", folder.rows())
         config = yaml.safe_dump({"format": FORMAT, **logger.config}, sort_keys=False, allow_unicode=True)
         texts = {"config.yaml": config}

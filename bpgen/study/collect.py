@@ -8,16 +8,18 @@ from typing import Any
 
 import pandas as pd
 
+from bpgen.analysis.sequential import with_looks
 from bpgen.analysis.settings import BLOCK, REUSES
 from bpgen.study.runs import Run
 
 KEYS = ("condition", "rule", "alpha", "task", "seed")  # what figures and statistics group by
 
 
-def evaluation_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
+def evaluation_table(runs: Sequence[Run], study: Path, looks: Sequence[int] = ()) -> pd.DataFrame:
     """One row per run and evaluation: what the run was (KEYS, axes, tuned values, status, folder), then its metrics.
 
-    A diverged run is there with its rows up to the divergence and status "diverged".
+    A diverged run is there with its rows up to the divergence and status "diverged". Where seeds were added in looks,
+    every row says for which one.
     """
     parts = []
     for run in runs:
@@ -26,7 +28,8 @@ def evaluation_table(runs: Sequence[Run], study: Path) -> pd.DataFrame:
         rows = pd.read_csv(run.folder.metrics_file)
         facts = {**_facts(run), "status": run.status, "run": _relative_path(run, study)}
         parts.append(pd.concat([pd.DataFrame([facts] * len(rows)), rows], axis=1))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "status", "run"])
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "status", "run"])
+    return with_looks(table, looks)
 
 
 def write_tables(table: pd.DataFrame, folder: Path) -> None:

@@ -1,8 +1,9 @@
-"""File locks: one study at a time in a folder, and none before the processes of a killed one have ended."""
+"""File locks: one study at a time in a folder, none before a killed one has ended; and one process at every run."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,3 +40,24 @@ def study_lock(folder: Path, patience: float = 10.0) -> Iterator[None]:
             time.sleep(0.05)
         runs.close()  # the runs of this study take it now
         yield
+
+
+@contextlib.contextmanager
+def run_lock(study: Path, name: str) -> Iterator[bool]:
+    """Be the only process at work on a run, on whatever machine that sees the study's folder; whether it is so.
+
+    One byte of one file stands for each run: a record lock (POSIX), which network file systems keep.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    with (study / ".at_work.lock").open("a") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except OSError:
+            yield False
+            return
+        yield True

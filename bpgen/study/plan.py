@@ -25,14 +25,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bpgen.analysis.spending import planned_looks
 from bpgen.errors import BpgenError, require, unknown
 from bpgen.registry import plugins
 from bpgen.run.config import Config
 from bpgen.run.files import as_text
+from bpgen.study.seeds import read_looks, read_seeds
 
 Overrides = dict[str, Any]  # dotted option -> value
 Resolver = Callable[[list[str]], Config]  # the arguments of `bpgen fit` -> its resolved config
-_KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "measure")
+_KEYS = ("format", "name", "question", "base", "set", "axes", "tune", "seeds", "looks", "measure")
 _GIVEN = {
     "seed": "seeds are given by `seeds`",
     "out": "every run has its place in the folder of the study (--out)",
@@ -71,7 +73,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study as its author wrote it."""
+    """A study as its author wrote it.
+
+    looks: numbers of seeds at which it is looked whether all is decided; empty where all seeds are run at once.
+    """
 
     name: str
     base: list[str]
@@ -80,6 +85,7 @@ class Plan:
     overrides: Overrides = field(default_factory=dict)
     tune: Tuning | None = None
     question: str = ""
+    looks: list[int] = field(default_factory=list)
 
     def with_options(self, overrides: Overrides, seeds: list[int] | None = None) -> Plan:
         """The plan with further overrides, as `--set` gives them.
@@ -101,7 +107,19 @@ class Plan:
             "set": self.tune.overrides,
         }
         head = {"name": self.name, "question": self.question, "base": self.base, "set": self.overrides}
-        return {**head, "axes": self.axes, **({"tune": tune} if tune else {}), "seeds": self.seeds}
+        looks = {"looks": self.looks} if self.looks else {}
+        return {**head, "axes": self.axes, **({"tune": tune} if tune else {}), "seeds": self.seeds, **looks}
+
+    def until_decided(self, most: int) -> Plan:
+        """The plan with seeds 0, 1, ... that are added in looks, up to a largest number.
+
+        Raises:
+            BpgenError: it is too small.
+        """
+        require(most >= 2, f"--max-seeds must be 2 or more, got {most}.")
+        tuned_on = [seed for seed in (self.tune.seeds if self.tune else []) if seed < most]
+        require(not tuned_on, f"seeds {tuned_on} are those of the tuning: fewer --max-seeds, or other tune.seeds.")
+        return replace(self, seeds=list(range(most)), looks=planned_looks(most))
 
     def conditions(self, resolve: Resolver) -> list[Condition]:
         """All combinations of the scientific axes, resolved.
@@ -152,6 +170,8 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
     for key in measure:
         require(key.split(".")[0] in measuring, f"measure.{key} is not a measurement: expected {', '.join(measuring)}.")
     seeds = read_seeds(content.get("seeds", 5), "seeds")
+    looks = read_looks(content.get("looks") or [])
+    seeds = list(range(looks[-1])) if looks else seeds
     tune = content.get("tune")
     base = content.get("base", "digits")
     base = [base] if isinstance(base, str) else base
@@ -170,6 +190,7 @@ def read_plan(content: Mapping[str, Any], default_name: str) -> Plan:
         seeds=seeds,
         overrides={**flatten(content.get("set") or {}, "set"), **measure},
         tune=None if tune is None else _tuning(tune, seeds),
+        looks=looks,
     )
 
 
@@ -194,15 +215,6 @@ def _axes(content: Any, where: str) -> dict[str, list[Any]]:
     for axis, values in content.items():
         require(isinstance(values, list) and bool(values), f"{where}.{axis} must be a list of values, got {values!r}.")
     return dict(content)
-
-
-def read_seeds(content: Any, where: str) -> list[int]:
-    """Seeds from a number of them or a list; anything else, and a seed named twice, is a `BpgenError`."""
-    seeds = list(range(content)) if type(content) is int else content
-    valid = isinstance(seeds, list) and bool(seeds) and all(type(s) is int for s in seeds)
-    require(valid, f"{where} must be a positive number of seeds or a list such as [0, 1, 2], got {content!r}.")
-    require(len(set(seeds)) == len(seeds), f"{where} names a seed twice: {seeds}.")
-    return list(seeds)
 
 
 def _axis_value(axis: str, value: Any) -> tuple[Any, Overrides]:

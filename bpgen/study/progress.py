@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from statistics import mean
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bpgen.run.durations import duration
+from bpgen.study.remaining import RemainingTime
 from bpgen.study.runs import ENDED, Run
 
 
@@ -29,27 +29,6 @@ class Progress(Protocol):
 
     def close(self) -> None:
         """The stage is over."""
-
-
-class RemainingTime:
-    """How long a stage still takes, from the runs that have ended; of the same condition where there are any."""
-
-    def __init__(self, runs: Sequence[Run], processes: int) -> None:
-        self.runs, self.processes, self.started = runs, max(1, processes), time.monotonic()
-
-    def seconds_left(self) -> float | None:
-        """None before the first run has ended."""
-        took: dict[str, list[float]] = {}
-        for run in self.runs:
-            seconds = run.seconds
-            if seconds is not None:
-                took.setdefault(run.kind, []).append(seconds)
-        if not took:
-            return None
-        everywhere = mean(s for seconds in took.values() for s in seconds)
-        waiting = [run for run in self.runs if run.status not in (*ENDED, "failed")]
-        work = [mean(took.get(run.kind, [everywhere])) for run in waiting]
-        return max(sum(work) / self.processes, max(work, default=0.0))
 
 
 class PrintedProgress:
@@ -107,7 +86,7 @@ class LiveProgress:
             rest = count.total() - count["finished"] - count["diverged"] - count["failed"]
             table.add_row(label, *(str(n) if n else "" for n in (*(count[s] for s in (*ENDED, "failed")), rest)))
         left = self._remaining.seconds_left()
-        spent = duration(time.monotonic() - self._remaining.started)
+        spent = duration(time.time() - self._remaining.started)
         return Group(table, Text(f"{spent} gone, {'?' if left is None else duration(left)} left   {self._last}"))
 
 

@@ -23,7 +23,7 @@ _ASIDE = ("name", "question")  # of a plan: what decides no number
 
 
 def plan_hash(content: Mapping[str, Any]) -> str:
-    """A short name of a plan's content: of all but its name, its question, and where data lie on a machine."""
+    """A short name of a plan's content: of all but its name, its question, and where data lie and runs are tracked."""
     return hashlib.sha256(json.dumps(_deciding(content), sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -88,7 +88,12 @@ def _deciding(content: Mapping[str, Any]) -> dict[str, Any]:
             flat |= {f"{key}.{k}": v for k, v in value.items()}
         elif key not in _ASIDE:
             flat[key] = value
-    return {key: value for key, value in flat.items() if not key.endswith("data_dir")}
+    return {key: value for key, value in flat.items() if not _of_place(key)}
+
+
+def _of_place(key: str) -> bool:
+    """Whether an option says only where data lie or runs are tracked."""
+    return key.endswith("data_dir") or key == "wandb" or key.startswith("tracking.")
 
 
 def _text(value: Any) -> str:

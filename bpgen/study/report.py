@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bpgen._version import __version__
 from bpgen.analysis.matching import finished
+from bpgen.analysis.sequential import spending_in_words
 from bpgen.figures.study import Panel, study_figures
 from bpgen.figures.style import Styles
 from bpgen.study import registered, sections
@@ -34,6 +35,7 @@ def report_study(
     parts = [f"# {plan.name}", "", *([plan.question, ""] if plan.question else [])]
     parts += [f"`{command}` (bpgen {__version__}), seeds {', '.join(map(str, plan.seeds))}", "", _counts(results), ""]
     parts += [registered.plan_in_words(results.folder), ""]
+    parts += [spending_in_words(table), ""] if plan.looks else []
     if not finished(table).empty:
         parts += first
         parts += sections.at_the_end(table) + sections.paired_differences(table) + sections.how_rough(table)

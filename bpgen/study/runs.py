@@ -11,6 +11,7 @@ from typing import Any
 
 from bpgen.run.config import Config, config_hash
 from bpgen.run.folder import RunFolder
+from bpgen.study import fates
 from bpgen.study.catalogue import ENDED, slug
 from bpgen.study.launchers import Job
 from bpgen.study.locks import RUNS_LOCK
@@ -67,13 +68,8 @@ class Run:
         return float(self.folder.summary()["seconds"]["total"])
 
     def job(self, study: Path) -> Job:
-        """What a launcher needs to do it; a folder that cannot be continued makes room."""
-        resume = None
-        if self.folder is not None:
-            if self.folder.checkpoints:
-                resume = str(self.folder.path)
-            else:  # killed before its first evaluation was complete
-                shutil.rmtree(self.folder.path)
+        """What a launcher needs to do it."""
+        resume = str(self.folder.path) if self.folder is not None and self.folder.checkpoints else None
         logs = study / "logs"
         logs.mkdir(exist_ok=True)
         log = logs / f"{slug(self.name)}-{self.hash}.log"
@@ -82,21 +78,28 @@ class Run:
 
 def update_status(runs: Iterable[Run], study: Path) -> None:
     """Set the folder and the status of every run from what is on disk."""
-    folders = _folders(study)
+    folders, noted = _folders(study), fates.noted(study)
     for run in runs:
         run.folder = folders.get(run.hash)
         summary = {} if run.folder is None else run.folder.summary()
         run.status = summary.get("status", "waiting" if run.folder is None else "interrupted")
         run.message = summary.get("message", "")
+        fate = noted.get(run.hash)
+        if fate is not None and fate.status == "failed" and run.status not in ENDED:
+            run.status, run.message = fate.status, fate.message
         run.skipped = run.status in ENDED
 
 
-def forget_failed(runs: Iterable[Run]) -> None:
-    """Let runs that failed be done anew: their folders make room."""
+def forget_failed(runs: Iterable[Run], study: Path) -> None:
+    """Let runs that failed be done anew: their folders make room. One that was stopped from outside goes on."""
     for run in runs:
-        if run.status == "failed" and run.folder is not None:
+        if run.status != "failed" or not (fates.forget(study, run.hash) or run.folder):
+            continue
+        stopped = run.folder is not None and run.folder.summary().get("status", "interrupted") == "interrupted"
+        if run.folder is not None and not stopped:
             shutil.rmtree(run.folder.path)
-            run.folder, run.status, run.message = None, "waiting", ""
+            run.folder = None
+        run.status, run.message = "waiting" if run.folder is None else "interrupted", ""
 
 
 def _folders(study: Path) -> dict[str, RunFolder]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,13 @@ class Study:
         plan: what to run.
         folder: where; made if it is not there.
         resolve: from the arguments of `bpgen fit` to its config.
+        seeds_of: how many of the plan's seeds a condition runs; all, where it is not named.
     """
 
     plan: Plan
     folder: Path
     resolve: Resolver
+    seeds_of: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.conditions = self.plan.conditions(self.resolve)
@@ -85,13 +87,13 @@ class Study:
             self._load_data()
             keep(self.folder, self.plan.content())
             tuning = self.tuning_runs()
-            forget_failed(tuning if retry else ())
+            forget_failed(tuning if retry else (), self.folder)
             self._launch("tuning", [run for run in tuning if run.status != "failed"], launcher, progress)
             runs = self.main_runs(tuning)
-            forget_failed(runs if retry else ())
+            forget_failed(runs if retry else (), self.folder)
             collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)  # what is planned
             self._launch("runs", [run for run in runs if run.status != "failed"], launcher, progress)
-            table = collect.evaluation_table(runs, self.folder)
+            table = collect.evaluation_table(runs, self.folder, self.plan.looks)
             collect.write_tables(table, self.folder)
             collect.run_table(runs, self.folder).to_csv(self.folder / "runs.csv", index=False)
             return StudyResults(self.plan, self.folder, runs, tuning, table)
@@ -130,7 +132,8 @@ class Study:
             values = chosen.get(condition.label)
             overrides = {**condition.overrides, **(values or {})}
             config = self.plan.resolved(self.resolve, overrides) if values else condition.config
-            runs += [self._run(condition, seed, config, values or {}, "") for seed in self.plan.seeds]
+            seeds = self.plan.seeds[: self.seeds_of.get(condition.label)]
+            runs += [self._run(condition, seed, config, values or {}, "") for seed in seeds]
         update_status(runs, self.folder)
         for run in runs:
             if tune is not None and run.condition.label not in chosen:

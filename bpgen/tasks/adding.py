@@ -28,6 +28,7 @@ class Adding(TrialTask):
     """
 
     n_in = 2
+    input_names = ("number", "marker")
     n_out = 1
     loss: ClassVar[Literal["cross_entropy", "mse"]] = "mse"
     tolerance = 0.04

@@ -6,7 +6,7 @@ Architecture: a task is data and knows no trainer. `bpgen.training` wraps any ta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,7 +29,7 @@ class Task:
     perturbed inputs are clipped to, for inputs that have one, as pixels do; `reuses_training`, whether validation and
     test may hold sequences of training, because there are too few others or these are what is to be learned; and
     `clean_gap`, True where training and clean test performance of a trained network can differ, else the reason why
-    they cannot.
+    they cannot. `input_names` are for pictures.
 
     Args:
         noise_sd: how strongly test inputs are perturbed: standard deviation of Gaussian noise, in input units.
@@ -41,6 +41,7 @@ class Task:
     loss: ClassVar[Literal["cross_entropy", "mse", "binary_cross_entropy"]] = "cross_entropy"
     when: ClassVar[Literal["last", "all"]] = "last"
     input_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    input_names: Sequence[str] = ()
     tolerance: float | None = None
     reuses_training: bool = False
     clean_gap: bool | str = True

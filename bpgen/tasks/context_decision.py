@@ -32,6 +32,7 @@ class ContextDecision(TrialTask):
 
     n_in = 5
     n_out = 2
+    input_names = ("modality 0", "modality 1", "context 0", "context 1", "go")
     when: ClassVar[Literal["last", "all"]] = "all"
 
     def __init__(

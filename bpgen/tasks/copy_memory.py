@@ -56,6 +56,7 @@ class CopyMemory(TrialTask):
         require(symbols >= 2, f"task.symbols must be at least 2, got {symbols}.")
         self.length, self.delay, self.held_out = length, delay, held_out
         self.n_in, self.n_out, self.n_steps = symbols + 1, symbols, 2 * length + delay + held_out
+        self.input_names = [*(f"symbol {i}" for i in range(symbols)), "signal"]
         if symbols**length < 7:
             self.reuses_training = True
             self.clean_gap = f"{symbols} symbols make {symbols**length} sequences of {length}, too few to hold any out"

@@ -34,6 +34,7 @@ class DelayedMatchToSample(TrialTask):
 
     n_in = 2
     n_out = 2
+    input_names = ("first cue", "second cue")
     clean_gap = "there are four different trials, up to the noise of their inputs: every test trial was trained"
 
     def __init__(

@@ -46,6 +46,7 @@ class DelayedRecall(TrialTask):
         super().__init__(size, size // 4, size // 4, noise_sd=noise_sd)
         self.delay, self.n_steps = delay, n_steps
         self.n_in = self.n_out = symbols
+        self.input_names = [f"symbol {i}" for i in range(symbols)]
         if symbols**n_steps < 10**9:
             self.reuses_training = True
             self.clean_gap = clean_gap_of(symbols**n_steps, size)

@@ -40,6 +40,7 @@ class FlipFlop(TrialTask):
         require(length >= 1, f"task.length must be a positive number of steps, got {length}.")
         require(0 < p_pulse <= 1, f"task.p_pulse must be in (0, 1], got {p_pulse}.")
         self.n_in = self.n_out = bits
+        self.input_names = [f"channel {i}" for i in range(bits)]
         self.n_steps, self.p_pulse = length, p_pulse
 
     def trials(self, n: int, random: torch.Generator) -> Split:

@@ -34,6 +34,7 @@ class PerceptualDecision(TrialTask):
 
     n_in = 3
     n_out = 2
+    input_names = ("evidence for class 0", "evidence for class 1", "go")
     when: ClassVar[Literal["last", "all"]] = "all"
 
     def __init__(

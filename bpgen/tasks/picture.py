@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from bpgen.streams import generator
@@ -14,6 +15,8 @@ from bpgen.tasks.base import Split, Task
 
 # Okabe and Ito's colours, told apart by colour-blind readers
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+_FEW = 3  # values of an input that jumps between them
 
 
 def picture(task: Task, title: str, trials: int = 3) -> Figure:
@@ -26,37 +29,64 @@ def picture(task: Task, title: str, trials: int = 3) -> Figure:
     noisy = task.perturb(whole.x[:, :trials], generator(0, "picture"))
     figure = Figure(figsize=(3.6 * trials + 1, 6.5), layout="constrained", dpi=130)
     axes: Any = figure.subplots(3, trials, squeeze=False, sharex=True, sharey="row", height_ratios=(2, 2, 1.2))
+    inputs = _Inputs.of(task, whole.x)
     for b, (clean, perturbed, asked) in enumerate(axes.T):
-        _inputs(clean, whole.x[:, b], f"trial {b + 1} (of {whole.size} for training)")
-        _inputs(perturbed, noisy[:, b], f"the same with test noise, sd {task.noise_sd:g}")
+        inputs.draw(clean, whole.x[:, b], f"trial {b + 1} (of {whole.size} for training)")
+        inputs.draw(perturbed, noisy[:, b], f"the same with test noise, sd {task.noise_sd:g}")
         _asked(asked, whole.take(torch.tensor([b])), task)
         asked.set_xlabel("time step")
-    few, continuous = task.n_in <= len(_COLOURS), whole.target.is_floating_point()
+        asked.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    continuous = whole.target.is_floating_point()
     for ax in axes[:2, 0]:
-        ax.set_ylabel("input (input units)" if few else "input number (dark: large)")
+        ax.set_ylabel("input (input units)" if inputs.as_lines else "input number (dark: large)")
+        if not inputs.as_lines and inputs.names:
+            ax.set_yticks(range(len(inputs.names)), inputs.names, fontsize="small")
+            ax.set_ylabel("input (dark: large)")
     axes[2, 0].set_ylabel("target (output units)" if continuous else "target (class)")
-    if few:
+    if inputs.as_lines:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
     figure.suptitle(title, fontsize="medium")
     return figure
 
 
-def _inputs(ax: Axes, x: Tensor, title: str) -> None:
-    """Inputs [T,I]: lines where they can be told apart, else an image."""
-    T, n_in = x.shape
-    if n_in <= len(_COLOURS):
-        for i, colour in enumerate(_COLOURS[:n_in]):
-            ax.plot(range(1, T + 1), x[:, i], color=colour, lw=1, marker="." if T <= 40 else "", label=f"input {i}")
-        ax.spines[["top", "right"]].set_visible(False)
-    else:
-        ax.imshow(
-            x.T.numpy(), aspect="auto", cmap="Greys", extent=(0.5, T + 0.5, n_in - 0.5, -0.5), interpolation="nearest"
-        )
-    ax.set_title(title, fontsize="small")
+class _Inputs(NamedTuple):
+    """How the inputs of a task are drawn: as lines where they can be told apart, else as an image.
+
+    as_lines: not where there are many, nor where all of them are 0 or 1, as symbols are.
+    names: of the inputs; none where there are many.
+    steps: whether an input has few values, and jumps between them.
+    """
+
+    as_lines: bool
+    names: list[str]
+    steps: list[bool]
+
+    @classmethod
+    def of(cls, task: Task, x: Tensor) -> _Inputs:
+        """From all training inputs [T,n,I]."""
+        few = task.n_in <= len(_COLOURS)
+        names = list(task.input_names) or ([f"input {i}" for i in range(task.n_in)] if few else [])
+        symbols = bool(((x == 0) | (x == 1)).all())
+        steps = [len(torch.unique(x[..., i])) <= _FEW for i in range(task.n_in)] if few else []
+        return cls(few and not symbols, names if few or len(names) == task.n_in else [], steps)
+
+    def draw(self, ax: Axes, x: Tensor, title: str) -> None:
+        """Inputs [T,I] of one trial."""
+        T, n_in = x.shape
+        if self.as_lines:
+            for i, colour in enumerate(_COLOURS[:n_in]):
+                jumps = {"drawstyle": "steps-mid"}
+                style: dict[str, Any] = jumps if self.steps[i] else {"marker": "." if T <= 40 else ""}
+                ax.plot(range(1, T + 1), x[:, i], color=colour, lw=1, label=self.names[i], **style)
+            ax.spines[["top", "right"]].set_visible(False)
+        else:
+            extent = (0.5, T + 0.5, n_in - 0.5, -0.5)
+            ax.imshow(x.T.numpy(), aspect="auto", cmap="Greys", extent=extent, interpolation="nearest")
+        ax.set_title(title, fontsize="small")
 
 
 def _asked(ax: Axes, trial: Split, task: Task) -> None:
-    """The target of one trial: a line over time, or a point at the last step."""
+    """The target of one trial: a line over time, a point at the last step, or a mark for every class."""
     T, timed = trial.x.shape[0], task.when == "all"
     target = trial.target[:, 0] if timed else trial.target[:1]
     steps, continuous = range(1, T + 1) if timed else [T], target.is_floating_point()
@@ -65,8 +95,13 @@ def _asked(ax: Axes, trial: Split, task: Task) -> None:
         counted = torch.nonzero(trial.mask[:, 0]).flatten()
         ax.axvspan(float(counted[0]) + 0.5, float(counted[-1]) + 1.5, color="0.88", lw=0, zorder=0)
         values = values.float().masked_fill(trial.mask[:, :1] == 0, float("nan"))
+    if continuous:
+        jumps = len(torch.unique(values[values.isfinite()])) <= _FEW and timed
+        style: dict[str, Any] = {"drawstyle": "steps-mid"} if jumps else {"marker": "." if T <= 40 or not timed else ""}
+    else:
+        style = {"ls": "", "marker": "s", "ms": 4 if T <= 40 else 2.5}  # classes have no values between them
     for o in range(values.shape[1]):
-        ax.plot(steps, values[:, o], color=_COLOURS[o % len(_COLOURS)], marker="." if T <= 40 or not timed else "")
+        ax.plot(steps, values[:, o], color=_COLOURS[o % len(_COLOURS)], **style)
     if not continuous:
         ax.set(ylim=(-0.5, task.n_out - 0.5), yticks=range(0, task.n_out, max(1, task.n_out // 4)))
     ax.set_xlim(0.5, T + 0.5)

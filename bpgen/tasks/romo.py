@@ -34,6 +34,7 @@ class Romo(TrialTask):
 
     n_in = 3
     n_out = 2
+    input_names = ("rises with frequency", "falls with frequency", "go")
     when: ClassVar[Literal["last", "all"]] = "all"
 
     def __init__(

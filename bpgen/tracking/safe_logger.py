@@ -24,11 +24,12 @@ class SafeLogger(WandbLogger):
         run: an open W&B run.
         say: where lines for the user go.
         config: of the run, as it was logged.
+        artifacts: whether files and tables of the run are wanted.
     """
 
-    def __init__(self, run: Any, say: Callable[[str], None], config: Mapping[str, Any]) -> None:
+    def __init__(self, run: Any, say: Callable[[str], None], config: Mapping[str, Any], artifacts: bool) -> None:
         super().__init__(experiment=run)
-        self.say, self.config, self.failed, self.answered = say, config, False, True
+        self.say, self.config, self.artifacts, self.failed, self.answered = say, config, artifacts, False, True
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Hand on a row of numbers."""

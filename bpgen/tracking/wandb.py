@@ -113,11 +113,12 @@ class Tracker:
         if not self.tracking.machine:
             config = _without_folders({key: value for key, value in config.items() if key != "out"})
         varied = swept(self.own.sweep_param_path)
-        run = _open(self, folder, _name(folder, config, varied), run_id, say)
+        named = bool(config.get("name")) or not self.own.run_name  # an option wins over WANDB_NAME
+        run = _open(self, folder, _name(folder, config, varied) if named else None, run_id, say)
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
         log_config(run.config, config, varied, say)
-        return SafeLogger(run, say, config)
+        return SafeLogger(run, say, config, self.tracking.artifacts)
 
 
 def start(
@@ -151,12 +152,12 @@ def _without_folders(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _open(tracker: Tracker, folder: Path, name: str, run_id: str | None, say: Callable[[str], None]) -> Any:
+def _open(tracker: Tracker, folder: Path, name: str | None, run_id: str | None, say: Callable[[str], None]) -> Any:
     """An open W&B run; offline where the server does not answer in time or refuses."""
     import wandb
 
     mode, tracking, own = tracker.mode, tracker.tracking, tracker.own
-    options = {**_options(tracking, folder, own, run_id), "name": None if own.run_name else name}
+    options = {**_options(tracking, folder, own, run_id), "name": name}
     traces = set(_traces(own, options))
     silent = "silent" not in own.model_fields_set and (mode == "offline" or has_key())  # it may ask for a key
     try:

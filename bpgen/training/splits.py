@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from bpgen.losses import Loss
 from bpgen.streams import generator
 from bpgen.tasks import Split, Task
 from bpgen.tasks.base import SplitName
+from bpgen.tasks.chance import chance_level
 from bpgen.training.loaders import Chunk, as_split, on_device, with_targets_for
 
 if TYPE_CHECKING:
@@ -54,6 +56,11 @@ class Splits:
     def perturb(self, x: Tensor, random: torch.Generator) -> Tensor:
         """Test inputs with the noise of the test."""
         raise NotImplementedError
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of answering the commonest class always; nan where it is not known, or targets are values."""
+        return math.nan
 
     def ideal(self, split: Split, noisy: bool) -> Split | None:
         """The sequences with the answers of the task's ideal observer for targets; None where nobody knows them."""
@@ -125,6 +132,14 @@ class TaskSplits(Splits):
     def perturb(self, x: Tensor, random: torch.Generator) -> Tensor:
         """The task's own noise."""
         return self.task.perturb(x, random)
+
+    @property
+    def chance(self) -> float:
+        """See `Splits.chance`."""
+        if self.continuous and self.loss.kind != "binary_cross_entropy":
+            return math.nan
+        asked = self.task.split("test" if self.task.has("test") else "train")
+        return chance_level(self.task.loss, self.task.split("train"), asked)
 
     def ideal(self, split: Split, noisy: bool) -> Split | None:
         """See `Splits.ideal`."""

@@ -24,7 +24,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bpgen.rules import BpgenError, Increments, Limit, Moment, Network, OnlineRule, State, Traits, require
+from bpgen.rules import (
+    BpgenError,
+    Increments,
+    Limit,
+    Moment,
+    Network,
+    OnlineRule,
+    State,
+    Steps,
+    Traits,
+    gradients_of_currents,
+    require,
+)
 
 
 class DNI(OnlineRule):
@@ -72,6 +84,28 @@ class DNI(OnlineRule):
         """Z z [B,d·N]: the guess for each sample, in units of its own loss."""
         assert self.synthesiser is not None, "bind(network) makes the synthesiser first"
         return z @ self.synthesiser.mT
+
+    at_once = True
+
+    def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
+        """Equations (1) to (4) at all steps at once: none of them needs the one before."""
+        run, error, B = steps.run, steps.error_at_all, steps.run.x.shape[1]
+        s, params, C = run.states[1:], run.params, steps.C
+        z = torch.cat([s.flatten(2), B * error, torch.ones_like(error[..., :1])], dim=2)
+        guess = self.synthesise(z).view_as(s) / B
+        if steps.ends:
+            guess = torch.cat([guess[:-1], torch.zeros_like(guess[:1])])
+        credit = guess + steps.D[1:] * (error @ params["W_out"]).unsqueeze(2)  # λ [k,B,d,N]
+        c = (C * credit.unsqueeze(3)).sum(2).flatten(2)  # [k,B,K·N]
+        before = (steps.A * credit.unsqueeze(3)).sum(2) + steps.D[:-1] * (c @ params["W_rec"]).unsqueeze(2)  # F*
+        grads = gradients_of_currents(run.network, params, c.flatten(0, 1).mT @ steps.pre.flatten(0, 1))
+        if steps.t == 0 and "initial_state" in params:
+            grads["initial_state"] = before[0].sum(0)
+        seen, guessed = (torch.cat([state[name].unsqueeze(0), now[:-1]]) for name, now in (("z", z), ("guess", guess)))
+        wrong = (B * (guessed - before)).flatten(2) / (1 + seen.square().sum(-1, keepdim=True))
+        grads["synthesiser"] = wrong.flatten(0, 1).mT @ seen.flatten(0, 1) / B
+        grads["steps"] = torch.full_like(s[0, 0, 0, 0], len(s))
+        return {"z": z[-1], "guess": guess[-1]}, grads
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (4)."""

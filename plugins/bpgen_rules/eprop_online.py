@@ -25,20 +25,23 @@ from bpgen.rules import (
     Network,
     OnlineRule,
     State,
+    Steps,
     Traits,
-    Trajectory,
     block_gradients,
+    gradients_of_own,
     propagate,
     trace_end,
     trace_met,
     trace_start,
     trace_step,
+    traces_met,
 )
 
 
 class EPropOnline(Broadcast, OnlineRule):
     """E-prop with explicit eligibility traces, online."""
 
+    trains_neurons = True
     traits = Traits(
         signal_scope="broadcast",
         recurrence="diagonal",
@@ -50,6 +53,7 @@ class EPropOnline(Broadcast, OnlineRule):
     )
 
     at_once = True
+    filters_back = True
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """ε_0 and ē_0."""
@@ -57,11 +61,17 @@ class EPropOnline(Broadcast, OnlineRule):
         trace = {"trace": torch.zeros_like(vector[:, 0]).expand(-1, network.n_rec, -1)} if network.kappa else {}
         return {"vector": vector, **trace}
 
-    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
-        """Equations (1) to (3) over many steps: the learning signal filtered backwards, and ε once at the end."""
-        credit = propagate(run, self.feedback.signal(run, error))
-        end = state if ends else {"vector": trace_end(run, state["vector"])}
-        return end, block_gradients(run, credit, state["vector"])
+    def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
+        """Equations (1) to (3) over many steps, as `bpgen.rules.own_path` says."""
+        run, vector = steps.run, state["vector"]
+        q = self.feedback.signal(run, steps.error_back)
+        if vector.shape[1] == vector.shape[2] == 1 and not run.network.kappa:
+            own, end = traces_met(run, q, vector)
+            return {"vector": end}, gradients_of_own(run.network, run.params, own)
+        end = state["vector"] if steps.ends else trace_end(run, vector)
+        credit = propagate(run, q)
+        met = None if credit.initial is None else trace_met(credit.initial, vector)
+        return {**state, "vector": end}, block_gradients(run, credit, met)
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3)."""
@@ -69,7 +79,7 @@ class EPropOnline(Broadcast, OnlineRule):
         vector = trace_step(state["vector"], moment)
         if not moment.kappa:
             state = {"vector": vector, **kept}
-            return state, {} if q is None else moment.gradient(trace_met(q.unsqueeze(1) * moment.D, vector))
+            return state, {} if q is None else moment.gradient(trace_met(moment.tell(q), vector))
         trace = moment.kappa * state["trace"] + (1 - moment.kappa) * moment.read(vector)
         state = {"vector": vector, "trace": trace, **kept}
         return state, {} if q is None else moment.gradient(torch.einsum("bn,bnx->nx", q, trace))

@@ -32,6 +32,7 @@ class FORCE(Rule):
     """
 
     suits: ClassVar[Mapping[str, Any]] = {"loss.kind": "mse"}
+    trains_neurons = False
     traits = Traits(
         signal_origin="symmetric",
         signal_scope="none",
@@ -67,7 +68,7 @@ class FORCE(Rule):
         """Equations (1) to (3), from step to step."""
         network, params, run = problem.network, problem.params, problem.run()
         target, loss = problem.loss.of_chunk(problem.x, problem.target)
-        assert loss.mask is not None
+        weights = run.h.new_ones(run.h.shape[:2])[1:] if loss.mask is None else loss.mask
         ends = [run.params[n].double() if n == "W_out" else params[n].double().unsqueeze(1) for n in _readout(params)]
         before = W = torch.cat(ends, 1)  # [O,n]
         read = 1.0 if network.out_mask is None else network.out_mask[0]  # the neurons that the readout sees
@@ -78,7 +79,7 @@ class FORCE(Rule):
             z = torch.cat([r, torch.ones_like(r[:, :1])], 1)[:, : W.shape[1]].double()  # [B,n]
             output = z @ W.mT
             y = output.to(r)
-            weight = loss.mask[t].double().sqrt().unsqueeze(1)
+            weight = weights[t].double().sqrt().unsqueeze(1)
             z, e = weight * z, weight * (output - target[t].double())
             Pz = z @ P  # [B,n]
             K = torch.linalg.solve(torch.eye(len(z)).to(P) + Pz @ z.mT, Pz)

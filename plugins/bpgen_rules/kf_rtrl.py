@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, Traits
+from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, Steps, Traits, gradients_of_currents
 from bpgen_rules.uoro import balance, scaled
 
 
@@ -45,6 +45,38 @@ class KFRTRL(OnlineRule):
         Q = N + network.n_in + ("b_rec" in params)
         shapes = {"u": (Q,), "M": (d, N, K * N), "R": (N, K * N)}
         return {name: like.new_zeros(batch, *shape) for name, shape in shapes.items()}
+
+    at_once = True
+
+    def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
+        """Equations (1) to (3); the sum over steps is one product, and κ = 0 needs no R."""
+        run, kappa, T = steps.run, steps.run.network.kappa, steps.run.n_steps
+        one, two = steps.draws["signs"].unbind(-1)  # [k,B] each
+        u, M, R = state["u"], state["M"], state["R"]
+        size_of_C, size_of_v = steps.C.flatten(2).norm(dim=2), steps.pre.norm(dim=2)  # [k,B]
+        second = two * torch.sqrt((size_of_C + 1e-7) / (size_of_v + 1e-7))  # ν₂ p₂
+        v, C = second.unsqueeze(-1) * steps.pre, (1 / second)[..., None, None, None] * steps.C
+        told, posts, us = steps.error_at_all @ run.params["W_out"], [], []
+        silent, square = T - len(steps.error), M.flatten(1, 2)
+        for t in range(T):
+            moment = Moment.of(steps, t + 1)
+            square = moment.J @ square  # J M [B,d·N,K·N]
+            first = one[t] * balance(square, u)  # ν₁ p₁
+            square = square * (1 / first)[:, None, None]
+            M = square.view_as(M)
+            M.unflatten(3, C.shape[3:]).diagonal(dim1=2, dim2=4).add_(C[t])  # [B,d,K,N]: each neuron's own currents
+            u = torch.addcmul(v[t], first.unsqueeze(1), u)
+            if kappa:
+                R = (1 - kappa) * moment.read(M) + scaled(kappa / first, R)
+            if t >= silent:
+                q = told[t].unsqueeze(1)
+                posts.append(q @ R if kappa else (q * moment.D).flatten(1).unsqueeze(1) @ square)  # [B,1,K·N]
+                us.append(u)
+        R = R if kappa else Moment.of(steps, T).read(M)
+        if not posts:
+            return {"u": u, "M": M, "R": R}, {}
+        W = torch.cat(posts).squeeze(1).mT @ torch.cat(us)
+        return {"u": u, "M": M, "R": R}, gradients_of_currents(run.network, run.params, W)
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3)."""

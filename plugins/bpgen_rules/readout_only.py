@@ -14,6 +14,7 @@ from bpgen.rules import OfflineRule, Traits, Trajectory
 class ReadoutOnly(OfflineRule):
     """Readout only: a fixed reservoir with a trained linear readout."""
 
+    trains_neurons = False
     traits = Traits(
         signal_origin="none",
         signal_scope="none",

@@ -88,7 +88,7 @@ class RFLOOnline(EPropOnline):
             alpha = alpha.unsqueeze(-1)  # one per neuron: [N,1], next to the axis of its parameters
         output = phi.apply(moment.I[:, 0]) if neuron.leak == "rate" else moment.h
         slope = phi.pull(torch.ones_like(output), output)  # φ'(u_t) [B,N]
-        p = (1 - alpha) * state["p"] + alpha * slope.unsqueeze(-1) * moment.direct
+        p = (1 - alpha) * state["p"] + alpha * slope.unsqueeze(-1) * moment.of_each[:, 0]
         filtered = moment.kappa * state["filtered"] + (1 - moment.kappa) * p if moment.kappa else p
         state = {"p": p, "filtered": filtered}
         if moment.error is None:

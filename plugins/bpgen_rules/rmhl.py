@@ -48,6 +48,7 @@ class RewardModulatedHebbian(Rule):
         "optimizer.lr": 0.003,
         "optimizer.lr_scale": {"W_rec": 0.003, "W_in": 0.003},  # their gradients are noisy, the readout's is exact
     }
+    trains_neurons = False
     traits = Traits(
         signal_origin="perturbation",
         signal_scope="broadcast",

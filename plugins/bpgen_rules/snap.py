@@ -25,8 +25,8 @@ from bpgen.rules import (
     Network,
     OnlineRule,
     State,
+    Steps,
     Traits,
-    Trajectory,
     own_influence,
     require,
 )
@@ -40,6 +40,7 @@ class SnAp(OnlineRule):
         n: number of steps; 1 keeps the influence of a weight on its own neuron, its autapse included.
     """
 
+    trains_neurons = True
     traits = Traits(
         needs_future=False,
         online=True,
@@ -61,15 +62,17 @@ class SnAp(OnlineRule):
         self.alone = EPropOnline() if self.n == 1 and not network.autapses else None
         return self
 
+    filters_back = True
+
     @property
     def at_once(self) -> bool:
         """As `eprop_online`, where it is that."""
         return self.alone is not None
 
-    def block(self, state: State, run: Trajectory, error: Tensor, ends: bool) -> tuple[State, Increments]:
+    def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
         """As `eprop_online`."""
         assert self.alone is not None
-        return self.alone.block(state, run, error, ends)
+        return self.alone.block(state, steps)
 
     def start(self, network: Network, params: Mapping[str, Tensor], batch: int) -> State:
         """S_0, and the pattern: for each neuron p the R neurons it reaches, p first."""
@@ -91,7 +94,7 @@ class SnAp(OnlineRule):
         W = moment.params["W_rec"].unflatten(0, moment.I.shape[1:])[:, near.unsqueeze(1), near]  # [K,R,R,N]
         activity = (moment.D_before[..., near].unsqueeze(-1) * S).sum(1)  # [B,R,N,X]
         currents = torch.einsum("crsp,bspx->bcrpx", W, activity)
-        direct = moment.direct[:, :, None, None].expand(-1, -1, -1, near.shape[1], -1)  # [B,K,1,N,X]
+        direct = moment.of_each.unsqueeze(2).expand(-1, -1, -1, near.shape[1], -1)  # [B,K,1,N,X]
         currents = torch.cat([currents[:, :, :1] + direct, currents[:, :, 1:]], dim=2)
         S = (A.unsqueeze(-1) * S.unsqueeze(1)).sum(2) + (C.unsqueeze(-1) * currents.unsqueeze(1)).sum(2)
         S = S * kept.unsqueeze(-1)

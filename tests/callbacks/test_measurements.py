@@ -21,7 +21,7 @@ from bpgen.callbacks import (
 )
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity, Loss
-from bpgen.neurons import Leaky
+from bpgen.neurons import ALIF, GRU, LSTM, Leaky
 from bpgen.problem import Problem
 from bpgen.run.progress import ProgressBar
 from bpgen.stability.alignment import alignment
@@ -135,6 +135,41 @@ def test_outputs_that_are_no_numbers_have_no_accuracy(kind):
     for name, value in row.items():
         assert not np.isnan(before[name])
         assert np.isnan(value), name
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "mse", "binary_cross_entropy"])
+@pytest.mark.parametrize("when", ["last", "all"])
+@pytest.mark.parametrize("weight", ["W_out", "b_out", "W_rec", "W_in"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e38])
+def test_after_divergence_nothing_is_right_or_wrong(kind, when, weight, number):
+    """Any weight that left the finite numbers: accuracies, and every gap in them, are no numbers either."""
+    at = evaluation(kind=kind, when=when)
+    before = GeneralizationGap().measure(at)
+    with torch.no_grad():
+        at.network.get_parameter(weight).fill_(number)
+        broken = not bool(at.network(at.splits.task.split("train").x, when).isfinite().all())
+    row = GeneralizationGap().measure(at)
+    accuracies = [name for name in row if name.endswith("accuracy")]
+    assert len(accuracies) >= 5
+    for name in accuracies:
+        assert not np.isnan(before[name])
+        assert np.isnan(row[name]) == broken, name
+    assert broken or number == 1e38
+
+
+@pytest.mark.parametrize("neuron", [Leaky(0.5), ALIF(), GRU(), LSTM()], ids=lambda neuron: type(neuron).__name__)
+@pytest.mark.parametrize("N", [8, 64, 512])
+@pytest.mark.parametrize("T", [5, 784, 10_000])
+def test_an_evaluation_never_keeps_more_than_its_bound(neuron, N, T):
+    """1,024 sequences at most, and a run of 2^24 numbers (64 MiB in float32) wherever one sequence has fewer."""
+    network = Network(neuron, 3, N, 4)
+    many = torch.zeros(1, 1, 3).expand(T, 1, 3)
+    problem = Problem(network, {}, many, torch.zeros(1).long(), Loss())
+    each = T * N * (neuron.n_states + neuron.n_currents)
+    n = performance._sequences(problem)
+    assert 1 <= n <= 1024
+    assert n == 1 or n * each <= 2**24
+    assert n == 1024 or (n + 1) * each > 2**24  # and no fewer than that
 
 
 def test_noise_has_its_size_and_is_clipped_and_fixed():

@@ -15,9 +15,9 @@ from bpgen.training.splits import TaskSplits
 from tests.callbacks.test_measurements import Toy
 
 
-def evaluation(neuron=None):
+def evaluation(neuron=None, l2=0.1):
     network = Network(neuron or Leaky(0.5, "tanh"), 3, 5, 4, seed=1)
-    loss = Loss("cross_entropy", "last", None, L2.of(0.1))
+    loss = Loss("cross_entropy", "last", None, L2.of(l2))
     return Evaluation(RuleTraining(network, load_rule("rflo"), loss), TaskSplits(Toy(), loss), lr=0.05)
 
 
@@ -73,6 +73,8 @@ def test_names_and_switch():
     assert all(name.startswith("spectrum/surrogate/") for name in row)
     at, measurement = evaluation(), Spectrum(samples=8)
     assert "block W_rec, 8 of 40 train samples, regularisers inside" in measurement.describe(at)
+    assert "8 of 40 train samples, no regularisers" in measurement.describe(evaluation(l2=0.0))
+    assert "regularisers left out" in Spectrum(samples=8, regulariser=False).describe(at)
     assert "surrogate network" in measurement.describe(evaluation(LIF()))
 
 

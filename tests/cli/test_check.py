@@ -29,7 +29,7 @@ def test_a_failure_is_reported_and_is_exit_code_1(capsys, monkeypatch):
     monkeypatch.setattr("bpgen.conformance.plan", lambda name, **options: plan(mutants.SignOfTheLeak))
     text = out(capsys, "check", "mine", code=1)
     assert "FAIL      the leak carries credit back with the right factor and sign" in text
-    assert "2 failed" in text
+    assert "3 failed" in text
     assert "Begin with the first failure" in text
     report = json.loads(out(capsys, "check", "mine", "--json", code=1))
     assert report["part"] == "SignOfTheLeak"

@@ -112,7 +112,10 @@ RESUMED = [
 
 @pytest.mark.parametrize(
     ("after", "sign", "code"),
-    [("epoch 1,", signal.SIGINT, 130), ("epoch 1,", signal.SIGTERM, 143), ("epoch 1,", signal.SIGKILL, -9)],
+    [
+        *(("epoch 1,", signal.SIGINT, 130), ("epoch 1,", signal.SIGTERM, 143), ("epoch 1,", signal.SIGKILL, -9)),
+        ("epoch 1,", signal.SIGUSR1, 128 + signal.SIGUSR1),  # a batch system's warning
+    ],
 )
 def test_a_stopped_run_continues_bit_for_bit(tmp_path, after, sign, code):
     options = [*RESUMED, "--trainer.max_epochs", "4"]
@@ -259,7 +262,7 @@ def test_a_run_says_how_long_it_will_take_once(tmp_path, capsys, monkeypatch):
     fit(tmp_path, "--evaluation.every", "log", "--evaluation.points", "5", "--trainer.max_steps", "40")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "left: " in line]
     assert re.search(r"left: 38 steps of .*, 4 evaluations of", line)  # 1 and the start are measured already
-    assert line.startswith("about 0 s") or line.startswith("about 1 s")
+    assert re.match(r"about \d+ (s|min) ", line)  # how many depends on what else the machine does
 
 
 def test_words_of_an_option_may_be_joined_by_hyphens(capsys):

@@ -41,6 +41,19 @@ def test_a_study_that_is_named_shows_its_runs(place, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 10
 
 
+def test_the_members_of_a_sweep_are_told_apart(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for n, lr in ((32, 0.01), (64, 0.03)):
+        folders.run(tmp_path, rng, rule={"name": "rflo"}, network={"n_rec": n}, optimizer={"lr": lr})
+    folders.run(tmp_path, rng, rule={"name": "bptt"}, network={"n_rec": 16})
+    assert main(["ls", str(tmp_path)]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[-2:] == ["options", "run"]
+    assert ["n_rec=32, lr=0.01" in row for row in rows] == [False, True, False]
+    assert ["n_rec=64, lr=0.03" in row for row in rows] == [False, False, True]
+    assert "=" not in rows[0]  # the only one of its rule
+
+
 def test_json_is_whole(place, capsys):
     assert main(["ls", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

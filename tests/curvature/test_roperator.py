@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bpgen
-from bpgen.curvature import HessianProducts
+from bpgen.curvature import HessianProducts, recursion
 from bpgen.curvature.second_derivatives import SecondDerivatives
 from bpgen.errors import BpgenError
 from bpgen.losses import L2, Activity, Loss
@@ -146,6 +146,20 @@ def test_output_feedback_is_left_to_autograd():
     assert distance(operator(v), operators(without, objective(without))["roperator"](v)) > 0.01
     with pytest.raises(BpgenError, match="no output feedback"):
         operators(p, objective(p))
+
+
+@pytest.mark.parametrize("lost", ["A", "C", "D"])
+def test_an_entry_of_a_gain_that_is_lost_is_seen(lost, monkeypatch):
+    """The control of all comparisons above, for neurons whose gains have several entries."""
+    loss = LOSSES["cross-entropy, all"]
+    p = setting("LSTM", loss)
+    v, by = randn(0, HessianProducts(asked(p, loss), "all").size), operators(p, loss)
+    assert distance(by["roperator"](v), by["autograd"](v)) < 1e-10
+    whole = recursion._entries
+    gains = iter("ACD" * 2)
+    monkeypatch.setattr(recursion, "_entries", lambda *given: whole(*given)[next(gains) == lost :])
+    wrong = HessianProducts(asked(p, loss), "all", by="roperator")
+    assert distance(wrong(v), by["autograd"](v)) > 1e-4
 
 
 def test_piecewise_linear_neurons_keep_no_second_derivatives_and_others_do():

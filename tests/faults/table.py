@@ -17,8 +17,7 @@ from bpgen.registry import plugins
 from bpgen.run.config import Config
 from bpgen.run.folder import RunFolder
 from tests.faults.bench import HEAD, Bench, Row
-from tests.faults.broken import At, begun, config_of, forked, resumed, run_in, same, traceback_in
-from tests.tracking.stub import KEY, Stub
+from tests.faults.broken import At, begun, config_of, forked, resumed, traceback_in
 
 KINDS_OF_RUN: dict[str, tuple[str, ...]] = {
     "adam": ("--optimizer.name", "adam", "--optimizer.lr", "0.01"),
@@ -67,8 +66,6 @@ def _all(bench: Bench, short: bool) -> None:
         _on_another(bench, row, rflo, small, short)
     if short:  # the rest stands in tests of its own
         return
-    with bench.kind("W&B refuses, fails, hangs") as row:
-        _tracked(bench, row)
     with bench.kind("damaged folders") as row:
         bench.damage(row, rflo)
     with bench.kind("two writers, folder removed") as row:
@@ -139,30 +136,6 @@ def _removed(bench: Bench, row: Row, config: Config) -> None:
         row.survived += fine
         if not fine:
             row.wrong.append(f"removed at {step}: {ended.code} {ended.said[-200:]}")
-
-
-def _tracked(bench: Bench, row: Row) -> None:
-    """A server that fails from the first request on, or in the middle: the run ends in time, and is queued."""
-    config = config_of("--wandb", "online")
-    whole, _, _ = bench.whole(config_of())
-    for fault in ("hang", 429, 500):
-        out = bench.room()
-        with Stub() as stub:
-            stub.fault = fault
-
-            def act(out: Path = out, url: str = stub.url) -> int:
-                os.environ.update(WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
-                return begun(config, out)
-
-            started = time.monotonic()
-            ended = forked(act)
-        row.faults += 1
-        spent, run = time.monotonic() - started, run_in(out)
-        fine = ended.code == 0 and run is not None and "wandb sync" in ended.said and spent < 60
-        row.survived += fine and any((run / "wandb").glob("*run-*")) if run else 0
-        row.bits += run is not None and same(run, whole)
-        if not fine:
-            row.wrong.append(f"W&B {fault}: {ended.code} after {spent:.0f} s: {ended.said[-300:]}")
 
 
 @contextmanager

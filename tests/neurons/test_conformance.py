@@ -33,6 +33,7 @@ WRONG = {
     "StraightThrough": ("f and g have the derivatives that autograd takes of them", "set spiking = True"),
     "DeadSurrogate": ("a spike's surrogate is active", "there is no surrogate"),
     "KeepsWhatItLoses": ("A, C and D are the derivatives of f and g", "A = ∂s_t/∂s_{t-1} of `local` differs"),
+    "LearnsAnotherLeak": ("what it learns does what the current does that it names", "does not do what alpha_logit"),
     "HalfTheWayBack": ("credit along its gains equals autograd through the whole run", "is not autograd's"),
     "CallsItselfLinear": ("piecewise linear if it says so", "f has a second derivative"),
     "CutsTheSecondDerivative": ("Hessian products are the slope of the gradient", "from differences of the gradient"),
@@ -75,12 +76,20 @@ def test_good_neurons_of_strangers_pass(neuron):
 
 
 OTHERS = {
-    "leaky": [{"leak": "rate", "activation": "softplus"}, {"leak": "inside", "alpha": [0.2, 0.9]}],
+    "leaky": [
+        {"leak": "rate", "activation": "softplus"},
+        {"leak": "inside", "alpha": [0.2, 0.9]},
+        {"alpha": [0.2, 0.9], "activation": "tanh", "learn_alpha": True},
+        {"leak": "inside", "activation": "softplus", "learn_alpha": True},
+    ],
     "lif": [
+        {"learn_alpha": True, "surrogate": "fast_sigmoid"},
+        {"learn_alpha": True, "drive": "plain", "reset": "attached", "n_refractory": 2, "surrogate": "gaussian"},
         {"threshold": [0.3, 0.6]},
         {"alpha": [0.2, 0.9], "reset": "attached", "n_refractory": 2, "surrogate": "gaussian"},
     ],
     "alif": [
+        {"learn_alpha": True, "alpha": [0.2, 0.6], "surrogate": "fast_sigmoid"},
         {"drive": "plain", "surrogate": "fast_sigmoid"},
         {"adaptive": 0.6, "threshold": [0.3, 0.6], "beta": [0.2, 0.5], "rho": [0.7, 0.9]},
     ],

@@ -177,6 +177,16 @@ class _Cube(torch.autograd.Function):
         return 1.5 * x**2 * grad
 
 
+class LearnsAnotherLeak(Leaky):
+    """The leak itself, where its logit is learned."""
+
+    def __init__(self, alpha: float = 0.4, learn_alpha: bool = True) -> None:
+        super().__init__(alpha, "tanh", learn_alpha=learn_alpha)
+
+    def as_currents(self, s, I):
+        return {"alpha_logit": I - s}
+
+
 class HalfTheWayBack(Good):
     def g(self, s):
         return super().g(s) + _Cube.apply(s.squeeze(-2))

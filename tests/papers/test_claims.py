@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from bpgen.analysis.verdicts import judge
 from bpgen.figures.study import study_figures
 from bpgen.papers.claims import claims_section
 from bpgen.papers.liu2022 import Liu2022
@@ -54,3 +55,16 @@ def test_a_study_whose_losses_come_down_to_zero_is_reported(tmp_path):
     one.table.loc[one.table["step"] >= 800, "train/loss"] = 0.0
     assert "three_factor is sharper than bptt" in "\n".join(claims_section(Liu2022(), one.table, one.folder, one.runs))
     assert set(study_figures(one.table)) >= {"gap_by_rule", "sharpness_against_loss"}
+
+
+def test_controls_of_the_step_are_judged_against_what_they_match():
+    """Short steps of BPTT against the rule, long steps of the rule against BPTT; what is planted is found."""
+    flat, sharp = (0.05, 3.0, 1, 0, 1.0), (0.05, 4.5, 1, 0, 0.1)
+    rules = {"bptt": flat, "bptt, half the rate": sharp, "three_factor": sharp, "norm_matched": flat, "unscaled": flat}
+    table = planted.study(np.random.default_rng(0), 60, rules)
+    said = {v.check.text: v.decision for v in judge(Liu2022().checks(table)) if "as sharp as" in v.check.text}
+    assert {text: decision == "not supported" for text, decision in said.items()} == {
+        "norm_matched is as sharp as three_factor at matched training loss": True,
+        "bptt, half the rate is as sharp as three_factor at matched training loss": False,
+        "unscaled is as sharp as bptt at matched training loss": False,
+    }

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bpgen.analysis.verdicts import judge
 from bpgen.cli import main
 from bpgen.papers.liu2022 import Liu2022
 from bpgen.papers.liu2022_checks import CHECKS
-from bpgen.papers.side_by_side import overview
+from bpgen.papers.side_by_side import overview, write_verdicts
 from bpgen.study.collect import write_tables
 from tests.analysis import planted
 from tests.analysis.test_verdicts import YES
@@ -47,9 +48,8 @@ def test_the_committed_overview_is_what_the_command_prints(script, capsys):
 @pytest.mark.parametrize("folder", sorted(f.parent.name for f in RESULTS.glob("*/table.csv.gz")))
 def test_committed_tables_give_the_committed_verdicts(folder, tmp_path):
     """Where the table of the runs was kept, every verdict is one command away."""
-    table = RESULTS / folder / "table.csv.gz"
-    assert main(["reproduce", "liu2022", "--from", str(table), "--out", str(tmp_path)]) == 0
-    same_verdicts(tmp_path / folder / "verdicts.csv", RESULTS / folder / "verdicts.csv")
+    write_verdicts(judge(Liu2022().checks(pd.read_csv(RESULTS / folder / "table.csv.gz"))), tmp_path, {})
+    same_verdicts(tmp_path / "verdicts.csv", RESULTS / folder / "verdicts.csv")
 
 
 def same_verdicts(one, other):
@@ -73,7 +73,15 @@ def verdicts(folder, *rows, **more):
     """A verdicts.csv with rows of (statement, verdict, unit, effect, n), of 20 planned seeds."""
     folder.mkdir()
     columns = ("statement", "verdict", "unit", "effect", "n")
-    table = pd.DataFrame(rows, columns=columns).assign(claim="a", setting="digits, alpha=1", planned=20, **more)
+    same = {
+        "claim": "a",
+        "setting": "digits, alpha=1",
+        "planned": 20,
+        "kind": "larger",
+        "low": math.nan,
+        "high": math.nan,
+    }
+    table = pd.DataFrame(rows, columns=columns).assign(**{**same, **more})
     table.to_csv(folder / "verdicts.csv", index=False)
     return folder
 
@@ -83,6 +91,7 @@ def verdicts(folder, *rows, **more):
     [
         ("undecided", "points", -2.847, "**?** −2.8 points (4)"),
         ("supported", "points", 1.949, "**yes** +1.9 points (4)"),
+        ("undecided", "points", -0.04, "**?** +0.0 points (4)"),
         ("supported", "ratio", 4.5, "**yes** × 4.5 (4)"),
         ("supported", "ratio", 1.995, "**yes** × 2.0 (4)"),
         ("not supported", "ratio", 0.0182, "**no** × 0.018 (4)"),
@@ -141,3 +150,24 @@ def test_what_is_no_table_is_named(tmp_path, option, capsys):
     file.write_text("a,b\n1,2\n")
     assert main(["reproduce", "liu2022", option, str(file)]) == 2
     assert str(file) in capsys.readouterr().err
+
+
+def test_over_settings_it_is_the_mean_of_random_effects(tmp_path):
+    """Three settings, ratios; a fourth whose effect was not measured counts for nothing."""
+    from scipy import stats
+
+    from bpgen.analysis.synthesis import random_effects
+
+    logs, errors, folders = [0.7, 1.1, 0.2], [0.1, 0.2, 0.3], []
+    half = stats.t.ppf(0.975, 9)
+    for i, (y, se) in enumerate(zip([*logs, math.nan], [*errors, math.nan], strict=True)):
+        row = ("it is sharper, at training loss 0.1", "supported", "ratio", math.exp(y), 10)
+        ends = {"low": math.exp(y - half * se), "high": math.exp(y + half * se), "kind": "larger"}
+        folders.append(verdicts(tmp_path / str(i), row, family=1, **ends))
+    text = overview(Liu2022(), folders)
+    row = next(line for line in text.split("## Over settings")[1].splitlines() if "it is sharper" in line)
+    found, cells = random_effects(logs, errors), [cell.strip() for cell in row.split("|")]
+    assert cells[3] == f"x {math.exp(found.mean):.3g}"
+    assert cells[4] == f"{math.exp(found.low):.3g} to {math.exp(found.high):.3g}"
+    assert cells[7] == "3"
+    assert "## Over settings" not in overview(Liu2022(), folders[:2])

@@ -186,6 +186,13 @@ def test_partial_folders_have_a_page(tmp_path, rng, state):
     assert f"1 run: 1 {'finished' if state == 'one' else state}" in words
 
 
+def test_runs_of_the_study_that_were_not_named_are_not_said_to_be_missing(tmp_path, rng):
+    study = folders.study(tmp_path / "s", rng, seeds=2)
+    shown, gone = sorted(study.glob("runs/bptt/*"))
+    shutil.rmtree(gone)
+    assert "1 run: 1 finished, 1 not begun, 2 not shown here" in parsed(written(tmp_path, shown)).words()
+
+
 def test_runs_of_a_sweep_are_told_apart_and_repeated_ones_compared_once(tmp_path, rng):
     for lr in (0.1, 0.2):
         for seed in (0, 1, 2):
@@ -215,6 +222,15 @@ def test_files_beside_the_page(mixed, capsys):
     assert (
         main(["report", str(mixed / "leak" / "runs" / "bptt"), "--out", str(mixed / "leak" / "plan.yaml" / "x")]) == 2
     )
+
+
+def test_rounding_errors_are_not_drawn_as_a_curve():
+    axis = Axis("cosine with the true gradient")
+    axis.take([1 - 1e-7, 1.0, 1 - 3e-8])
+    axis.close()
+    labels = [text for _, text in axis.ticks()]
+    assert len(set(labels)) == len(labels) > 1
+    assert axis.at(1.0) == pytest.approx(axis.at(1 - 1e-7), abs=1e-5)
 
 
 def test_a_chart_places_what_it_is_given():

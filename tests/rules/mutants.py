@@ -362,5 +362,14 @@ class SilentAboutFeedback(Local):
 class ForgetsWhatCameIn(EPropOnline):
     """A block that starts from no trace."""
 
-    def block(self, state, run, error, ends):
-        return super().block({n: torch.zeros_like(v) for n, v in state.items()}, run, error, ends)
+    def block(self, state, steps):
+        return super().block({n: torch.zeros_like(v) for n, v in state.items()}, steps)
+
+
+class LeavesTimeConstantsAlone(Local):
+    """What neurons learn gets a gradient of zero."""
+
+    def estimate(self, problem, draws):
+        result = super().estimate(problem, draws)
+        kept = {n: torch.zeros_like(g) if n == "alpha_logit" else g for n, g in result.grads.items()}
+        return result._replace(grads=kept)

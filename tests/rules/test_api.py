@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import bpgen
-from bpgen.errors import BpgenError
+from bpgen.errors import BpgenError, RuleError
 from bpgen.neurons import Leaky
 from bpgen.registry import find, plugins
-from bpgen.rules import Rule, Traits
+from bpgen.rules import OfflineRule, Rule, Traits, propagate
 from tests.oracles import assert_equal, problem, randn
 
 
@@ -146,3 +146,35 @@ def test_a_name_claimed_by_two_packages_is_refused_with_both_named(install):
         find("rule", "bptt").load()
     assert type(bpgen.load_rule("rflo")).__name__ == "RFLO"
     assert re.fullmatch(r"bpgen \S+ and other.bptt 1.2", plugins("rule")["bptt"].package)  # both are listed
+
+
+class _ForgetsToReturn(OfflineRule):
+    traits = Traits(exact_when="never")
+
+    def credit(self, trajectory, error):
+        """The slip of a first try."""
+        propagate(trajectory, error @ trajectory.params["W_out"])
+
+
+class _ReturnsGradientsAlone(Rule):
+    traits = Traits(exact_when="never")
+
+    def estimate(self, problem, draws):
+        """As other libraries do."""
+        return {name: torch.zeros_like(w) for name, w in problem.params.items()}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (_ForgetsToReturn, r"_ForgetsToReturn \(.*, line \d+\): `credit` must be a tensor \[L,B,K,N\], got NoneType"),
+        (
+            _ReturnsGradientsAlone,
+            r"_ReturnsGradientsAlone \(.*\): `estimate` must return RuleGradients.*, got dict",
+        ),
+    ],
+)
+def test_what_a_rule_returns_by_mistake_is_said_with_its_place(rule, message):
+    network = bpgen.Network(bpgen.neurons.Leaky(0.5), 3, 6, 2)
+    with pytest.raises(RuleError, match=message):
+        bpgen.gradients(rule(), network, torch.randn(5, 4, 3), torch.randint(2, (4,)))

@@ -57,10 +57,14 @@ WRONG = {
     "SilentAboutFeedback": ("its limit says that the feedback is symmetric there", "W_rec = 0 with symmetric feedback"),
     "LearnsInSilence": ("what it learns is declared", "`learn` changes feedback.weight"),
     "ForgetsWhatCameIn": ("many steps at once equal step after step", "steps 1 to 3 at once differ"),
+    "LeavesTimeConstantsAlone": (
+        "trains what neurons learn of their own, or refuses it",
+        "the gradient of alpha_logit is zero",
+    ),
     "BiasedPerturbation": ("its mean over draws is the true gradient", "along the true gradient"),
 }
 # mistakes in what a whole limit rests on: checks before the one that names them may see them, too
-LATER = {"FutureLeak", "ChangesWeightsInPlace", "HiddenWeightTransport"}
+LATER = {"FutureLeak", "ChangesWeightsInPlace", "HiddenWeightTransport", "ForgetsWhatCameIn"}
 # checks that take the longest: in the default suite for the rules that most users meet
 LONG = (
     "on every neuron",

@@ -95,6 +95,20 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, stopped, capsy
     assert same(stopped, whole)
 
 
+def test_what_a_run_took_before_it_was_killed_counts(stopped):
+    """A checkpoint knows the seconds so far, those of an earlier kill included."""
+    file = stopped / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(file, weights_only=False)
+    assert 0 < checkpoint["seconds"] < 1000
+    torch.save({**checkpoint, "seconds": 5000.0}, file)
+    assert main(["fit", "--resume", str(stopped)]) == 0
+    seconds = json.loads((stopped / "summary.json").read_text())["seconds"]
+    assert 5000 < seconds["total"] < 6000
+    assert seconds["training"] == pytest.approx(seconds["total"] - sum(seconds["measuring"].values()), abs=0.01)
+    saved = torch.load(file, weights_only=False)["seconds"]
+    assert saved >= 5000
+
+
 def test_rows_that_are_gone_come_back(whole, stopped):
     table = stopped / "metrics.csv"
     for text in (

@@ -11,6 +11,8 @@ from bpgen.analysis.proportions import wilson
 from bpgen.cli import main
 from bpgen.cli.ending import confused_most
 from bpgen.columns import written
+from bpgen.run.config import Config
+from bpgen.run.fit import fit
 from bpgen.run.replay import load_run
 
 SMALL = ["--trainer.max_steps", "30", "--evaluation.every", "30", "--network.n_rec", "12", "--wandb", "off"]
@@ -131,3 +133,12 @@ def test_no_number_is_written_as_minus_zero():
     assert written("{:+.1%}", -0.001) == "-0.1%"
     assert written("{:.3g}", -0.04) == "-0.04"
     assert written("{:+.3g}", -0.0) == "+0"
+
+
+def test_a_run_without_a_gap_has_an_outcome(place):
+    """As those have that began before there was one, or whose config a stranger wrote."""
+    config = Config.of({"trainer": {"max_steps": 3}, "network": {"n_rec": 4}, "wandb": "off", "out": str(place)})
+    assert config.measurements == {}
+    ending = fit(config, draw=True)
+    assert ending.status == "finished"
+    assert "sequences" not in ending.folder.summary()  # no number is a mean over any

@@ -47,7 +47,7 @@ def test_a_written_plan_reads_back_as_itself():
     assert read_plan(plan().content(), "other").content() == plan().content()
 
 
-@pytest.mark.parametrize("name", ["liu2022", "liu2022_quick", "liu2022_leaky"])
+@pytest.mark.parametrize("name", ["liu2022", "liu2022_quick", "liu2022_leaky", "step_lengths"])
 def test_shipped_plans_are_plans(name):
     content = read_plan(read_config(plans()[name]), name)
     assert content.name == name
@@ -111,7 +111,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["reproduce", "liu2020"], "Did you mean 'liu2022'?"),
         (["reproduce", "liu2022", "--quick", "--full"], "not allowed with"),
         (["reproduce", "liu2022", "--data-dir", "/nowhere"], "/nowhere"),
-        (["reproduce", "liu2022", "--data-dir", "/nowhere", "--engine", "slurm"], "unknown launcher 'slurm'"),
+        (["reproduce", "liu2022", "--data-dir", "/nowhere", "--engine", "ray"], "unknown launcher 'ray'"),
     ],
 )
 def test_bad_commands(argv, says, capsys, tmp_path, monkeypatch):

@@ -43,7 +43,12 @@ def test_what_decides_numbers_changes_the_hash_and_is_named(change, said, tmp_pa
     assert f"Plan {plan_hash(after)}. At its first run it was {plan_hash(PLAN)}" in words
 
 
-@pytest.mark.parametrize("change", [{"name": "other"}, {"question": "!"}, {"set": {"trainer.max_epochs": 5}}])
+TRACKED = {**PLAN["set"], "wandb": "online", "tracking.artifacts": True}
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "other"}, {"question": "!"}, {"set": {"trainer.max_epochs": 5}}, {"set": TRACKED}]
+)
 def test_names_and_places_do_not(change):
     after = {**PLAN, **change}
     assert plan_hash(after) == plan_hash(PLAN)

@@ -90,11 +90,30 @@ def test_an_interrupted_run_is_continued_and_a_barely_begun_one_starts_again(tmp
     begun, barely = (run.folder.path for run in done.runs)
     (begun / "summary.json").unlink()
     (barely / "summary.json").unlink()
-    (barely / "checkpoints" / "last.ckpt").unlink()
+    for file in (barely / "checkpoints").iterdir():
+        file.unlink()
     launcher = Here()
     again = study(tmp_path / "cut", **content).run(launcher, Silent())
     assert [bool(job.resume) for job in launcher.launched] == [True, False]
     assert again.table.drop(columns="run").equals(whole.table.drop(columns="run"))
+
+
+def test_a_run_that_another_process_is_at_work_on_is_left_to_it(tmp_path):
+    """As when two engines work on one study: no run is done twice, and the next call finds what the other did."""
+    content = {"axes": {"rule": ["bptt"]}, "seeds": 1}
+    (tmp_path / "logs").mkdir()
+    (run,) = study(tmp_path, **content).main_runs([])
+    job = run.job(tmp_path)
+    hold = "import sys, time; from pathlib import Path; from bpgen.study.locks import run_lock\n"
+    hold += "with run_lock(Path(sys.argv[1]), sys.argv[2]) as mine: print(mine, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path), job.name], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"True\n"
+        assert execute(job).status == "waiting"
+        other.kill()
+    assert execute(job).status == "finished"
+    again = execute(job)  # asked for before, done meanwhile
+    assert again.status == "finished"
+    assert len(list((tmp_path / "runs").glob("**/config.yaml"))) == 1
 
 
 def test_diverged_and_failed_runs_are_listed_with_their_reason_and_stop_nobody(tmp_path):

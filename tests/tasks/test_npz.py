@@ -221,6 +221,29 @@ def test_odd_labels_are_named(tmp_path, y, says):
     assert any("never occur" in note or "not in train" in note for note in notes) == (says is not None)
 
 
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("seed", range(60))
+def test_any_labels_have_the_outputs_they_need_or_are_refused(tmp_path, timed, seed):
+    """Random sets of numbers from a few to far apart: outputs, gaps and refusals as their definition says."""
+    random = np.random.default_rng(seed)
+    top = int(random.choice([2, 5, 40, 999, 1000, 5000, 10**6]))
+    known = random.choice(np.arange(-1 if seed % 7 == 0 else 0, top), size=min(top, int(random.integers(1, 6))))
+    known[0] = top - 1
+    y = random.choice(known, size=(T, N) if timed else N)
+    found = np.unique(y)
+    file = write(tmp_path, x=X, y=y, split=ALL)
+    if len(found) == 1 or found[0] < 0 or found[-1] >= max(1000, 10 * len(found)):
+        with pytest.raises(BpgenError, match=r"with one class|must count from 0|different numbers up to"):
+            Npz(file)
+        return
+    task = Npz(file)
+    assert task.n_out == found[-1] + 1
+    missing = sorted(set(range(task.n_out)) - set(found.tolist()))
+    said = " ".join(task.notes())
+    assert ("never occur" in said) == bool(missing)
+    assert all(str(label) in said for label in missing[:1])
+
+
 def test_numbers_far_from_1_are_named(tmp_path):
     task = Npz(write(tmp_path, x=X / 100, y=20 * RANDOM.normal(size=(N, 2)), split=ALL))
     said = task.describe()

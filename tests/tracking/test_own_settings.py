@@ -90,10 +90,10 @@ LABELS = {
 }
 
 
-def _opened(here: Path, tracking: Tracking) -> Any:
+def _opened(here: Path, tracking: Tracking, config: dict[str, Any] | None = None) -> Any:
     """The settings of a true offline run."""
     (here / "run7").mkdir()
-    logger = start("offline", tracking, here / "run7", {}, pytest.fail)
+    logger = start("offline", tracking, here / "run7", config or {}, pytest.fail)
     assert logger is not None
     settings = logger.experiment.settings
     logger.experiment.finish()
@@ -125,6 +125,12 @@ def test_options_win_over_the_environment(here: Path, monkeypatch: pytest.Monkey
     settings = _opened(here, Tracking("mine", "me", "final", ["x"]))
     assert (settings.project, settings.entity, settings.run_group) == ("mine", "me", "final")
     assert settings.run_tags == ("x",)
+
+
+def test_the_name_of_a_run_wins_over_the_environment(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--name run7 named the folder; W&B shows the run as its folder."""
+    monkeypatch.setenv("WANDB_NAME", "nice")
+    assert _opened(here, Tracking(), {"name": "run7"}).run_name == "run7"
 
 
 def test_a_project_of_the_settings_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

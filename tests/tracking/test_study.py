@@ -87,3 +87,16 @@ def test_with_artifacts_its_report_and_tables_are_there(bench: Bench, study: Pat
         for k, v in tables.items()
     }
     assert counts == {"verdicts": 2, "evaluations": 8, "runs": 4}
+
+
+def test_where_it_is_and_what_sends_it_is_said(bench: Bench, study: Path) -> None:
+    """The command that is printed sends every run; a second call of a study goes on in its own run."""
+    command = [Path(sysconfig.get_path("scripts")) / "bpgen", "study", bench.work / "tiny.yaml", "--out", study]
+    before = {path.name[-8:] for path in (study / "wandb").glob("offline-run-*")}
+    said = subprocess.run(
+        [*command, "--wandb", "offline"], cwd=bench.work, env=bench.environment(), check=True, capture_output=True
+    ).stdout.decode()
+    assert f"bpgen dashboard {study} --save" in said
+    assert f"wandb sync {study}/wandb {study}/runs/*/*/wandb" in said
+    assert len(list(study.glob("runs/*/*/wandb"))) == 4
+    assert {path.name[-8:] for path in (study / "wandb").glob("offline-run-*")} == before

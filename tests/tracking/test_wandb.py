@@ -22,7 +22,7 @@ from bpgen.tracking.wandb import Tracking, start
 from tests.tracking.bench import EPOCH, REMOTE, SMALL, USER, Bench, Run, inspect, refusing, wandb_command
 from tests.tracking.stub import KEY, Stub
 
-FIGURES = {"alignment", "gap", "loss", "overview", "performance", "sharpness"}
+FIGURES = {"alignment", "confusion", "gap", "loss", "overview", "performance", "sharpness"}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.tracking.stub import KEY, Stub
 
 WHOLE = ("--trainer.max_epochs", "3", "--tracking.artifacts", "true", "--tracking.job_type", "pilot", "--seed", "3")
 STEPS, EVERY = 225, 2  # of three epochs; as many between two losses, so that there are no more than 200
-FIGURES = {"alignment", "gap", "loss", "overview", "performance", "sharpness"}
+FIGURES = {"alignment", "confusion", "gap", "loss", "overview", "performance", "sharpness"}
 OWN = {"_step", "_runtime", "_timestamp", "_wandb", "trainer/global_step"}  # of W&B and Lightning
 
 

@@ -94,12 +94,22 @@ def test_the_last_update_of_an_epoch_is_the_mean_of_its_own_batches(n, accumulat
     assert not torch.allclose(short["W_rec"], weights["W_rec"], rtol=1e-6)  # control: Lightning's own division
 
 
-def test_accumulated_batches_are_one_large_batch():
-    small, large = module("bptt", optimizer=Optimizer(lr=0.1)), module("bptt", optimizer=Optimizer(lr=0.1))
-    fit(small, SeededLoader(data(20), 4, seed=0), max_epochs=1, accumulate_grad_batches=9)
-    fit(large, SeededLoader(data(20), 20, seed=0), max_epochs=1)
-    for name, value in small.network.params().items():
-        torch.testing.assert_close(value, large.network.params()[name], rtol=1e-10, atol=1e-10)
+@pytest.mark.parametrize(
+    ("n", "batch", "accumulate"),
+    [(20, 4, 9), (20, 4, 5), (24, 4, 3), (24, 2, 6), (20, 4, 3), (28, 4, 5)],  # the last three end an epoch early
+)
+@pytest.mark.parametrize("rule", ["bptt", "rflo", "rtrl"])
+@pytest.mark.parametrize("optimizer", [Optimizer(lr=0.1), Optimizer(lr=0.1, momentum=0.9), Optimizer("adam", lr=0.01)])
+def test_accumulated_batches_are_one_large_batch(n, batch, accumulate, rule, optimizer):
+    def trained(size, together):
+        training = module(rule, optimizer=optimizer)
+        fit(training, SeededLoader(data(n), size, seed=0), max_epochs=2, accumulate_grad_batches=together)
+        return training.network.params()
+
+    small, large, control = trained(batch, accumulate), trained(batch * accumulate, 1), trained(batch, 1)
+    for name, value in small.items():
+        torch.testing.assert_close(value, large[name], rtol=0, atol=1e-10)
+    assert not torch.allclose(control["W_rec"], large["W_rec"], rtol=0, atol=1e-6)
 
 
 def test_straight_through_keeps_the_losss_last_digits():

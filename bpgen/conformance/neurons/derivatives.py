@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bpgen.conformance.compare import assert_apart, assert_same, gap
 from bpgen.conformance.neurons.case import SUITE, Case, bptt
+from bpgen.conformance.problem import randn
 from bpgen.neurons import Neuron
 from bpgen.neurons.gain import Gain, Local
 
@@ -88,6 +89,28 @@ def _closed_forms(case: Case) -> None:
     for name, value in expected.items():
         distance = gap(got[name], value)
         assert distance < 1e-9, f"{name} of `local` differs from forward mode by {distance:.2g}."
+
+
+@SUITE.prop(
+    "what it learns does what the current does that it names",
+    "rules know of a learned parameter by that current alone (`as_currents`): another one is another gradient.",
+    lambda case: "" if case.population().learned else "it learns nothing of its own",
+)
+def _learned(case: Case) -> None:
+    neuron, s, I = case.states_and_currents()
+    start, js = neuron.learned, neuron.as_currents(s, I)
+    assert set(js) == set(start), f"`as_currents` names {', '.join(js) or 'nothing'}, `learned` {', '.join(start)}."
+    for i, (name, theta) in enumerate(start.items()):
+        along = randn(60 + i, *theta.shape)
+
+        def moved(value: Tensor, name: str = name) -> Tensor:
+            return neuron.at({**start, name: value}).f(s, I)
+
+        got = torch.func.jvp(lambda I: neuron.f(s, I), (I,), (js[name] * along,))[1]
+        value, moves = torch.func.jvp(moved, (theta,), (along,))[:2]
+        assert gap(value, neuron.f(s, I)) < 1e-9, f"`at` does not start where `learned` says, for {name}."
+        assert bool(moves.any()), f"{name} does nothing: `at` leaves it out."
+        assert gap(got, moves) < 1e-9, f"the current of {name} does not do what {name} does."
 
 
 @SUITE.prop(

@@ -66,7 +66,8 @@ def _assert_equal(case: Case, got: Neuron, expected: Neuron, what: str) -> None:
     "training runs in float32: dynamics that lose their digits there were only ever right in the tests.",
 )
 def _precision(case: Case) -> None:
-    neuron, s, I = case.states_and_currents()
+    _, s, I = case.states_and_currents()
+    neuron = case.population()
     single = case.population(dtype=torch.float32)
     for name, got, expected in (
         ("f", single.f(s.float(), I.float()), neuron.f(s, I)),

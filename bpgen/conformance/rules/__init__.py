@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bpgen.conformance.check import Check
-from bpgen.conformance.rules import answers, claims, form, ingredients, limits, paths, purity  # noqa: F401  (they register their checks)
+from bpgen.conformance.rules import answers, blocks, claims, form, ingredients, limits, paths, purity  # noqa: F401  (they register their checks)
 from bpgen.conformance.rules.case import SUITE
 from bpgen.conformance.rules.findings import Examined
 from bpgen.registry import find

@@ -19,7 +19,7 @@ from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Traits
 from bpgen.streams import generator
 
-SUITE = Suite("form", "purity", "answers", "ingredients", "limits", "claims", "paths")
+SUITE = Suite("form", "purity", "answers", "ingredients", "limits", "claims", "paths", "blocks")
 
 LOSSES: tuple[dict[str, Any], ...] = (
     {"loss": "mse", "when": "all"},

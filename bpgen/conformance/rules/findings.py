@@ -169,8 +169,10 @@ def nearest_rule(case: Case) -> Comparison | None:
     p = case.problem()
     own = ask(case.bound(p), p).grads
     found = []
-    for name in plugins("rule"):
-        if name == case.name or name in NOT_LOCAL:
+    known = plugins("rule")
+    itself = known[case.name].same_as or case.name if case.name in known else case.name
+    for name, plugin in known.items():
+        if name == itself or plugin.same_as or name in NOT_LOCAL:
             continue
         try:
             with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from bpgen.conformance.compare import assert_apart, assert_same, only
 from bpgen.conformance.problem import RECURRENT, neurons, problem
 from bpgen.conformance.rules.case import Case, ask, prop, steps_are_no_gradients
 from bpgen.errors import BpgenError
+from bpgen.neurons import Leaky
 from bpgen.problem import Problem
 from bpgen.rules.traits import Traits
 
@@ -115,3 +116,19 @@ def _symmetric(case: Case) -> None:
     limit = case.traits.limit
     said = limit.symmetric_feedback or not case.has_own_feedback()
     assert said, f'it has feedback weights of its own: declare exact_when="{limit} with symmetric feedback".'
+
+
+@prop(
+    "trains what neurons learn of their own, or refuses it",
+    "a time constant that is learned, and that no gradient reaches, stands still in silence.",
+    steps_are_no_gradients,
+)
+def _learned(case: Case) -> None:
+    if not case.defined_for("Leaky"):
+        raise Inapplicable(f"it is defined for {', '.join(case.traits.neurons)}")
+    p, learned = case.accepts(Leaky(0.4, "tanh", learn_alpha=True)), ("alpha_logit",)
+    cure = "say trains_neurons = False, and `bind` refuses them"
+    assert bool(ask(case.bound(p), p).grads["alpha_logit"].any()), f"the gradient of alpha_logit is zero: {cure}."
+    if not not_without_hops(case.traits):
+        wrong = f"on neurons that learn their leak, the gradient of it is wrong ({cure})"
+        compare(case, without_recurrence(p), p, learned, "going to W_rec = 0", wrong)

@@ -13,10 +13,9 @@ import torch
 
 from bpgen.conformance.check import Inapplicable
 from bpgen.conformance.compare import assert_apart, assert_same, only
-from bpgen.conformance.problem import RECURRENT, neurons, randn
+from bpgen.conformance.problem import RECURRENT, randn
 from bpgen.conformance.rules.case import Case, ask, draws_of, prop, steps_are_no_gradients
 from bpgen.problem import Problem
-from bpgen.rules.base import as_rules_see_it
 from bpgen.rules.chunks import gradients_of_chunk
 from bpgen.rules.online import OnlineRule
 from bpgen.rules.traits import Traits
@@ -114,51 +113,6 @@ def _future(case: Case) -> None:
     assert_same(
         ask(case.bound(p), tail.steps(slice(cut))).grads, expected, "masking the tail does not equal truncating"
     )
-
-
-@prop(
-    "many steps at once equal step after step",
-    "`block` is a shorter way to the same sums: gradient and state after it are those of `step`.",
-    lambda t: steps_are_no_gradients(t) or ("" if t.online else "its traits say that it is not online"),
-)
-def _block(case: Case) -> None:
-    compared = 0
-    for name, neuron in neurons().items():
-        if not case.defined_for(name):
-            continue
-        try:
-            p = case.accepts(neuron, learned=True)
-        except Inapplicable:
-            continue
-        rule = case.bound(p)
-        if not isinstance(rule, OnlineRule) or not rule.at_once:
-            raise Inapplicable("it has no `block`")
-        compared += 1
-        with torch.no_grad():
-            _same_at_once(rule, as_rules_see_it(p), f"on {name}")
-    if not compared:
-        raise Inapplicable("no neuron of the suite is in its traits")
-
-
-class StepByStep(OnlineRule):
-    """A rule without its `block`."""
-
-    def __init__(self, rule: OnlineRule) -> None:
-        super().__init__()
-        self.step = rule.step  # type: ignore[method-assign]
-
-
-def _same_at_once(rule: OnlineRule, p: Problem, where: str) -> None:
-    """Blocks at the start, in the middle and of the whole against single steps."""
-    carry = rule.begin(p)
-    for part, ends in ((slice(0, 3), False), (slice(3, 7), False), (slice(0, 7), True)):
-        at, here = carry if part.start else rule.begin(p), p.steps(part)
-        steps = f"steps {part.start + 1} to {part.stop}"
-        after, slow = StepByStep(rule).advance(here, at, {}, ends)
-        carry, fast = rule.advance(here, at, {}, ends)
-        assert_same(fast.grads, slow.grads, f"{where}, {steps} at once differ", 1e-12)
-        if not ends:
-            assert_same(carry.state, after.state, f"{where}, the state after {steps} at once differs", 1e-12)
 
 
 def _in_chunks(case: Case, *lengths: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[int]]:

@@ -49,7 +49,7 @@ result), 130 interrupted.
 def run(argv: list[str]) -> int:
     """Run the command."""
     argv = [joined_by_underscores(token) for token in argv]
-    if any(token == "--resume" or token.startswith("--resume=") for token in argv):
+    if any(token == "--resume" or token.startswith("--resume=") for token in argv):  # noqa: S105  (of a command line)
         return _resume(argv)
     help_only, config_only, dry = [_takes(argv, flags) for flags in (("-h", "--help"), ("--print_config",), (DRY,))]
     asked = given(argv)  # misspelt names are refused before anything is imported

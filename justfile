@@ -29,6 +29,10 @@ locality:
     bpgen check --locality all --json > locality.json
     mv locality.json bpgen/conformance/locality.json
 
+# break runs in every way that is known, and print what was lost (minutes)
+faults:
+    python -m tests.faults
+
 # the README's table and the overview, from the verdicts in notebooks/results
 readme-table:
     python notebooks/results/readme_table.py

@@ -70,9 +70,7 @@ class Loss:
     @property
     def there(self) -> Tensor | None:
         """Which steps are no padding, bool [T,B]: up to the last of weight > 0, after which nothing matters; or all."""
-        if self.mask is None:
-            return None
-        return (self.mask > 0).flip(0).cumsum(0).flip(0) > 0  # as long as a step is left that counts
+        return None if self.mask is None else (self.mask > 0).flip(0).cumsum(0).flip(0) > 0  # some left that counts
 
     @property
     def cost(self) -> Activity | None:
@@ -104,6 +102,10 @@ class Loss:
     def data_and_error(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss without regulariser and e = ∂L/∂y [L,B,O] at the last L steps (1 or T), in closed form."""
         weights, n = self._weights(outputs)
+        if weights is None and self.kind == "mse":  # no sum over steps and samples in between
+            error = outputs - target.to(outputs.dtype)
+            value, error = error.square().sum() * (0.5 / n), error / n
+            return value, error.unsqueeze(0) if self.when == "last" else error
         per_step, error = compared_and_error(self.kind, outputs, target)
         if weights is None:
             value, error = per_step.sum() / n, error / n
@@ -170,9 +172,8 @@ class Loss:
 
     def repeated(self, target: Tensor, times: int) -> tuple[Tensor, Loss]:
         """Target and loss of the same batch several times side by side."""
-        axis = int(self.when == "all")
         mask = None if self.mask is None else self.mask.repeat(1, times)
-        return torch.cat([target] * times, dim=axis), self.with_mask(mask)
+        return torch.cat([target] * times, dim=int(self.when == "all")), self.with_mask(mask)
 
     def of_chunk(self, x: Tensor, target: Tensor, share: float = 1.0, ends: bool = True) -> tuple[Tensor, Loss]:
         """The part of this loss that falls on k of the T steps of a sequence, written as one over all of them.
@@ -180,7 +181,6 @@ class Loss:
         Args:
             x, target: inputs [k,B,I] and targets of these steps, or the target of the last one.
             share, ends: k/T, and whether they are the last ones.
-
         Returns: targets [k,B] or [k,B,O], and the loss with weights of the steps [k,B]; None where all are one.
         """
         k, B = x.shape[:2]
@@ -239,14 +239,12 @@ class Loss:
             list(target.shape) == expected,
             f"target must be {expected} for loss={self.kind!r}, when={self.when!r}, got {list(target.shape)}.",
         )
-        mask = self.mask
-        require(mask is None or list(mask.shape) == [n_steps, batch], f"mask must be [T,B] = {[n_steps, batch]}.")
+        fits = self.mask is None or list(self.mask.shape) == [n_steps, batch]
+        require(fits, f"mask must be [T,B] = {[n_steps, batch]}.")
 
     def _weights(self, outputs: Tensor) -> tuple[Tensor | None, float]:
         """Step weights (None: all one) and what the sum is divided by."""
         B = outputs.shape[-2]
-        if self.when == "last" or (self.mask is None and self.kind == "mse"):
-            return None, B
-        if self.mask is None:
-            return None, B * outputs.shape[0]
-        return self.mask.to(outputs.dtype), B  # a bool or int mask divided by B would be float32
+        if self.mask is not None:
+            return self.mask.to(outputs.dtype), B  # a bool or int mask divided by B would be float32
+        return None, B if self.when == "last" or self.kind == "mse" else B * outputs.shape[0]

@@ -179,8 +179,7 @@ def find(kind: KindName, name: str) -> Plugin:
 def base_of(kind: KindName) -> type:
     """The class that every part of this kind derives from."""
     module, _, name = KINDS[kind].base.partition(":")
-    base: type = getattr(import_module(module), name)
-    return base
+    return getattr(import_module(module), name)
 
 
 def owner(point: EntryPoint) -> tuple[str, str]:

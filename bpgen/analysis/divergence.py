@@ -60,6 +60,11 @@ class ShareDifference(Effect):
         """The mean alone: rare events are what a trimmed mean leaves out."""
         return [self.student]
 
+    @property
+    def trimmed_mean(self) -> float:
+        """The mean, for the same reason."""
+        return self.estimate
+
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Tango's."""
         z = float(special.ndtri(0.5 + level / 2))

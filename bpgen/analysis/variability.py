@@ -16,10 +16,12 @@ def spread(values: pd.DataFrame, column: str, condition: str, reference: str) ->
     """log(standard deviation / that of the reference) over the seeds that both have.
 
     Its standard error is that of a jackknife over seeds (Miller 1968), which leaves out both of a pair, so that what
-    the conditions share is not counted twice, as in the test of Pitman and Morgan (1939); unlike that one it holds its
-    level for heavy tails. Below 6 seeds there is no estimate; below 20 there is little power: with 10 independent
+    the conditions share is not counted twice, as in the test of Pitman and Morgan (1939); unlike that one it holds
+    its level for heavy tails. Below 6 seeds there is no estimate; below 20 there is little power: with 10 independent
     pairs a spread twice as large goes unseen more often than not. Simulated (tests/analysis), 2.5 % are at most 3.6 %
-    for normal and Student values, correlated or not, and up to 5 % for values as skewed as an exponential.
+    for normal and Student values, correlated or not, and up to 5 % for values as skewed as an exponential. A seed
+    without a value cannot be counted at its worst, for its spread has no bound: where the fifth with the largest
+    values is missing under one condition, errors are up to 17 % with 20 seeds and 28 % with 40.
     """
     wide = by_seed(values, column)
     if condition not in wide or reference not in wide:

@@ -14,7 +14,8 @@ from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.columns import Column
 from bpgen.errors import require
 from bpgen.training.callback import Callback, LightningModule, Trainer
-from bpgen.training.splits import LoaderSplits, Splits
+from bpgen.training.loader_splits import LoaderSplits
+from bpgen.training.splits import Splits
 
 
 class EvaluationClock(Callback):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.callbacks.measurement import Measurement
@@ -28,9 +28,6 @@ from bpgen.callbacks.performance import Performance, confusion, performance, sha
 from bpgen.columns import Column
 from bpgen.errors import require
 from bpgen.tasks import Split
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 _MOST = 300  # classes of which there is a table of confusions: one of more is no reading matter
 _LOSS, _ACCURACY = "nats or ½·error²", "fraction"
@@ -137,7 +134,7 @@ class GeneralizationGap(Measurement):
         sizes = {name: split.size for name, split in found if split is not None}
         return {"sequences": sizes, "chance": evaluation.splits.chance}
 
-    def tables(self, evaluation: Evaluation) -> dict[str, DataFrame]:
+    def tables(self, evaluation: Evaluation) -> dict[str, Any]:
         """How often each class of the test, with and without noise, was answered as each: split, target, answer, n."""
         from pandas import DataFrame
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Evaluation, Metrics
 from bpgen.columns import Column
 from bpgen.errors import require
 from bpgen.training.callback import Callback, LightningModule, Trainer
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 Self = TypeVar("Self", bound="Measurement")
 
@@ -62,8 +59,8 @@ class Measurement(Callback):
         """What holds of its numbers along the whole run, for the summary, by name; nothing by default."""
         return {}
 
-    def tables(self, evaluation: Evaluation) -> Mapping[str, DataFrame]:
-        """What a row cannot hold of the last network, each a CSV file of the run by its name; nothing by default."""
+    def tables(self, evaluation: Evaluation) -> Mapping[str, Any]:
+        """What a row cannot hold of the last network: pandas tables by name, each a CSV file; nothing by default."""
         return {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -11,31 +11,7 @@ from bpgen.errors import require
 
 def run(argv: list[str]) -> int:
     """Run the benchmark and print its table."""
-    parser = Parser(
-        prog="bpgen bench",
-        description="Time every rule against torch.nn.RNN, an autograd loop of the same model, and its own floor "
-        "(forward loop + backward loop + weight products), interleaved in one run; ratios of minima. Half a minute on "
-        "an idle machine; beside another busy process torch's threads wait for each other: many times that.",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds to take the minimum of (default: 15)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="thread counts (default: 2 1)")
-    parser.add_argument(
-        "--online", action="store_true", help="measure the online rules instead: memory in time, cost of a step in N"
-    )
-    parser.add_argument(
-        "--curvature",
-        action="store_true",
-        help="measure curvature instead: products and eigenvalues against double backward and PyHessian, and memory "
-        "(several minutes; the first thread count only)",
-    )
-    parser.add_argument(
-        "--peers",
-        action="store_true",
-        help="measure online rules, spiking and gated networks beside jitted JAX scans (pip install jax; the CPU build "
-        "is enough), torch's own cells and double backward (a minute; the first thread count only)",
-    )
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     require(options.rounds >= 1 and min(options.threads) >= 1, "rounds and threads must be positive.")
     if options.peers and options.threads[0] == 1:  # JAX reads it once, when it starts
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
@@ -60,3 +36,31 @@ def run(argv: list[str]) -> int:
     steps = trainer.rows(threads=options.threads, rounds=options.rounds)
     print(bench.to_json([*rules, *steps]) if options.json else f"{bench.table(rules)}\n\n{trainer.table(steps)}")
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="bpgen bench",
+        description="Time every rule against torch.nn.RNN, an autograd loop of the same model, and its own floor "
+        "(forward loop + backward loop + weight products), interleaved in one run; ratios of minima. Half a minute on "
+        "an idle machine; beside another busy process torch's threads wait for each other: many times that.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds to take the minimum of (default: 15)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="thread counts (default: 2 1)")
+    parser.add_argument(
+        "--online", action="store_true", help="measure the online rules instead: memory in time, cost of a step in N"
+    )
+    parser.add_argument(
+        "--curvature",
+        action="store_true",
+        help="measure curvature instead: products and eigenvalues against double backward and PyHessian, and memory "
+        "(several minutes; the first thread count only)",
+    )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="measure online rules, spiking and gated networks beside jitted JAX scans (pip install jax; the CPU build "
+        "is enough), torch's own cells and double backward (a minute; the first thread count only)",
+    )
+    return parser

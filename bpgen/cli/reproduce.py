@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bpgen.cli.listing import Parser, table
+from bpgen.cli.output import folder
 from bpgen.cli.study import RUNS_CODES, add_options, carry_out, command, exit_code, track
+from bpgen.errors import require
 from bpgen.registry import find, plugins
 
 DESCRIPTION = """\
@@ -55,7 +58,10 @@ def _reproduce(paper: Any, options: Any, typed: str) -> int:
     from bpgen.papers.reproduce import plan_of, report_paper, size_of, undecided
     from bpgen.papers.side_by_side import FILE, overview
 
-    plans = [plan_of(experiment, options.data_dir) for experiment in size_of(paper, options.size).experiments]
+    size = size_of(paper, options.size)
+    if size.simulation is not None:
+        return _simulate(paper, size, options, typed)
+    plans = [plan_of(experiment, options.data_dir) for experiment in size.experiments]
     code, reported = 3, []
     for plan in plans:
         out = options.out if options.out is None or len(plans) == 1 else str(Path(options.out) / plan.name)
@@ -71,6 +77,34 @@ def _reproduce(paper: Any, options: Any, typed: str) -> int:
         file.write_text(overview(paper, judged), encoding="utf-8")
         print(f"\n{file.read_text(encoding='utf-8')}\noverview  {file}")
     return code
+
+
+def _simulate(paper: Any, size: Any, options: Any, typed: str) -> int:
+    """A paper's own simulations, seed after seed."""
+    import os
+
+    import pandas as pd
+
+    from bpgen.papers.simulated import report_simulated, simulate
+
+    seeds = size.simulation.seeds if options.seeds is None else options.seeds
+    require(seeds >= 1, f"--seeds must be positive, got {seeds}.")
+    of_runs = {name: getattr(options, name) for name in ("set", "until", "max_seeds", "retry", "wandb")}
+    of_runs |= {"data_dir": options.data_dir, "engine": options.engine if options.engine != "local" else None}
+    for name, value in of_runs.items():
+        option = f"--{name.replace('_', '-')}"
+        require(not value, f"{option} is for runs, and this paper has simulations of its own.")
+    if options.dry_run:
+        print(f"{seeds} seeds; {size.time}")
+        return 0
+    out = folder(options.out or str(Path("studies") / options.paper))
+    assert out is not None
+    done = []
+    for rows in simulate(size.simulation, seeds, options.jobs or os.cpu_count() or 1):
+        done.append(rows)
+        print(f"seed {len(done)} of {seeds} done", file=sys.stderr, flush=True)
+    print(report_simulated(paper, size.simulation, pd.concat(done, ignore_index=True), out, typed))
+    return 0
 
 
 def _sizes(argv: list[str]) -> str:

@@ -30,7 +30,8 @@ examples:
 """
 NOTE = """\
 Points of accuracy, rule less reference, at matched training loss; means over seeds with 95 % intervals, each on its
-own. In brackets the interval over seeds and test items together (crossed bootstrap, Owen 2007). A plus is worse."""
+own, so that of many sizes some differ by chance. In brackets the interval over seeds and test items together (crossed
+bootstrap, Owen 2007). A plus is worse; n: seeds that reach the loss under both."""
 
 
 def run(argv: list[str]) -> int:

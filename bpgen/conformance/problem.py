@@ -44,9 +44,7 @@ def problem(
     *,
     T: int = 7,
     B: int = 4,
-    I: int = 4,
-    N: int = 5,
-    O: int = 3,
+    sizes: tuple[int, int, int] = (4, 5, 3),
     loss: LossName = "mse",
     when: When = "all",
     l2: float | None = None,
@@ -60,9 +58,7 @@ def problem(
         neuron: its neurons.
         T: steps.
         B: batch.
-        I: inputs.
-        N: neurons.
-        O: outputs.
+        sizes: numbers I of inputs, N of neurons, O of outputs.
         loss: cross_entropy or mse.
         when: last or all steps; all are weighted by a random mask.
         l2: coefficient of a regulariser.
@@ -71,6 +67,7 @@ def problem(
         **network_options: of `Network`.
     """
     options: dict[str, Any] = {"bias": "both", "trainable_initial_state": learned, **network_options}
+    I, N, O = sizes
     network = Network(neuron, I, N, O, dtype=torch.float64, seed=seed, **options)
     first = 100 * seed
     with torch.no_grad():

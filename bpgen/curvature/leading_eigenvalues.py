@@ -164,11 +164,10 @@ def sharpness(
             times no mask for the cross-entropies, and so is its sharpness; s_0 [B,d,N]; or None.
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing.
         block: "W_rec" (its entries that may act), "all" parameters that are trained, another one's name, or several.
-        top, seed: how many eigenvalues, and the seed of the random starting vectors.
+        top, seed: how many eigenvalues, and the seed of the starting vectors.
         tol: accepted residual relative to |λ| (for PyHessian: relative change between two iterations).
         definition: "largest", "smallest", "both", "magnitude" or "released"; see the module.
-        start: vectors [·,P] of an earlier measurement, Lanczos only. They guide the search and never decide it, and
-            so save next to nothing: see `bpgen.curvature.eigenpairs`.
+        start: vectors [·,P] of an earlier measurement, Lanczos only; they save little: see `curvature.eigenpairs`.
         max_products: budget of Hessian-vector products (for PyHessian: per eigenvalue, without the residuals').
         backend: "lanczos", or "pyhessian" as an independent check.
         chunk_size: samples per pass, to bound the memory; None chooses. The answer does not depend on it.

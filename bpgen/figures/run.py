@@ -41,10 +41,6 @@ class About(NamedTuple):
     block: str = ""
 
 
-_OTHERS = {
-    "overview": "The main panels of the run.",
-    "confusion": "How often the last network answers each class of the test as each.",
-}
 NOTHING = About()
 Panel = Callable[[Axes, pd.DataFrame, About], Axes]
 
@@ -192,16 +188,6 @@ def run_figures(
     overview = [shown[name] for name in dict.fromkeys((first, "gap", curvature, last)) if name in shown]
     figures = {"overview": _sheet(table, title, overview, about)}
     return figures | {name: _sheet(table, title, [draw], about) for name, draw in shown.items()}
-
-
-def caption(name: str, columns: Sequence[Column] = ()) -> str:
-    """What a picture of `run_figures` shows, in a sentence."""
-    if name in _OTHERS:
-        return _OTHERS[name]
-    if name in PANELS:
-        return (PANELS[name].__doc__ or "").partition("\n")[0]
-    shown = [column.label for column in columns if column.panel == name]
-    return f"{', '.join(shown) or name.replace('_', ' ')} against steps."
 
 
 def _has_accuracy(table: pd.DataFrame) -> bool:

@@ -47,7 +47,8 @@ def run_in_place(
     """Without output feedback: a matrix product and a few passes a step, and no new memory.
 
     Returns:
-        Activities [T+1,B,N], states [T+1,B,d,N], nothing, and with K > 1 what is left of the currents [T+1,B,K,N].
+        Activities [T+1,B,N], states [T+1,B,d,N], nothing, and with K > 1 or d > 1 what is left of the currents
+        [T+1,B,K,N].
     """
     neuron, T, B, N = network.neuron, *x.shape[:2], network.n_rec
     d, K = neuron.n_states, neuron.n_currents
@@ -55,7 +56,7 @@ def run_in_place(
     drive(params, x, noise, out=currents[1:])
     states = neuron.state_buffer(currents, h) if d == 1 else x.new_empty(T + 1, B, d, N)
     W = neuron.fold(currents[1:], params["W_rec"].mT)
-    left = currents.unflatten(-1, (K, N)) if K > 1 else currents
+    left = currents.unflatten(-1, (K, N))
     hs, Is = h.unbind(0), currents.unbind(0)
     ss = hs if states is h else Is if states is currents else states.unbind(0)
     lefts = left.unbind(0) if K > 1 else Is
@@ -70,7 +71,7 @@ def run_in_place(
             for into, W_part in parts:
                 into[t].addmm_(hs[t - 1], W_part)
         neuron.advance_into(lefts[t], ss[t - 1], ss[t], hs[t])
-    return h, states.unsqueeze(-2) if d == 1 else states, None, left if K > 1 else None
+    return h, states.unsqueeze(-2) if d == 1 else states, None, left if K > 1 or d > 1 else None
 
 
 def rows_of(currents: tuple[int, ...] | None, N: int) -> list[slice]:

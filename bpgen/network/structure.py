@@ -78,8 +78,11 @@ class Structure(nn.Module):
 
     def masked(self, tensors: Params) -> dict[str, Tensor]:
         """The same tensors, shaped like parameters of these names, with zeros where a weight cannot act."""
-        masks = self.masks()
-        return {name: value * masks[name] if name in masks else value for name, value in tensors.items()}
+        masked = dict(tensors)
+        for name, mask in self.masks().items():
+            if name in masked:
+                masked[name] = masked[name] * mask
+        return masked
 
     def at(self, params: Params) -> Structure:
         """The structure with its neurons at the learned parameters that stand among `params`; itself without any."""

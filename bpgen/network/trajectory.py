@@ -28,7 +28,7 @@ class Trajectory:
     from_rest: whether h_0 = 0 and nothing can change that: no product with h_0, no credit for it.
     known_currents: `currents` with K and N in one axis, where they were kept.
     activity: the regulariser of the activities, if the loss has one.
-    left: with K > 1 what the in-place pass left of the currents [T+1,B,K,N]; see `Neuron.advance_into`.
+    left: with K > 1 or d > 1 what the in-place pass left of the currents [T+1,B,K,N]; see `Neuron.advance_into`.
     r_0: what the readout's filter holds before the first step [B,N]; None is nothing.
     """
 

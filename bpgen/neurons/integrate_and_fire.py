@@ -132,3 +132,18 @@ class IntegrateAndFire(LeakyState):
         states = range(self.n_states)
         A = torch.stack([torch.stack([entry(i, j) for j in states], dim=-2) for i in states], dim=-3)
         return Local(Dense(A), C, D)
+
+
+def folded(neuron: IntegrateAndFire, drive: Tensor, W: Tensor) -> Tensor:
+    """W with G, which the drive takes as well, and with the reset, linear in z_{t-1}, on its diagonal."""
+    drive.mul_(neuron.gain)
+    W = W * neuron.gain
+    W.diagonal().sub_(neuron.threshold)
+    return W
+
+
+def plus(a: Tensor, b: Tensor, factor: Factor, out: Tensor) -> Tensor:
+    """a + factor · b, into `out`."""
+    if isinstance(factor, Tensor):
+        return torch.addcmul(a, b, factor, out=out)
+    return torch.add(a, b, alpha=factor, out=out)

@@ -50,7 +50,7 @@ from torch import Tensor
 from bpgen.errors import choice, require
 from bpgen.neurons.base import Neuron, Recording
 from bpgen.neurons.gain import Local
-from bpgen.neurons.integrate_and_fire import Drive, Factor, IntegrateAndFire
+from bpgen.neurons.integrate_and_fire import Drive, Factor, IntegrateAndFire, folded, plus
 from bpgen.neurons.leak import leak
 
 Tau = float | Sequence[float] | Tensor
@@ -93,18 +93,11 @@ class LIF(IntegrateAndFire):
 
     def fold(self, drive: Tensor, W: Tensor) -> Tensor:
         """G goes into drive and weights, and the reset, which is linear in z_{t-1}, onto the weights' diagonal."""
-        drive.mul_(self.gain)
-        W = W * self.gain
-        W.diagonal().sub_(self.threshold)
-        return W
+        return folded(self, drive, W)
 
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
         """Equations (1) and (2) without the surrogate, which has no part in the values; I as `fold` prepared it."""
-        if isinstance(self.alpha, Tensor):
-            torch.addcmul(I, before, 1 - self.alpha, out=s)
-        else:
-            torch.add(I, before, alpha=1 - self.alpha, out=s)
-        torch.gt(s, self.threshold, out=h)
+        torch.gt(plus(I, before, 1 - self.alpha, s), self.threshold, out=h)
 
 
 class ALIF(IntegrateAndFire):
@@ -204,3 +197,42 @@ class ALIF(IntegrateAndFire):
         return self._local(
             recording, kept=(1 - self.alpha, self.rho), u_by_s=(1.0, -self.beta), by_z=(self.adaptation_gain,)
         )
+
+    @property
+    def in_place(self) -> bool:
+        """Of this class alone, and without a refractory period: what another one makes of `f` is not known here."""
+        return type(self).f is ALIF.f and type(self).g is ALIF.g and not self.n_refractory
+
+    def fold(self, drive: Tensor, W: Tensor) -> Tensor:
+        """As for LIF."""
+        return folded(self, drive, W)
+
+    def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
+        """Equations (1), (3), (4) without the surrogate, which has no part in the values; I as `fold` prepared it."""
+        (v_0, a_0), (v, a) = before.unbind(1), s.unbind(1)
+        torch.gt(plus(v_0, a_0, -self.beta, h), self.threshold, out=h)  # z_{t-1}
+        plus(torch.mul(a_0, self.rho, out=a), h, self.adaptation_gain, a)
+        plus(I, v_0, 1 - self.alpha, v)
+        torch.gt(plus(v, a, -self.beta, h), self.threshold, out=h)
+
+    def retreat_into(self, arriving: Tensor, later: Tensor, left: Tensor, before: Tensor, s: Tensor, c: Tensor) -> None:
+        """The gains above, transposed; the currents left are not needed, and their buffer is scratch."""
+        (by_v, by_a), spare = later.unbind(1), left.squeeze(1)
+        told = self._slope_into(s, spare).mul_(arriving)
+        by_v.add_(told)  # λ_t
+        plus(by_a, told, -self.beta, by_a)
+        torch.mul(by_v, self.gain, out=c.squeeze(1))
+        by_z = torch.mul(by_a, self.adaptation_gain, out=arriving)
+        if self.reset == "attached":
+            plus(by_z, by_v, -self.threshold, by_z)
+        told = self._slope_into(before, spare).mul_(by_z)
+        plus(told, by_v, 1 - self.alpha, by_v)
+        by_a.mul_(self.rho)
+        plus(by_a, told, -self.beta, by_a)
+
+    def _slope_into(self, s: Tensor, out: Tensor) -> Tensor:
+        """ψ at the states s [B,2,N], into `out`."""
+        v, a = s.unbind(1)
+        plus(torch.sub(v, self.threshold, out=out), a, -self.beta, out)
+        self.surrogate.slope_into(out, self.threshold)
+        return out

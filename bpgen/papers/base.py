@@ -11,7 +11,7 @@ A paper is a class in one file, announced by one line in the `pyproject.toml` of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -43,11 +43,24 @@ class Experiment(NamedTuple):
     data_option: str = ""
 
 
+class Simulation(NamedTuple):
+    """What is no run of `bpgen fit`, such as a theory beside networks of its own.
+
+    of_seed: the rows that a seed adds to the table that `Paper.checks` is given; the same in every process.
+    seeds: how many, where the command line does not say. figures: of the whole table, by name.
+    """
+
+    of_seed: Callable[[int], pd.DataFrame]
+    seeds: int
+    figures: Mapping[str, Callable[[pd.DataFrame], Any]]
+
+
 class Size(NamedTuple):
-    """How much of a paper is run: its studies, the shortest first, and how long they take in words."""
+    """How much of a paper is run: its studies, the shortest first, or a simulation, and how long it takes in words."""
 
     experiments: Sequence[Experiment]
     time: str
+    simulation: Simulation | None = None
 
 
 class Paper(ABC):
@@ -75,7 +88,7 @@ class Paper(ABC):
 
     @abstractmethod
     def checks(self, table: pd.DataFrame, level: Level = LOWEST_COMMON) -> Iterable[Check]:
-        """All checks that a study's table allows, with training losses matched at a level.
+        """All checks that the table of a study, or of a simulation, allows, with training losses matched at a level.
 
         The same checks in the same order at every level.
         """

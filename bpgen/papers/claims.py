@@ -29,19 +29,21 @@ _HEADER = (
 )
 _VERDICTS = """\
 Supported: the data exclude the statement's negation; not supported: they exclude the statement, given the smallest \
-effect of interest; undecided: neither; not testable: it could not fail here; described: no verdict is meant; n/a: the \
-effect is not defined, or not measured. One-sided tests over seeds at 2.5 %, after Holm over the checks of a claim in \
-a setting (`bpgen.analysis.verdicts`). Beside Student's 95 % interval stands that of the verdict: simultaneous over \
-the claim in the setting, without the outer fifths of the seeds, and with those that did not get to the matched loss \
-at their worst. "Assumes normality": so few seeds that flips of signs could not have agreed. With an outlier in ten \
-seeds, always in one direction, errors are up to 6 % at 20 seeds and 11 % at 40; what collapses in one seed of twenty \
-is mostly not seen among 10: of a mean it makes errors of up to 37 %, so that a verdict is on seeds that do not \
-collapse. Spreads and correlations are of the seeds that reach the loss; the others cannot be counted in. Power: the \
-probability that so many seeds support the statement if the effect is the smallest of interest (of "as ... as" and \
-"no ... than": if there is none). Same elsewhere: at how many of the other matched losses below the verdict is the \
-same. Ratios are of curvatures or spreads. More seeds: how many to add for a decision with \
-80 % probability if the present estimate were the truth, and as many were lost; a rough guide, not to be followed \
-again and again: errors of 1.5 % at the first look became 3 % after one addition and 3.5 % after three (simulated)."""
+effect of interest; undecided: neither; not testable: it could not fail here; described: no verdict is meant; n/a: \
+the effect is not defined, or not measured. One-sided tests over seeds at 2.5 %, after Holm over the checks of a \
+claim in a setting (`bpgen.analysis.verdicts`). Beside Student's 95 % interval stands that of the verdict: \
+simultaneous over the claim in the setting, without the outer fifths of the seeds, and with those that did not get \
+to the matched loss at their worst. "Assumes normality": so few seeds that flips of signs could not have agreed. \
+With an outlier in ten seeds, always in one direction, errors are up to 6 % at 20 seeds and 11 % at 40; what \
+collapses in one seed of twenty is mostly not seen among 10: of a mean it makes errors of up to 37 %, so that a \
+verdict is on seeds that do not collapse. Spreads and correlations are of the seeds that reach the loss; the others \
+cannot be counted in: where the fifth with the largest gaps drops out of one rule, verdicts on spreads err in up to \
+17 % at 20 seeds and 28 % at 40, on correlations in up to 7 %. Power: the probability that so many seeds support \
+the statement if the effect is the smallest of interest (of "as ... as" and "no ... than": if there is none). Same \
+elsewhere: at how many of the other matched losses below the verdict is the same. Ratios are of curvatures or \
+spreads. More seeds: how many to add for a decision with 80 % probability if the present estimate were the truth, \
+and as many were lost; a rough guide, not to be followed again and again: errors of 1.5 % at the first look became \
+3 % after one addition and 3.5 % after three (simulated)."""
 _LEVELS = """\
 Above, losses are matched at the lowest that 80 % of all planned seeds reach under each rule, on the monotone curve \
 closest to a run's loss. Half way there: in log loss, from the start of training. Where all get: the lowest that every \
@@ -61,18 +63,23 @@ def claims_section(paper: Paper, table: pd.DataFrame, folder: Path | None, runs:
     elsewhere = at_other_levels(paper, verdicts, table)
     if folder is not None:
         write_verdicts(verdicts, folder, {i: _agreeing(row) for i, row in elsewhere.items()})
+    notes = f"{_curvature_measured(table, runs)} {paper.remark}".strip()
+    said = claims_said(paper, verdicts)
+    return [
+        *(*said, "", verdict_table(verdicts, elsewhere), "", _VERDICTS, "", notes, ""),
+        *_other_levels_section(elsewhere),
+    ]
+
+
+def claims_said(paper: Paper, verdicts: Sequence[Verdict]) -> list[str]:
+    """The claims that were judged, as the paper makes and reports them."""
     judged = {v.check.claim for v in verdicts}
     claims = [
         f"- ({letter}) {claim.text}" + (f"; reported: {claim.reported}" if claim.reported else "")
         for letter, claim in paper.claims.items()
         if letter in judged
     ]
-    of = f"Of {paper.citation}:"
-    notes = f"{_curvature_measured(table, runs)} {paper.remark}".strip()
-    return [
-        *("## Claims", "", of, "", *claims, "", _verdict_table(verdicts, elsewhere), "", _VERDICTS, "", notes, ""),
-        *_other_levels_section(elsewhere),
-    ]
+    return ["## Claims", "", f"Of {paper.citation}:", "", *claims]
 
 
 def at_other_levels(paper: Paper, verdicts: Sequence[Verdict], table: pd.DataFrame) -> dict[int, tuple[Verdict, ...]]:
@@ -112,17 +119,18 @@ def _other_levels_section(elsewhere: Mapping[int, tuple[Verdict, ...]]) -> list[
     return [title, "", markdown_table(header, rows), "", _LEVELS, ""]
 
 
-def _verdict_table(verdicts: Sequence[Verdict], elsewhere: Mapping[int, tuple[Verdict, ...]]) -> str:
-    rows = []
+def verdict_table(verdicts: Sequence[Verdict], elsewhere: Mapping[int, tuple[Verdict, ...]] | None = None) -> str:
+    """A row per verdict; without a column of those at other matched losses where nothing is matched (None)."""
+    rows, columns = [], slice(None if elsewhere is not None else -1)
     for i, v in enumerate(verdicts):
         c, e = v.check, v.check.effect
         statement = c.text + (f" [{'; '.join(notes)}]" if (notes := _notes(c)) else "")
         intervals = (f"{_number(c, low, False)} to {_number(c, high, False)}" for low, high in (e.interval(), v.bounds))
         p = "" if c.kind == "description" else f"{v.p_support:.2g}, {v.p_refute:.2g}"
-        same = _agreeing(elsewhere[i]) if i in elsewhere else ""
+        same = _agreeing(elsewhere[i]) if elsewhere and i in elsewhere else ""
         found = (_number(c, e.estimate), *intervals, _n(v), _interest(c), p, same)
-        rows.append((f"({c.claim})", c.setting, statement, _decision(v), *found))
-    return markdown_table(_HEADER, rows)
+        rows.append((f"({c.claim})", c.setting, statement, _decision(v), *found)[columns])
+    return markdown_table(_HEADER[columns], rows)
 
 
 def _decision(v: Verdict) -> str:

@@ -108,6 +108,7 @@ def _briefly(row: pd.Series) -> str:
     e, unit = float(row["effect"]), row["unit"]
     if not math.isfinite(e):
         return f"{said} ({row['n']})"
+    e = 0.0 if unit == "points" and abs(e) < 0.05 else e  # and not a minus without a number
     text = {"points": f"{e:+.1f} points", "ratio": f"× {_two_digits(e)}", "r": f"r = {e:.2f}"}
     shown = text.get(unit, f"{unit} {e:+.2g}").replace("-", "−")
     assumed = NORMAL if row.get("remark") == "assumes normality" else ""

@@ -67,7 +67,7 @@ def loop_in_place(
 
 
 def retreat(trajectory: Trajectory, signal: Tensor, carrier: Tensor | None, first: int, blocks: int | None) -> Credit:
-    """For K > 1: the matrix products of the currents that recurrent weights reach, and a neuron's own step back."""
+    """For K > 1 or d > 1: the products of the currents that recurrent weights reach, and a neuron's own step back."""
     network, left, T = trajectory.network, trajectory.left, trajectory.n_steps
     neuron, shift = network.neuron, T - signal.shape[0] + 1
     assert left is not None, "this run was not made in place"

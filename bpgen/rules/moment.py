@@ -138,6 +138,10 @@ class Moment:
         """D_t S: [B,d,N,*] -> [B,N,*]."""
         return _apply(self.D.unsqueeze(1), S).squeeze(1)
 
+    def tell(self, q: Tensor) -> Tensor:
+        """D_tᵀ q: what a learning signal of the activity [B,N] tells the state [B,d,N]."""
+        return self._steps.run.local.D.pull(q.unsqueeze(1), self._k)
+
     def hop(self, S: Tensor) -> Tensor:
         """W_rec D_{t-1} S: [B,d,N,*] -> [B,K,N,*]."""
         activity = _apply(self.D_before.unsqueeze(1), S).squeeze(1)

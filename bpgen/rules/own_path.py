@@ -43,10 +43,9 @@ def is_presynaptic(network: Network) -> bool:
 
 def trace_step(vector: Tensor, moment: Moment) -> Tensor:
     """ε_t = A_t ε_{t-1} + C_t ∂I_t/∂θ, of a vector as `trace_start` gave it."""
-    direct = moment.of_each  # [B,K,N|1,X]
-    numbers = moment.numbers
+    direct, numbers = moment.of_each, moment.numbers  # [B,K,N|1,X]
     if numbers is not None:
-        return torch.add(numbers[1] * direct, vector, alpha=numbers[0])
+        return torch.add(vector * numbers[0], direct, alpha=numbers[1])  # not in place: under vmap one may be stacked
     return moment.own(vector) + moment.drive(direct.expand(-1, -1, vector.shape[2], -1))
 
 

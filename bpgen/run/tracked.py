@@ -8,9 +8,14 @@ from typing import Any
 import yaml
 
 from bpgen.columns import Column
-from bpgen.figures.run import caption
+from bpgen.figures.run import PANELS
 from bpgen.run.files import FORMAT
 from bpgen.run.folder import RunFolder
+
+_OTHERS = {
+    "overview": "The main panels of the run.",
+    "confusion": "How often the last network answers each class of the test as each.",
+}
 
 
 def hand_over(folder: RunFolder, columns: Sequence[Column], logger: Any) -> None:
@@ -31,3 +36,13 @@ def hand_over(folder: RunFolder, columns: Sequence[Column], logger: Any) -> None
             texts["metrics.csv"] = folder.metrics_file.read_text(encoding="utf-8")
         networks = {f"weights/{file.name}": file for file in folder.weights().values()}
         logger.keep_files("networks", "model", {**texts, **networks})
+
+
+def caption(name: str, columns: Sequence[Column] = ()) -> str:
+    """What a picture of `run_figures` shows, in a sentence."""
+    if name in _OTHERS:
+        return _OTHERS[name]
+    if name in PANELS:
+        return (PANELS[name].__doc__ or "").partition("\n")[0]
+    shown = [column.label for column in columns if column.panel == name]
+    return f"{', '.join(shown) or name.replace('_', ' ')} against steps."

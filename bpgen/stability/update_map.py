@@ -125,8 +125,7 @@ def stability(
         x: inputs [T,B,I].
         target: int64 [B] (last) or [T,B] (all) for cross-entropy; float [B,O] or [T,B,O] for mse.
         loss, when: "cross_entropy", "binary_cross_entropy" or "mse" (½ Σ_o (y-y*)²); at the "last" step or at "all".
-        mask, initial_state: weights m [T,B] of the steps, only with "all", as for `bpgen.gradients`; s_0 [B,d,N]; or
-            None.
+        mask, initial_state: weights m [T,B] of the steps, only with "all", as for `bpgen.gradients`; s_0 [B,d,N].
         regulariser: an L2 coefficient for W_in, W_rec, W_out, or coefficients by weight; None adds nothing. It adds
             its coefficient to the eigenvalues of H and of Dĝ alike, whatever the rule.
         activity: an `Activity` that the loss contains, or the coefficient of its rate form; None adds nothing.

@@ -220,7 +220,7 @@ def _entry(path: Path, study: StudyEntry | None) -> RunEntry:
 def _mapping(file: Path) -> dict[str, Any]:
     """A YAML file as a dictionary; empty where it is none."""
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a SafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

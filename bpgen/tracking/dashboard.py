@@ -18,6 +18,7 @@ from bpgen.errors import BpgenError, require
 from bpgen.tracking.own_settings import has_key
 
 _RULE, _CONDITION = "rule.name", "tracking.condition"
+_SHARP, _GAP = "sharpness/lambda_max", "gap_noisy/accuracy"
 _TIMEOUT = 20  # seconds for an answer of the server
 _COLUMNS = (
     *("run:displayName", "config:rule.value.name", "config:tracking.value.condition", "config:seed.value"),
@@ -128,83 +129,108 @@ def _numbered(value: Any, names: dict[str, str]) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _sections(wr: Any) -> list[tuple[str, list[Any]]]:
-    """Every section with its panels."""
+class _Panels:
+    """Panels by what they show, of W&B's library `wr`."""
 
-    def line(title: str, *metrics: str, bounds: Sequence[str] = (), **options: Any) -> Any:
-        return wr.LinePlot(
+    def __init__(self, wr: Any) -> None:
+        self._wr = wr
+
+    def line(self, title: str, *metrics: str, bounds: Sequence[str] = (), **options: Any) -> Any:
+        """Metrics against steps, mean and standard error of each rule."""
+        return self._wr.LinePlot(
             title=title,
             x="step",
             y=list(metrics),
             custom_expressions=list(bounds) or None,
-            groupby=wr.Config(_RULE),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stderr",
+            **self._grouped(_RULE),
             **options,
         )
 
-    def bars(title: str, metric: str, by: str, **options: Any) -> Any:
-        group = {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"}
-        return wr.BarPlot(title=title, metrics=[metric], orientation="v", **group, **options)
+    def bars(self, title: str, metric: str, by: str) -> Any:
+        """A metric at the end, mean and standard error of each group."""
+        return self._wr.BarPlot(title=title, metrics=[metric], orientation="v", **self._grouped(by))
 
-    def scatter(title: str, x: str, y: str, **options: Any) -> Any:
-        return wr.ScatterPlot(title=title, x=wr.SummaryMetric(x), y=wr.SummaryMetric(y), regression=True, **options)
+    def scatter(self, title: str, x: str, y: str, **options: Any) -> Any:
+        """A point for each run, with a regression."""
+        x, y = self._wr.SummaryMetric(x), self._wr.SummaryMetric(y)
+        return self._wr.ScatterPlot(title=title, x=x, y=y, regression=True, **options)
 
-    sharp, gap = "sharpness/lambda_max", "gap_noisy/accuracy"
+    def _grouped(self, by: str) -> dict[str, Any]:
+        return {"groupby": self._wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"}
+
+
+def _sections(wr: Any) -> list[tuple[str, list[Any]]]:
+    """Every section with its panels."""
+    return [*_solutions(_Panels(wr)), *_training(_Panels(wr)), ("Runs", _single_runs(wr))]
+
+
+def _solutions(panels: _Panels) -> list[tuple[str, list[Any]]]:
+    """What solutions the rules find."""
     stable = [f"stability/{name}" for name in ("lambda_max", "mu_abs", "bound", "bound_rho")]
     return [
         (
             "Sharpness",
             [
-                line("λ_max and 2/η, by rule", sharp, bounds=["2 / ${lr}"], log_y=True),
-                line("λ_1, |μ_1| and their bounds, all weights", *stable, log_y=True),
-                line("λ_1 over 2/η: 1 is the edge", "stability/edge", "stability/edge_rho"),
+                panels.line("λ_max and 2/η, by rule", _SHARP, bounds=["2 / ${lr}"], log_y=True),
+                panels.line("λ_1, |μ_1| and their bounds, all weights", *stable, log_y=True),
+                panels.line("λ_1 over 2/η: 1 is the edge", "stability/edge", "stability/edge_rho"),
             ],
         ),
         (
             "Generalization gap",
             [
-                line("gap, noisy test inputs", gap),
-                line("gap, clean test inputs", "gap/accuracy"),
-                line("gap in loss, noisy test inputs", "gap_noisy/loss"),
-                bars("gap at the end, noisy test inputs", f"{gap}.last", _RULE),
+                panels.line("gap, noisy test inputs", _GAP),
+                panels.line("gap, clean test inputs", "gap/accuracy"),
+                panels.line("gap in loss, noisy test inputs", "gap_noisy/loss"),
+                panels.bars("gap at the end, noisy test inputs", f"{_GAP}.last", _RULE),
             ],
         ),
         (
             "Gap against sharpness",
             [
-                scatter("gap against λ_max, at the end", f"{sharp}.last", f"{gap}.last", log_x=True),
-                scatter("gap in loss against λ_max, at the end", f"{sharp}.last", "gap_noisy/loss.last", log_x=True),
+                panels.scatter("gap against λ_max, at the end", f"{_SHARP}.last", f"{_GAP}.last", log_x=True),
+                panels.scatter(
+                    "gap in loss against λ_max, at the end", f"{_SHARP}.last", "gap_noisy/loss.last", log_x=True
+                ),
             ],
         ),
-        ("Alignment with BPTT", [line("cosine", "alignment/cosine"), line("ρ", "alignment/rho")]),
+    ]
+
+
+def _training(panels: _Panels) -> list[tuple[str, list[Any]]]:
+    """How they come there."""
+    return [
+        ("Alignment with BPTT", [panels.line("cosine", "alignment/cosine"), panels.line("ρ", "alignment/rho")]),
         (
             "Spectra",
             [
-                line("leading eigenvalues", *(f"spectrum/lambda_{i}" for i in (1, 2, 3)), log_y=True),
-                line("trace with its interval", *(f"spectrum/trace{end}" for end in ("", "_low", "_high"))),
-                line("share of negative eigenvalues", "spectrum/negative"),
+                panels.line("leading eigenvalues", *(f"spectrum/lambda_{i}" for i in (1, 2, 3)), log_y=True),
+                panels.line("trace with its interval", *(f"spectrum/trace{end}" for end in ("", "_low", "_high"))),
+                panels.line("share of negative eigenvalues", "spectrum/negative"),
             ],
         ),
         (
             "Sample efficiency",
             [
-                line("loss of training batches", "train/loss_step", log_y=True),
-                line("training loss", "train/loss", log_y=True),
-                line("validation accuracy", "val/accuracy"),
-                line("test accuracy, noisy inputs", "test_noisy/accuracy"),
+                panels.line("loss of training batches", "train/loss_step", log_y=True),
+                panels.line("training loss", "train/loss", log_y=True),
+                panels.line("validation accuracy", "val/accuracy"),
+                panels.line("test accuracy, noisy inputs", "test_noisy/accuracy"),
             ],
         ),
         (
             "Remedies: by condition",
             [
-                bars("gap at the end, noisy test inputs", f"{gap}.last", _CONDITION),
-                bars("λ_max at the end", f"{sharp}.last", _CONDITION),
-                bars("training loss at the end", "train/loss", _CONDITION),
+                panels.bars("gap at the end, noisy test inputs", f"{_GAP}.last", _CONDITION),
+                panels.bars("λ_max at the end", f"{_SHARP}.last", _CONDITION),
+                panels.bars("training loss at the end", "train/loss", _CONDITION),
             ],
         ),
-        ("Runs", [wr.RunComparer(diff_only="split"), wr.MediaBrowser(media_keys=["figures/overview"])]),
     ]
+
+
+def _single_runs(wr: Any) -> list[Any]:
+    return [wr.RunComparer(diff_only="split"), wr.MediaBrowser(media_keys=["figures/overview"])]
 
 
 def _laid_out(wr: Any, panels: Sequence[Any]) -> list[Any]:

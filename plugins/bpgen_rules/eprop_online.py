@@ -79,7 +79,7 @@ class EPropOnline(Broadcast, OnlineRule):
         vector = trace_step(state["vector"], moment)
         if not moment.kappa:
             state = {"vector": vector, **kept}
-            return state, {} if q is None else moment.gradient(trace_met(q.unsqueeze(1) * moment.D, vector))
+            return state, {} if q is None else moment.gradient(trace_met(moment.tell(q), vector))
         trace = moment.kappa * state["trace"] + (1 - moment.kappa) * moment.read(vector)
         state = {"vector": vector, "trace": trace, **kept}
         return state, {} if q is None else moment.gradient(torch.einsum("bn,bnx->nx", q, trace))

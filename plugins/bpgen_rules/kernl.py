@@ -35,11 +35,10 @@ from bpgen.rules import (
     State,
     Steps,
     Traits,
-    gradients_of_currents,
-    gradients_of_own,
     own_influence,
     require,
 )
+from bpgen_rules._kernl_block import kicked, met
 
 
 class KeRNL(Broadcast, OnlineRule):
@@ -103,51 +102,17 @@ class KeRNL(Broadcast, OnlineRule):
     at_once = True
 
     def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
-        """Equations (1) to (4): what meets the traces is filtered backwards, e comes once, at the end."""
+        """Equations (1) to (4), see `bpgen_rules._kernl_block`."""
         A, gamma = self.kernel, self.decay
         assert A is not None, "bind(network) makes the kernel first"
         assert gamma is not None
         keep = 1 - gamma
-        run, C, pre = steps.run, steps.C[:, :, 0, 0], steps.pre  # C [k,B,N]
-        q = self.feedback.signal(run, steps.error_at_all) * steps.D[1:, :, 0]
-        rows, later = [], None
-        for told in reversed((q @ A).unbind(0)):
-            later = told if later is None else torch.addcmul(told, keep, later)
-            rows.append(later)
-        c = C * torch.stack(rows[::-1])
-        grads = gradients_of_currents(run.network, run.params, c.flatten(0, 1).mT @ pre.flatten(0, 1))
-        came = gradients_of_own(run.network, run.params, torch.einsum("bn,bnx->nx", keep * rows[-1], state["trace"]))
-        grads = {name: grads[name] + g if name in grads else g for name, g in came.items()}
-        ages = torch.arange(len(C) - 1, -1, -1, device=C.device).unsqueeze(1)
-        factors = C * (keep**ages).unsqueeze(1)
-        added = factors.permute(1, 2, 0) @ pre.transpose(0, 1)  # [B,N,Q]
-        trace = (keep ** len(C)).unsqueeze(-1) * state["trace"]
-        trace = trace + torch.nn.functional.pad(added, (0, trace.shape[-1] - added.shape[-1]))
+        q = self.feedback.signal(steps.run, steps.error_at_all) * steps.D[1:, :, 0]
+        trace, grads = met(state["trace"], steps, keep, q @ A)
         if self.lr == 0:
             return {**state, "trace": trace}, grads
-        end, taught = self._kicked(state, steps, keep)
+        end, taught = kicked(state, steps, keep, A, self.sigma)
         return {"trace": trace, **end}, {**grads, **taught}
-
-    def _kicked(self, state: State, steps: Steps, keep: Tensor) -> tuple[State, Increments]:
-        """Equations (3) and (4) over many steps."""
-        run, A, kicks = steps.run, self.kernel, steps.draws["kicks"]
-        assert A is not None
-        neuron, W, I = run.network.neuron, run.params["W_rec"].mT, run.currents
-        apart, omega, by_decay = state["apart"], state["omega"], state["by_decay"]
-        rows = []
-        for t in range(run.n_steps):
-            other = run.states[t] + apart.unsqueeze(1)  # ŝ_{t-1}
-            hop = (neuron.g(other) - run.h[t]) @ W
-            apart = (neuron.f(other, I[t + 1] + hop.unsqueeze(1)) - run.states[t + 1]).squeeze(1)
-            apart = torch.add(apart, kicks[t], alpha=self.sigma)
-            by_decay = keep * by_decay - omega
-            omega = torch.addcmul(kicks[t], keep, omega)
-            rows.append((apart, omega, by_decay))
-        parts, omegas, slopes = (torch.stack(each).flatten(0, 1) for each in zip(*rows, strict=True))  # [k·B,N]
-        wrong = omegas @ A.mT - parts / self.sigma
-        wrong = wrong / (1 + omegas.square().sum(-1, keepdim=True)) / len(omega)
-        taught = {"kernel": wrong.mT @ omegas, "decay": ((wrong @ A) * slopes).sum(0)}
-        return {"apart": apart, "omega": omega, "by_decay": by_decay}, taught
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (4)."""

@@ -262,7 +262,7 @@ def test_a_run_says_how_long_it_will_take_once(tmp_path, capsys, monkeypatch):
     fit(tmp_path, "--evaluation.every", "log", "--evaluation.points", "5", "--trainer.max_steps", "40")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "left: " in line]
     assert re.search(r"left: 38 steps of .*, 4 evaluations of", line)  # 1 and the start are measured already
-    assert line.startswith("about 0 s") or line.startswith("about 1 s")
+    assert re.match(r"about \d+ (s|min) ", line)  # how many depends on what else the machine does
 
 
 def test_words_of_an_option_may_be_joined_by_hyphens(capsys):

@@ -12,6 +12,7 @@ from bpgen.cli import main
 from bpgen.run.config import Config
 from bpgen.study.launchers.base import Job, execute
 from tests.cli.test_fit import SMALL
+from tests.faults.evil import EVIL, RULE
 
 NEURON = '''"""A neuron that adds up its input and leaks, by a stranger."""
 import torch
@@ -53,25 +54,6 @@ class WeightNorm(Measurement):
     def measure(self, evaluation):
         params = evaluation.network.params()
         return {f"weight_norm/{n}": params[n].norm(self.order).item() for n in ("W_rec", "W_out")}
-'''
-RULE = '''"""BPTT by another name, in a file."""
-from bpgen.rules import OfflineRule, Traits, propagate
-class Half(OfflineRule):
-    """Half of the gradient.
-
-    Args:
-        factor: what is left of it.
-    """
-    traits = Traits()
-    def __init__(self, factor: float = 0.5) -> None:
-        super().__init__()
-        self.factor = factor
-    def credit(self, trajectory, error):
-        params = trajectory.params
-        return propagate(trajectory, self.factor * error @ params["W_out"], carrier=params["W_rec"])
-class Leaves(Half):
-    def credit(self, trajectory, error):
-        raise SystemExit(0)
 '''
 
 
@@ -189,53 +171,6 @@ def test_a_rule_that_exits_has_failed_and_not_the_program(tmp_path, capsys):
     for name, file in (("numbers", "metrics.csv"), ("figures", "figures/overview.png")):  # named where they are
         assert (str(run / file) in said) == (run / file).is_file() == (name in said)
     assert not (run / "metrics.csv").exists()
-
-
-EVIL = (
-    RULE
-    + """
-class Built(Half):
-    def __init__(self):
-        raise SystemExit(0)
-class Bound(Half):
-    def bind(self, network, seed=0):
-        raise SystemExit(0)
-class Wrong(Half):
-    def bind(self, network, seed=0):
-        return 1 / 0
-class Stopped(Half):
-    def __init__(self):
-        raise KeyboardInterrupt
-class InPlace(Half):
-    def credit(self, trajectory, error):
-        self.net.W_rec.mul_(0.9)
-        return super().credit(trajectory, error)
-    def bind(self, network, seed=0):
-        object.__setattr__(self, "net", network)
-        return super().bind(network, seed)
-class ByData(Half):
-    def estimate(self, problem, draws):
-        problem.network.W_rec.data.mul_(0.9)
-        return super().estimate(problem, draws)
-class Late(Half):
-    steps = 0
-    def estimate(self, problem, draws):
-        Late.steps += 1
-        if Late.steps > 20:
-            problem.network.W_out.add_(0.1)
-        return super().estimate(problem, draws)
-class Double(Half):
-    def estimate(self, problem, draws):
-        result = super().estimate(problem, draws)
-        return result._replace(grads={n: g.double() for n, g in result.grads.items()})
-class Bare(Half):
-    def __init__(self):
-        self.factor = 1.0
-class Gone(Half):
-    def credit(self, trajectory, error):
-        raise GeneratorExit("gone")
-"""
-)
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ PLANTED = {
     "kernl's traces are a step too old": ("kernl", "keep**ages", "keep ** (ages + 1)"),
     "kernl's kicks are not kept": (
         "kernl",
-        "by_decay = keep * by_decay - omega\n            omega",
-        "by_decay = keep * by_decay\n            omega",
+        "by_decay = keep * by_decay - omega\n        omega",
+        "by_decay = keep * by_decay\n        omega",
     ),
     "dni guesses beyond the end": ("dni", "if steps.ends:", "if False:"),
     "dni compares with the wrong guess": ("dni", "torch.cat([state[name].unsqueeze(0), now[:-1]])", "now"),

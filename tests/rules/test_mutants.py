@@ -12,7 +12,15 @@ import bpgen
 from bpgen.neurons import Leaky
 from bpgen.streams import generator
 from tests.oracles import RECURRENT, WEIGHTS, assert_equal, autograd, in_blocks, no_hop, problem, sliding, through
-from tests.rules import test_controls, test_diffusion, test_modulators, test_online, test_perturbation, test_steps
+from tests.rules import (
+    test_causal,
+    test_controls,
+    test_diffusion,
+    test_modulators,
+    test_online,
+    test_perturbation,
+    test_steps,
+)
 from tests.rules.test_online import mutant
 
 T = 7
@@ -141,7 +149,11 @@ def test_mutant_is_killed(row):
 
 def test_every_built_in_rule_has_a_mutant():
     killed = {name for name, *_ in MUTANTS.values()}
-    killed |= {name for table in (test_online, test_modulators, test_diffusion) for name, *_ in table.MUTANTS.values()}
+    killed |= {
+        name
+        for table in (test_online, test_modulators, test_diffusion, test_causal)
+        for name, *_ in table.MUTANTS.values()
+    }
     killed |= set(test_controls.MUTANTS.values())
     short = {"node": "node_perturbation", "weight": "weight_perturbation"}
     killed |= {short.get(row, row) for *_, row in test_perturbation.MUTANTS.values()}

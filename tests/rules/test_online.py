@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from dataclasses import replace
 
@@ -88,13 +89,18 @@ def kappa_for(rule: str) -> float:
 
 
 def mutant(rule: str, old: str, new: str) -> type[Rule]:
-    """The class of a built-in rule with one piece of its source replaced."""
+    """The class of a built-in rule with one piece of its source replaced, in its own file or that of its blocks."""
     cls = bpgen.registry.plugins("rule")[rule].load()
-    source = inspect.getsource(inspect.getmodule(cls))
-    assert old in source, f"nothing to mutate in {rule}: {old}"
-    module = types.ModuleType("mutant")
-    exec(compile(source.replace(old, new), "mutant", "exec"), module.__dict__)
-    return getattr(module, cls.__name__)
+    files = [sys.modules.get(f"bpgen_rules._{rule}_block"), inspect.getmodule(cls)]
+    sources = [inspect.getsource(file) for file in files if file is not None]
+    assert any(old in source for source in sources), f"nothing to mutate in {rule}: {old}"
+    spaces = [types.ModuleType("mutant").__dict__ for _ in sources]
+    for source, space in zip(sources, spaces, strict=True):
+        exec(compile(source.replace(old, new), "mutant", "exec"), space)
+    for name in set(spaces[0]) & set(spaces[-1]) if len(spaces) > 1 else ():
+        if inspect.isfunction(spaces[0][name]):
+            spaces[-1][name] = spaces[0][name]
+    return spaces[-1][cls.__name__]
 
 
 def assert_twins(online: Rule, offline: Rule, names=None, **options) -> None:

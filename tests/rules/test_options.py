@@ -180,6 +180,7 @@ ROWS = {
     "rflo": Row({}, local),
     "eprop_online": Row({}, local, FORWARD),
     "rflo_online": Row({}, local, FORWARD),
+    "causal_credit": Row({"boost": 0.5}, lambda p, rule, cost: autograd(p, cost, **no_hop())),
     "diffusive_eprop": Row({"density": 0.6}, diffused),
     "diffusive_eprop_online": Row({"density": 0.6}, diffused, FORWARD),
     "mdgl": Row({"weights": "true", "tail": "leaky"}, one_hop, tol=1e-5),

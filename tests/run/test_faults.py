@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from bpgen.errors import BpgenError
 from bpgen.run.config import Config
 from bpgen.run.folder import RunFolder
 from bpgen.run.replay import load_run
+from tests.faults.damages import DAMAGES, spoil
 
 TINY = [
     *("--network.n_rec", "8", "--trainer.max_steps", "6", "--evaluation.every", "2", "--wandb", "off"),
@@ -246,17 +246,6 @@ def test_a_folder_that_is_removed_under_a_run(tmp_path, monkeypatch, capsys):
 
 # damaged folders
 
-DAMAGES = {
-    "summary.json": ["[]", "null", "{", b"\xff\xfe", "1"],
-    "config.yaml": ["", "[]", b"\xff\xfe", "rule: [", "rule: rflo\n", "network: 3\nrule: {}\ntask: {}\nneuron: {}\n"],
-    "metrics.csv": ["", "epoch", "epoch,step\n1", "epoch,step\n1,2,3\n", "\0\n", "epoch,step\na,b\n", b"\xff\xfe\n"],
-    "checkpoints/last.ckpt": ["", "text", 3, [1], {"state_dict": 1}, {"state_dict": {}, "global_step": 1}],
-    "weights/step00000006.pt": ["", "text", 3, {"network": 1, "rule": 2}, {"step": 6}],
-    "weights/stepfoo.pt": ["text"],
-    "weights": [None],
-    "checkpoints": [None],
-}
-
 
 @pytest.mark.parametrize(("name", "content"), [(name, content) for name in DAMAGES for content in DAMAGES[name]])
 def test_damaged_folders_are_named(stopped, whole, capsys, name, content):
@@ -265,7 +254,7 @@ def test_damaged_folders_are_named(stopped, whole, capsys, name, content):
     text = (stopped / "summary.json").read_text().replace('"finished"', '"interrupted"')
     (stopped / "summary.json").write_text(text)
     (stopped / "checkpoints" / "previous.ckpt").unlink()
-    _spoil(file, content)
+    spoil(file, content)
     kept = shutil.copytree(stopped, stopped.with_name("kept"))
     for act in (
         lambda: main(["fit", "--resume", str(stopped)]),
@@ -276,17 +265,6 @@ def test_damaged_folders_are_named(stopped, whole, capsys, name, content):
         with suppress(BpgenError):
             assert act() in (0, 2)
     assert "Traceback" not in capsys.readouterr().err
-
-
-def _spoil(file: Path, content) -> None:
-    if content is None:
-        shutil.rmtree(file)
-    elif isinstance(content, bytes):
-        file.write_bytes(content)
-    elif isinstance(content, str):
-        file.write_text(content)
-    else:
-        torch.save(content, file)
 
 
 def test_no_value_of_the_environment_is_in_any_file_of_a_run(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bpgen
-from bpgen.figures.run import caption
+from bpgen.run.tracked import caption
 from tests.tracking.bench import Bench, Run, wandb_command
 from tests.tracking.stub import KEY, Stub
 

@@ -49,7 +49,7 @@ _MEASURES = {
     "recurrence": ("other synapses", "other neurons' states"),
     "weight_transport": ("readout weights",),
 }
-SIZES = {"I": 4, "N": 6, "O": 6, "T": 8}
+I, N, O, T = 4, 6, 6, 8
 PAIRS = ((0, 1), (2, 3), (4, 5))
 STEPS = (3, 5, 8)  # those whose error comes alone
 _SAME, _RANK = 1e-8, 1e-10
@@ -120,7 +120,7 @@ def audit(rule: str | type[Rule], options: Mapping[str, Any] = MappingProxyType(
 
 
 def _measured(case: Case) -> tuple[Dependence, ...]:
-    p = case.problem(**SIZES, B=1)
+    p = case.problem(sizes=(I, N, O), T=T, B=1)
     if (p.loss.kind, p.loss.when) != ("mse", "all"):
         raise Inapplicable("it takes no squared errors at all steps, whose targets could hold the error fixed.")
     rule = case.bound(p)
@@ -185,7 +185,7 @@ class _Look:
 
     def traces(self) -> tuple[int, ...]:
         """R_t at `STEPS`: the most that any neuron needs."""
-        return tuple(max(self._traces_at(step, i) for i in range(SIZES["N"])) for step in STEPS)
+        return tuple(max(self._traces_at(step, i) for i in range(N)) for step in STEPS)
 
     @cache  # noqa: B019  (as short-lived as the audit)
     def _updates_at(self, step: int) -> Tensor:
@@ -202,7 +202,7 @@ class _Look:
 
     def _traces_at(self, step: int, neuron: int) -> int:
         updates = self._updates_at(step)
-        own = updates.unflatten(1, (-1, SIZES["N"]))[:, :, neuron].flatten(1)
+        own = updates.unflatten(1, (-1, N))[:, :, neuron].flatten(1)
         values = torch.linalg.svdvals(own)
         return int((values > _RANK * torch.linalg.svdvals(updates.flatten(1))[0]).sum()) if values[0] > 0 else 0
 

@@ -131,7 +131,7 @@ def in_words(submissions: Sequence[Submission], states: dict[tuple[str, int], st
 def _ask(*command: str) -> str | None:
     """What a command of SLURM prints; None where it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  (a fixed command with a list of arguments)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

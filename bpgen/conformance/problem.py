@@ -48,7 +48,6 @@ def problem(
     loss: LossName = "mse",
     when: When = "all",
     l2: float | None = None,
-    learned: bool = False,
     seed: int = 0,
     **network_options: Any,
 ) -> Problem:
@@ -62,11 +61,10 @@ def problem(
         loss: cross_entropy or mse.
         when: last or all steps; all are weighted by a random mask.
         l2: coefficient of a regulariser.
-        learned: whether the initial state is a parameter instead of being given.
         seed: of everything.
-        **network_options: of `Network`.
+        **network_options: of `Network`; the initial state is given where it is no parameter of it.
     """
-    options: dict[str, Any] = {"bias": "both", "trainable_initial_state": learned, **network_options}
+    options: dict[str, Any] = {"bias": "both", **network_options}
     I, N, O = sizes
     network = Network(neuron, I, N, O, dtype=torch.float64, seed=seed, **options)
     first = 100 * seed
@@ -81,7 +79,7 @@ def problem(
     else:
         target = torch.randint(O, steps, generator=generator(first + 20, "conformance"))
     mask = randn(first + 21, T, B).abs() + 0.1 if when == "all" else None
-    s_0 = None if learned else randn(first + 22, B, neuron.n_states, N)
+    s_0 = None if options.get("trainable_initial_state") else randn(first + 22, B, neuron.n_states, N)
     x = randn(first + 23, T, B, I)
     return Problem(network, network.params(), x, target, Loss.of(loss, when, mask, l2), s_0)
 

@@ -7,8 +7,7 @@ The linear maps of a step, which every forward-in-time rule is made of, for any 
     read       [B,d,N,*] -> [B,N,*]       D_t S                  from the state to the activity
     J_t S = own(S) + drive(hop(S))
 The parameters of neuron p that act on p alone are its own X = K·Q (+ d) (+ L) parameters: the weights of its K currents
-from the Q presynaptic sources (h_{t-1}, x_t, 1), its d initial states where these are learned, and its L learned
-parameters (`Neuron.learned`), each of which does what a current of its own does.
+from the Q presynaptic sources (h_{t-1}, x_t, 1), d learned initial states, L others (`Neuron.learned`), each a current.
 """
 
 from __future__ import annotations

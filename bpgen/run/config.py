@@ -2,8 +2,7 @@
 
     rule, task, neuron               parts that are chosen by name, each with its options (`Choice`)
     network, evaluation              options of a constructor
-    loss, optimizer, schedule,       values of their own
-    trainer, tracking
+    loss, optimizer, ..., tracking   values of their own
     gap, sharpness, ...              the options of each measurement, by its name
     seed, name, out, wandb, threads  of the run itself
 As a plain dictionary (`config.yaml`) it has these keys in this order, one level deep.
@@ -200,8 +199,8 @@ class Config:
     @property
     def title(self) -> str:
         """What its figures are headed."""
-        named = f"{self.name}: " if self.name else ""
-        return f"{named}{self.rule.label} on {self.task.label}, seed {self.seed} (n = 1 run)"
+        parts = f"{self.rule.label} on {self.task.label}, seed {self.seed} (n = 1 run)"
+        return f"{self.name}: {parts}" if self.name else parts
 
     def completed(self, task: Task) -> Config:
         """The same config with what it leaves to the task: what a run writes down."""

@@ -45,12 +45,7 @@ def resume(
     """
     with RunFolder.existing(path) as folder:
         summary = folder.summary()
-        status = summary.get("status", "interrupted")  # killed outright, it had no time to write one
-        require(
-            status == "interrupted" or (status == "finished" and bool(changes)),
-            f"{path} is {status}: there is nothing to continue. Start a new run with `bpgen fit`"
-            f"{', or let it go on for longer: --set trainer.max_steps=N' if status == 'finished' else ''}.",
-        )
+        status = _status(path, summary, changes)
         file, checkpoint = _checkpoint(folder, say)
         _refuse_edits(folder, checkpoint.get("hyper_parameters"), summary.get("config_hash"))
         step, before = checkpoint["global_step"], folder.plain_config()
@@ -85,6 +80,17 @@ def _see_that_it_fits(folder: RunFolder, checkpoint: Mapping[str, Any], experime
     require(same, f"{where} does not fit the checkpoint: was it edited? Start a new run with it instead.")
     edited = data.changed(folder.path, experiment.config, experiment.data.task)
     require(not edited, f"{edited}: restore them, or start a new run.")
+
+
+def _status(path: str, summary: Mapping[str, Any], changes: Mapping[str, Any] | None) -> str:
+    """Of a run that may go on, with these changes."""
+    status: str = summary.get("status", "interrupted")  # killed outright, it had no time to write one
+    longer = ", or let it go on for longer: --set trainer.max_steps=N" if status == "finished" else ""
+    require(
+        status == "interrupted" or (status == "finished" and bool(changes)),
+        f"{path} is {status}: there is nothing to continue. Start a new run with `bpgen fit`{longer}.",
+    )
+    return status
 
 
 def _checkpoint(folder: RunFolder, say: Say) -> tuple[str, dict[str, Any]]:

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 from bpgen.errors import BpgenError, require
 from bpgen.tracking.own_settings import has_key
+from bpgen.tracking.panels import RULE, sections
 
-_RULE, _CONDITION = "rule.name", "tracking.condition"
-_SHARP, _GAP = "sharpness/lambda_max", "gap_noisy/accuracy"
 _TIMEOUT = 20  # seconds for an answer of the server
 _COLUMNS = (
     *("run:displayName", "config:rule.value.name", "config:tracking.value.condition", "config:seed.value"),
@@ -56,16 +55,16 @@ def workspace(about: About) -> Any:
     """The workspace; nothing is sent."""
     library = _library()
     ws, wr = library.workspaces, library.reports
-    sections = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in _sections(wr)]
+    shown = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(wr)]
     return ws.Workspace(
         entity=about.entity,
         project=about.project,
         name=about.name,
-        sections=sections,
+        sections=shown,
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=50),
         runset_settings=ws.RunsetSettings(
             filters=about.filters,
-            groupby=[library.expr.Config(_RULE)],
+            groupby=[library.expr.Config(RULE)],
             pinned_columns=list(_COLUMNS),
             baseline_run=about.baseline or None,
         ),
@@ -77,8 +76,8 @@ def report(about: About) -> Any:
     """The same as a report; with an entity W&B's library asks its server for the number of the project."""
     wr = _library().reports
     blocks: list[Any] = [wr.MarkdownBlock(text=about.question)] if about.question else []
-    for name, panels in _sections(wr):
-        runs = wr.Runset(entity=about.entity, project=about.project, filters=about.filters, groupby=[f"config.{_RULE}"])
+    for name, panels in sections(wr):
+        runs = wr.Runset(entity=about.entity, project=about.project, filters=about.filters, groupby=[f"config.{RULE}"])
         blocks += [wr.H2(text=name), wr.PanelGrid(runsets=[runs], panels=_laid_out(wr, panels))]
     text = "Made by bpgen dashboard: sharpness, generalization gap and alignment by learning rule."
     return wr.Report(entity=about.entity, project=about.project, title=about.name, description=text, blocks=blocks)
@@ -127,110 +126,6 @@ def _numbered(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, list):
         return [_numbered(inner, names) for inner in value]
     return names.get(value, value) if isinstance(value, str) else value
-
-
-class _Panels:
-    """Panels by what they show, of W&B's library `wr`."""
-
-    def __init__(self, wr: Any) -> None:
-        self._wr = wr
-
-    def line(self, title: str, *metrics: str, bounds: Sequence[str] = (), **options: Any) -> Any:
-        """Metrics against steps, mean and standard error of each rule."""
-        return self._wr.LinePlot(
-            title=title,
-            x="step",
-            y=list(metrics),
-            custom_expressions=list(bounds) or None,
-            **self._grouped(_RULE),
-            **options,
-        )
-
-    def bars(self, title: str, metric: str, by: str) -> Any:
-        """A metric at the end, mean and standard error of each group."""
-        return self._wr.BarPlot(title=title, metrics=[metric], orientation="v", **self._grouped(by))
-
-    def scatter(self, title: str, x: str, y: str, **options: Any) -> Any:
-        """A point for each run, with a regression."""
-        x, y = self._wr.SummaryMetric(x), self._wr.SummaryMetric(y)
-        return self._wr.ScatterPlot(title=title, x=x, y=y, regression=True, **options)
-
-    def _grouped(self, by: str) -> dict[str, Any]:
-        return {"groupby": self._wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"}
-
-
-def _sections(wr: Any) -> list[tuple[str, list[Any]]]:
-    """Every section with its panels."""
-    return [*_solutions(_Panels(wr)), *_training(_Panels(wr)), ("Runs", _single_runs(wr))]
-
-
-def _solutions(panels: _Panels) -> list[tuple[str, list[Any]]]:
-    """What solutions the rules find."""
-    stable = [f"stability/{name}" for name in ("lambda_max", "mu_abs", "bound", "bound_rho")]
-    return [
-        (
-            "Sharpness",
-            [
-                panels.line("λ_max and 2/η, by rule", _SHARP, bounds=["2 / ${lr}"], log_y=True),
-                panels.line("λ_1, |μ_1| and their bounds, all weights", *stable, log_y=True),
-                panels.line("λ_1 over 2/η: 1 is the edge", "stability/edge", "stability/edge_rho"),
-            ],
-        ),
-        (
-            "Generalization gap",
-            [
-                panels.line("gap, noisy test inputs", _GAP),
-                panels.line("gap, clean test inputs", "gap/accuracy"),
-                panels.line("gap in loss, noisy test inputs", "gap_noisy/loss"),
-                panels.bars("gap at the end, noisy test inputs", f"{_GAP}.last", _RULE),
-            ],
-        ),
-        (
-            "Gap against sharpness",
-            [
-                panels.scatter("gap against λ_max, at the end", f"{_SHARP}.last", f"{_GAP}.last", log_x=True),
-                panels.scatter(
-                    "gap in loss against λ_max, at the end", f"{_SHARP}.last", "gap_noisy/loss.last", log_x=True
-                ),
-            ],
-        ),
-    ]
-
-
-def _training(panels: _Panels) -> list[tuple[str, list[Any]]]:
-    """How they come there."""
-    return [
-        ("Alignment with BPTT", [panels.line("cosine", "alignment/cosine"), panels.line("ρ", "alignment/rho")]),
-        (
-            "Spectra",
-            [
-                panels.line("leading eigenvalues", *(f"spectrum/lambda_{i}" for i in (1, 2, 3)), log_y=True),
-                panels.line("trace with its interval", *(f"spectrum/trace{end}" for end in ("", "_low", "_high"))),
-                panels.line("share of negative eigenvalues", "spectrum/negative"),
-            ],
-        ),
-        (
-            "Sample efficiency",
-            [
-                panels.line("loss of training batches", "train/loss_step", log_y=True),
-                panels.line("training loss", "train/loss", log_y=True),
-                panels.line("validation accuracy", "val/accuracy"),
-                panels.line("test accuracy, noisy inputs", "test_noisy/accuracy"),
-            ],
-        ),
-        (
-            "Remedies: by condition",
-            [
-                panels.bars("gap at the end, noisy test inputs", f"{_GAP}.last", _CONDITION),
-                panels.bars("λ_max at the end", f"{_SHARP}.last", _CONDITION),
-                panels.bars("training loss at the end", "train/loss", _CONDITION),
-            ],
-        ),
-    ]
-
-
-def _single_runs(wr: Any) -> list[Any]:
-    return [wr.RunComparer(diff_only="split"), wr.MediaBrowser(media_keys=["figures/overview"])]
 
 
 def _laid_out(wr: Any, panels: Sequence[Any]) -> list[Any]:

@@ -134,9 +134,10 @@ def _precision(case: Case) -> None:
     lambda t: "" if t.vmappable else "its traits say that seeds are looped over",
 )
 def _seeds(case: Case) -> None:
-    first = case.problem(learned=True)
+    first = case.problem(trainable_initial_state=True)
     problems = [
-        problem(first.network.neuron, learned=True, loss=first.loss.kind, when=first.loss.when, seed=s) for s in (0, 1)
+        problem(first.network.neuron, trainable_initial_state=True, loss=first.loss.kind, when=first.loss.when, seed=s)
+        for s in (0, 1)
     ]
     rules = [case.bound(p, seed=s) for s, p in enumerate(problems)]
     draws = [draws_of(rule, p, seed=s) for s, (p, rule) in enumerate(zip(problems, rules, strict=True))]

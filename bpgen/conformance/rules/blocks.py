@@ -27,7 +27,7 @@ def _block(case: Case) -> None:
             continue
         for kappa in (0.0, 0.5):
             try:
-                p = case.accepts(neuron, learned=True, kappa=kappa)
+                p = case.accepts(neuron, trainable_initial_state=True, kappa=kappa)
             except Inapplicable:
                 continue
             rule = case.bound(p)

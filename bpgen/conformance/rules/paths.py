@@ -117,7 +117,7 @@ def _future(case: Case) -> None:
 
 def _in_chunks(case: Case, *lengths: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[int]]:
     """Gradients of a sequence, whole and added up over chunks at fixed weights, and the state's size after each."""
-    p = case.problem(learned=True)
+    p = case.problem(trainable_initial_state=True)
     rule = case.bound(p)
     if not isinstance(rule, OnlineRule):
         raise Inapplicable("it is not written step by step (bpgen.rules.OnlineRule)")

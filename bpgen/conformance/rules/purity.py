@@ -100,7 +100,7 @@ def _draws(case: Case) -> None:
     "that reads them is silently wrong.",
 )
 def _functional(case: Case) -> None:
-    p = case.problem(learned=True)
+    p = case.problem(trainable_initial_state=True)
     rule = case.bound(p)
     expected = ask(rule, p).grads
     other = p.at(**{n: w + 0.3 * randn(62 + i, *w.shape) for i, (n, w) in enumerate(p.params.items())})

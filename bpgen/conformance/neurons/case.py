@@ -68,7 +68,7 @@ class Case:
     def problem(self, seed: int = 0, from_rest: bool = False, **options: Any) -> Problem:
         """A network of this neuron with random weights and inputs, from a state that it reaches, or from rest."""
         p = replace(problem(self.fresh(), seed=seed, **options), initial_state=None)
-        if from_rest or options.get("learned"):
+        if from_rest or options.get("trainable_initial_state"):
             return p
         before = replace(p, x=1.5 * randn(40 + seed, *p.x.shape))
         return replace(p, initial_state=before.run(in_place=False).states[-1].clone())

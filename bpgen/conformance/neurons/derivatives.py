@@ -118,7 +118,7 @@ def _learned(case: Case) -> None:
     "BPTT here never calls autograd: that both agree says that states, currents, activities and their derivatives fit.",
 )
 def _credit(case: Case) -> None:
-    for options in ({"learned": True}, {"kappa": 0.3}, {"from_rest": True}):
+    for options in ({"trainable_initial_state": True}, {"kappa": 0.3}, {"from_rest": True}):
         p = case.problem(**options)
         expected = p.gradient()
         assert_apart(case.problem(1, **options).gradient(), expected, ["W_rec", "W_in"], "another network")

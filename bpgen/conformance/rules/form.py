@@ -10,7 +10,7 @@ from bpgen.conformance.rules.case import Case, ask, prop
     "the optimizer takes `grads` by name; a missing, misshapen or attached one breaks training, or does so silently.",
 )
 def _form(case: Case) -> None:
-    for options in ({"learned": True}, {"bias": "none"}):
+    for options in ({"trainable_initial_state": True}, {"bias": "none"}):
         p = case.problem(**options)
         result = ask(case.bound(p), p)  # names, shapes and dtypes are looked at where a rule returns
         for name, g in result.grads.items():

@@ -78,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _of_a_parser(error: BaseException) -> bool:
     """Whether it is argparse that exits, after help or a bad option."""
-    return error.__traceback__ is not None and traceback.extract_tb(error.__traceback__)[-1].name == "exit"
+    frames = traceback.extract_tb(error.__traceback__)  # W&B puts a function of its own around sys.exit
+    return any(frame.name == "exit" and "argparse" in os.path.basename(frame.filename) for frame in frames)
 
 
 def _raised(error: BaseException) -> str:

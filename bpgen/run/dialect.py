@@ -93,6 +93,14 @@ class _Dumper(yaml.SafeDumper):
         for c, pairs in _resolvers(yaml.SafeDumper).items()
     }
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """A text; rare ends of lines stay what they are in quotes only."""
+        style = '"' if any(end in data for end in "\r\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 def read(text: str) -> Any:
     """What a text in YAML says.

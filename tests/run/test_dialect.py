@@ -4,7 +4,7 @@ import time
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bpgen.cli import main
@@ -100,6 +100,7 @@ _plain = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
+@example({"\x85": None})
 @given(_plain)
 def test_what_is_written_is_read_back_by_this_reader_and_by_any_other(content):
     text = dialect.written(content)

@@ -82,10 +82,11 @@ class Bench:
 def wandb_command(at: Path, *arguments: str, **environment: str) -> str:
     """What `wandb ...` prints; it leaves a log in the folder it is called from."""
     command = [sys.executable, "-m", "wandb", *arguments]
-    environment = {**os.environ, **environment}
-    return subprocess.run(
-        command, cwd=at, env=environment, capture_output=True, text=True, check=True, timeout=120
-    ).stdout
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}  # not the service of this very process
+    environment = {**kept, **environment}
+    done = subprocess.run(command, cwd=at, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def inspect(run: Path, *options: str) -> str:

@@ -15,7 +15,7 @@ from bpgen.run.folder import RunFolder
 from bpgen.run.outcome import draw as draw_run
 from bpgen.run.outcome import write_outcome
 from bpgen.run.progress import ProgressBar, ProgressLines
-from bpgen.run.record import Contents, Interrupt, Record
+from bpgen.run.record import Interrupt, Record
 from bpgen.run.time_left import TimeLeft
 from bpgen.run.tracked import hand_over
 from bpgen.tracking.batch_loss import BatchLoss
@@ -51,7 +51,7 @@ def fit(config: Config, say: Say = say_at_once, terminal: bool = False, draw: bo
 def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audience: Audience) -> Ending:
     """Train, and write down, draw and track how it went, in a folder that no other process writes."""
     clock = experiment.clock.attach(Record(folder))
-    callbacks: list[pl.Callback] = [clock, Contents(folder, before.seconds), Interrupt(folder), *experiment.stopping]
+    callbacks: list[pl.Callback] = [clock, Interrupt(folder, before.seconds), *experiment.stopping]
     if experiment.tracker is not None:
         callbacks.append(BatchLoss())
     if audience.terminal:

@@ -74,11 +74,18 @@ class RunInterrupted(Exception):
         self.signum = signum
 
 
-class Interrupt(pl.Callback):
-    """Turns signals into a checkpoint and `RunInterrupted`; a second SIGINT or SIGTERM stops at once."""
+class Interrupt(Contents):
+    """Turns signals into a checkpoint and `RunInterrupted`; a second SIGINT or SIGTERM stops at once.
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    Its checkpoints, as all others, know what `Contents` tells them: one callback, for each costs some 0.04 ms a step.
+
+    Args:
+        folder: the run's.
+        seconds: see `Contents`.
+    """
+
+    def __init__(self, folder: RunFolder, seconds: float = 0.0) -> None:
+        super().__init__(folder, seconds)
         self.received: int | None = None
         self._before: dict[int, Any] = {}
         self._step = -1

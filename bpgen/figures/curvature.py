@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from bpgen.figures.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, note
+from bpgen.figures.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, log_axis, note
 
 _LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"))
 _WEIGHT = "distance in weights"
@@ -40,7 +40,7 @@ def eigenvalues(ax: Axes, table: pd.DataFrame, *, block: str, n: int, surrogate:
         ax.plot(table["step"], 2 / table["lr"], color=BLACK, ls=(0, (1, 3)), label=r"$2/\eta$ (SGD)")
     low, high = table[[f"lambda_{i}" for i in range(count)]].min().min(), table["lambda_0"].max()
     if low > 0 and high > 20 * low:
-        ax.set_yscale("log")
+        log_axis(ax, "y")
     title = f"Leading eigenvalues{', surrogate network' if surrogate else ''}"
     ax.set(xlabel="training step", ylabel="curvature (loss per weight²)", title=title)
     ax.legend(frameon=False, ncols=2, title=f"{_of(block, n)} (bars: residuals)", title_fontsize="small")
@@ -85,7 +85,8 @@ def density(
             ms=6,
             label=f"{found.size} largest eigenvalues",
         )
-    ax.set(yscale="log", ylim=(floor, 3 * heights.max()))
+    log_axis(ax, "y")
+    ax.set(ylim=(floor, 3 * heights.max()))
     ax.set(xlabel="eigenvalue (loss per weight²)", ylabel="density (per eigenvalue unit)", title="Spectrum")
     ax.legend(frameon=False, loc="upper right")
     note(ax, _of(block, n), (0.98, 0.66))

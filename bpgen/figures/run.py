@@ -62,7 +62,8 @@ def loss(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
     """Loss without regulariser on every split against steps."""
     for split, style in _LINES.items():
         _line(ax, table, f"{split}/loss", label=_NAMES[split], **style)
-    ax.set(xlabel="training step", ylabel="loss (nats or ½·error²)", title="Loss without regulariser", yscale="log")
+    ax.set(xlabel="training step", ylabel="loss (nats or ½·error²)", title="Loss without regulariser")
+    log_axis(ax, "y")
     low, high = ax.get_ylim()
     if high < 10 * low:  # less than a decade reads better with plain numbers on a linear axis
         ax.set_yscale("linear")
@@ -127,7 +128,7 @@ def stability(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
     ax.plot(steps, table[f"{name}/bound_rho"], color=BLACK, ls=":", label=r"$2/(\eta\rho_1)$")
     shown = pd.concat([curvature, table[f"{name}/mu_abs"], table[f"{name}/bound"], table[f"{name}/bound_rho"]]).dropna()
     if shown.min() > 0 and shown.max() > 20 * shown.min():
-        ax.set_yscale("log")
+        log_axis(ax, "y")
     else:
         ax.set_ylim(0, 1.05 * shown.max())
     _legend(ax)

@@ -65,7 +65,9 @@ def test_nothing_is_cut_off(settings):
             assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, (name, part)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.6, 1.6), (19, 42), (30, 60), (3, 90), (0.01, 5000)])
+@pytest.mark.parametrize(
+    ("low", "high"), [*((0.6, 1.6), (19, 42), (30, 60), (3, 90), (0.01, 5000)), *((2.5, 7.5), (5.1, 5.9), (6.2, 6.7))]
+)
 def test_a_log_axis_has_a_few_numbers(low, high):
     figure = Figure()
     ax = figure.subplots()

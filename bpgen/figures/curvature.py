@@ -120,6 +120,7 @@ def lines(
         ax.plot(a, model, color="0.6", ls=dash, lw=1, label="quadratic from λ and slope" if i == 0 else None)
         ax.plot(a, L, color=color, ls=dash, label=rf"eigenvector {i + 1}, $\lambda$ = {value:.3g}")
     ax.set(xlabel=f"{_WEIGHT} along the eigenvector", ylabel="loss", title="Loss along the top eigenvectors")
+    ax.locator_params(axis="x", nbins=6)
     ax.legend(frameon=False)
     note(ax, _of("", n), (0.98, 0.02))
     return ax
@@ -205,7 +206,7 @@ def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | 
 def _enlarged(ax: Axes, points: NDArray[Any]) -> None:
     """The same points in an inset of their own scale; the edge of stability where it passes through."""
     width = max(float(np.ptp(points.real)), float(np.ptp(points.imag)), 1e-3)
-    inset = ax.inset_axes((0.3, 0.3, 0.4, 0.4))
+    inset = ax.inset_axes((0.36, 0.3, 0.33, 0.4))  # its numbers clear of the circle
     angle = np.linspace(0, 2 * np.pi, 20_000)
     inset.plot(np.cos(angle), np.sin(angle), color=BLACK, lw=1)
     inset.plot(points.real, points.imag, "o", color=BLUE, ms=3)

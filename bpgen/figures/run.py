@@ -52,7 +52,7 @@ def performance(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
         _line(ax, table, f"{split}/accuracy", label=_NAMES[split], scale=100, **style)
         banded |= _band(ax, table, split, about, lambda low, high: (100 * low, 100 * high))
     if not math.isnan(about.chance):
-        ax.axhline(100 * about.chance, color="0.6", lw=1, label="chance: the commonest class")
+        ax.axhline(100 * about.chance, color="0.6", lw=1, label="chance: the commonest answer")
     ax.set(xlabel="training step", ylabel="accuracy (%)", title="Performance")
     _legend(ax, about.sequences["test"] if banded else None)
     return ax

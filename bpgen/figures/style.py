@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 DPI = 130
+INTERVAL_FROM = 3  # runs that a mean with its interval is drawn of
 
 
 class Style(NamedTuple):
@@ -128,7 +129,7 @@ def dots(ax: Axes, at: float, values: Array, style: Style, hollow: bool = False)
     face: Any = "none" if hollow else style.colour
     ax.plot(at + beside, values, ls="", marker=style.marker, ms=3.5, color=style.colour, mfc=face, alpha=0.5)
     effect = mean_effect(dict(enumerate(values.tolist())), n)
-    if effect.n >= 3:
+    if effect.n >= INTERVAL_FROM:
         low, high = effect.interval()
         bar = [[effect.estimate - low], [high - effect.estimate]]
         ax.errorbar(at, effect.estimate, yerr=bar, color=style.colour, capsize=4, marker="_", ms=14, lw=1.5)

@@ -66,6 +66,7 @@ _YOUNGER = (
     Younger("trainer", None, "patience", None),
     Younger("task", "copy_memory", "held_out", False),
     Younger("task", "cue_accumulation", "perturbation", "gaussian"),
+    Younger("task", "digits", "n_train", 1197),
     Younger("task", "npz", "step_weights", "sum"),
     Younger("task", "npz", "class_weights", "equal"),
     Younger("task", "npz", "mask_weights", "given"),

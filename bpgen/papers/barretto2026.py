@@ -164,9 +164,9 @@ class Barretto2026(Paper):
     remark = (
         "Otherwise than theirs: trials are drawn from a training set instead of once each, so that there is a gap; the "
         "feedback follows the readout instead of its initial weights, and every neuron sees the input instead of a "
-        "tenth of it; a cue falls on the trial's side with probability 0.7, theirs is a coin; pattern generation has a "
-        "frozen Gaussian input. The short form has steps of 10 ms (no refractory period), shorter delays, 200 to 350 "
-        "updates, and no cost of the activity."
+        "tenth of it; a cue falls on the trial's side with probability 0.7, theirs is a coin; the input of pattern "
+        "generation is frozen. The short form has steps of 10 ms (no refractory period), shorter trials, 200 to 350 "
+        "updates of their 2,000, and no cost of the activity."
     )
     styles: ClassVar = {
         BPTT: Style(BLACK, "o"),

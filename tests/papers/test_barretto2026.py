@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from bpgen.analysis.settings import BLOCK, SHARPNESS, SURROGATE, with_surrogates
 from bpgen.analysis.verdicts import judge
 from bpgen.cli import main
 from bpgen.cli.options import resolve
@@ -79,7 +81,10 @@ TAUS = {"cue_accumulation": (20, 2000), "spiking_delayed_match": (20, 1400), "pa
 def test_plans_have_the_published_time_constants(size):
     (experiment,) = size_of(Barretto2026(), size).experiments
     plan = plan_of(experiment)
-    for condition in plan.conditions(resolve):
+    first, *others = plan.axes["rule"]
+    assert first == "bptt"
+    assert all(rule["feedback"] == "symmetric" for rule in others)
+    for condition in replace(plan, axes={**plan.axes, "rule": [first]}).conditions(resolve):
         config, dt = condition.config, 10.0 if size == "quick" else 1.0
         tau, tau_a = TAUS[config.task.name]
         neuron, network = config.neuron.options, config.network
@@ -89,7 +94,6 @@ def test_plans_have_the_published_time_constants(size):
         lif = config.task.name == "pattern_generation"
         assert neuron["adaptive"] == (0 if lif else 0.5)
         assert lif or 1 - neuron["rho"] == pytest.approx(-math.expm1(-dt / tau_a), rel=1e-3)
-        assert config.rule.name == "bptt" or config.rule.options["feedback"] == "symmetric"
         assert network["readout_density"] == 0.1
 
 
@@ -97,3 +101,11 @@ def test_it_is_listed_with_its_times(capsys):
     with pytest.raises(SystemExit):
         main(["reproduce", "barretto2026", "--help"])
     assert "about 5 days" in " ".join(capsys.readouterr().out.split())
+
+
+def test_curvature_of_spiking_networks_is_the_surrogates():
+    table = pd.DataFrame({SHARPNESS: [math.nan, 2.0], SURROGATE: [3.0, math.nan], BLOCK: ["W_rec", "W_rec"]})
+    found = with_surrogates(table)
+    assert found[SHARPNESS].tolist() == [3, 2]
+    assert found[BLOCK].tolist() == ["W_rec of the surrogate network", "W_rec"]
+    assert with_surrogates(table[[SHARPNESS, BLOCK]]).equals(table[[SHARPNESS, BLOCK]])

@@ -203,6 +203,17 @@ def test_spiking_delayed_match():
     assert fine.split("train").x.shape == (1150, 2, 40)
 
 
+def test_patterns_may_have_spikes_as_their_input():
+    made = task("pattern_generation", input_rate=20, noise_sd=0.5)
+    x = made.split("train").x
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    assert float(x.mean()) == pytest.approx(1 - math.exp(-0.2), abs=0.03)
+    assert torch.equal(made.split("test").x[:, 3], x[:, 0])  # frozen
+    noisy = made.perturb(made.split("test").x, generator(0, "test noise"))
+    assert set(noisy.unique().tolist()) == {0.0, 1.0}
+    assert float(noisy[made.split("test").x == 1].mean()) == pytest.approx(0.5 + 0.5 * 0.09, abs=0.02)
+
+
 def test_cue_accumulation():
     made = task("cue_accumulation", n_test=4000)
     split = made.split("test")
@@ -280,6 +291,7 @@ def test_pattern_generation():
         ("perceptual_decision", {"stimulus": 0}, "must be positive"),
         ("context_decision", {"max_evidence": 0.0}, "max_evidence must be"),
         ("delayed_match_to_sample", {"cue": 1}, "cue must be at least 2"),
+        ("pattern_generation", {"input_rate": 0}, "input_rate must be > 0 Hz"),
         ("spiking_delayed_match", {"window": 5}, "window must be at least a step of 10 ms"),
         ("spiking_delayed_match", {"dt": 60}, r"dt must be in \(0, 50\]"),
         ("spiking_delayed_match", {"noise_sd": 2}, "probability that a spike is deleted"),

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from bpgen.network import Network
+from torch import Tensor, nn
 
 
-def straight_through(loss: Tensor, network: Network, grads: dict[str, Tensor]) -> Tensor:
+def straight_through(loss: Tensor, weights: nn.Module, grads: dict[str, Tensor]) -> Tensor:
     """A scalar with the value of `loss` whose gradient by the parameters is `grads`, to the last bit.
 
     It is an ordinary node of autograd's graph, so clipping, accumulation, loss scaling and gradient hooks work as for
     any loss.
     """
-    names, parameters = zip(*network.named_parameters(), strict=True)
+    names, parameters = zip(*weights.named_parameters(), strict=True)
     handed: Tensor = _HandedGradients.apply(loss, [grads[name] for name in names], *parameters)
     return handed
 

@@ -29,8 +29,18 @@ from bpgen.training.handed import straight_through
 from bpgen.training.loaders import SeededLoader, on_device
 from bpgen.training.module import RuleTraining, share_of_update
 
+SMALL = 2**19  # multiplications in a step's product up to which several seeds at once are faster on a CPU
 TOLERANCE = 1e-3  # of the largest entry of a gradient in float32, within which a stacked seed is itself
 Rows = dict[str, Tensor]  # [S,...] by name
+
+
+def slower(multiplications: int, accelerator: str) -> bool:
+    """Whether seeds are trained no faster at once, by a rule of thumb that `bpgen bench --seeds` measures.
+
+    A network this large keeps a CPU busy by itself; a GPU is left idle by any single one.
+    """
+    on_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return on_cpu and multiplications > SMALL
 
 
 class SeedsTraining(pl.LightningModule):
@@ -198,13 +208,13 @@ class _Together:
     """Loaders that go on side by side."""
 
     def __init__(self, loaders: Sequence[SeededLoader]) -> None:
-        self._loaders = loaders
+        self.loaders = loaders
 
     def __len__(self) -> int:
-        return len(self._loaders[0])
+        return len(self.loaders[0])
 
     def __iter__(self) -> Iterator[list[Split]]:
-        return (list(batches) for batches in zip(*self._loaders, strict=True))
+        return (list(batches) for batches in zip(*self.loaders, strict=True))
 
 
 def _named(module: nn.Module, prefix: str) -> Rows:

@@ -152,7 +152,9 @@ class Experiment:
                 trainer.fit(self.module, datamodule=self.data, ckpt_path=before.checkpoint, weights_only=True)
             except BaseException as stop:  # a part that exits has failed, not the program
                 error = stop
-            return self.trained(folder, before, logger, self.ending(trainer, folder, error), time.perf_counter() - started)
+            return self.trained(
+                folder, before, logger, self.ending(trainer, folder, error), time.perf_counter() - started
+            )
 
     def open(self, folder: RunFolder, before: Before, say: Say, beside: bool = False) -> Any:
         """Let checkpoints know the config, and open the W&B run, if it is tracked: its logger, or None.

@@ -61,8 +61,9 @@ class Seat:
         checkpoint["callbacks"] = {c.state_key: state for c in self.callbacks if (state := c.state_dict())}
         checkpoint[module.CHECKPOINT_HYPER_PARAMS_KEY] = dict(module.hparams)
         checkpoint[type(data).__qualname__] = data.state_dict()
-        for part in (*self.callbacks, module):
-            part.on_save_checkpoint(*((self, module, checkpoint) if part is not module else (checkpoint,)))
+        for callback in self.callbacks:
+            callback.on_save_checkpoint(self, module, checkpoint)  # type: ignore[arg-type]
+        module.on_save_checkpoint(checkpoint)
 
     def _own_rows(self, state: dict[str, Any]) -> dict[str, Any]:
         """The state of the optimizer: of tensors that have a seed axis its own row, and counts of steps as they are."""

@@ -112,7 +112,9 @@ def _together(experiments: Sequence[Experiment], audience: Audience) -> list[End
                 trainer.fit(module, datamodule=SeedsData([e.data for e in experiments]))
             except BaseException as error:  # a part that exits has failed, not the program
                 stopped = error
-            rest = (time.perf_counter() - started - sum(sum(e.clock.seconds.values()) for e in experiments)) / len(seats)
+            rest = (time.perf_counter() - started - sum(sum(e.clock.seconds.values()) for e in experiments)) / len(
+                seats
+            )
             return [_concluded(seat, module.ended.get(seat.place, stopped), trainer, rest, audience) for seat in seats]
 
 

@@ -21,7 +21,7 @@ from bpgen.streams import generator
 from bpgen.tasks import Split
 from bpgen.training import callback
 from bpgen.training.continued import DECIDING, reschedule
-from bpgen.training.handed import straight_through
+from bpgen.training.handed import share_of_update, straight_through
 from bpgen.training.loaders import Chunk, as_split
 from bpgen.training.options import Optimizer, Schedule, leave_steps_alone, plain_steps
 
@@ -240,13 +240,3 @@ class RuleTraining(pl.LightningModule):
         n_steps = trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.schedule.factor(k, n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def share_of_update(batch_idx: int, trainer: pl.Trainer) -> float:
-    """1, but larger in the last update of an epoch where fewer batches are left for it.
-
-    Lightning divides every batch's gradient by the full number of batches; an update is to be their mean.
-    """
-    full, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
-    left = batches - batch_idx // full * full
-    return full / left if left < full else 1.0

@@ -25,9 +25,9 @@ from bpgen.rules import Rule
 from bpgen.rules.memory import require_room
 from bpgen.tasks import Split
 from bpgen.training.data import TaskData
-from bpgen.training.handed import straight_through
+from bpgen.training.handed import share_of_update, straight_through
 from bpgen.training.loaders import SeededLoader, on_device
-from bpgen.training.module import RuleTraining, share_of_update
+from bpgen.training.module import RuleTraining
 
 SMALL = 2**19  # multiplications in a step's product up to which several seeds at once are faster on a CPU
 TOLERANCE = 1e-3  # of the largest entry of a gradient in float32, within which a stacked seed is itself
@@ -91,7 +91,9 @@ class SeedsTraining(pl.LightningModule):
             for s, (member, split) in enumerate(zip(self.members, splits, strict=True)):
                 alone = member.rule.gradients(*member.problem(split, member.loss, "draws", 0, 0)).grads
                 if not all(_same(grads[name][s], g) for name, g in alone.items()):
-                    return f"{type(rule).__name__} gives stacked seeds other gradients than alone: it holds a hidden state"
+                    return (
+                        f"{type(rule).__name__} gives stacked seeds other gradients than alone: it holds a hidden state"
+                    )
         return None
 
     def training_step(self, batch: Sequence[Split], batch_idx: int) -> Tensor:
@@ -143,14 +145,9 @@ class SeedsTraining(pl.LightningModule):
         """Losses [S], gradients and what rules report, of the present weights on a batch of each seed."""
         asked = [m.problem(s, m.loss, "draws", *counters) for m, s in zip(self.members, splits, strict=True)]
         problems = [problem for problem, _ in asked]
-        batch = {"x": [p.x for p in problems], "target": [p.target for p in problems]}
-        for name, given in (
-            ("mask", [p.loss.mask for p in problems]),
-            ("noise", [p.current_noise for p in problems]),
-        ):
-            if given[0] is not None:
-                batch[name] = given
-        rows = {name: torch.stack(given) for name, given in batch.items()}
+        parts: dict[str, list[Any]] = {"x": [p.x for p in problems], "target": [p.target for p in problems]}
+        parts |= {"mask": [p.loss.mask for p in problems], "noise": [p.current_noise for p in problems]}
+        rows = {name: torch.stack(part) for name, part in parts.items() if part[0] is not None}
         draws = {name: torch.stack([drawn[name] for _, drawn in asked]) for name in asked[0][1]}
         module, weights = self._asked[0], {name: w.detach() for name, w in self.weights.items()}
 
@@ -177,9 +174,7 @@ class _Asked(nn.Module):
     def forward(self, params: Rows, batch: Rows, draws: Rows) -> tuple[Tensor, Rows, Rows]:
         """Loss, gradients and what the rule reports."""
         loss = self.loss.with_mask(batch.get("mask"))
-        problem = Problem(
-            self.network, params, batch["x"], batch["target"], loss, current_noise=batch.get("noise")
-        )
+        problem = Problem(self.network, params, batch["x"], batch["target"], loss, current_noise=batch.get("noise"))
         result = self.rule.gradients(problem, draws)
         return result.loss, result.grads, result.aux
 

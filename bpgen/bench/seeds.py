@@ -19,10 +19,11 @@ from bpgen.losses import Loss
 from bpgen.network import Network
 from bpgen.neurons import Leaky
 from bpgen.rules import load_rule
+from bpgen.training.at_once import slower
 from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
 from bpgen.training.options import Optimizer, TrainerOptions
-from bpgen.training.seeds import SeedsData, SeedsTraining, slower
+from bpgen.training.seeds import SeedsData, SeedsTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
 GOAL = 0.4  # of eight digits networks on one thread of a CPU

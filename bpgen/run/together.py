@@ -28,7 +28,8 @@ from bpgen.run.seat import Seat, Seats
 from bpgen.run.time_left import TimeLeft
 from bpgen.threads import using
 from bpgen.tracking.batch_loss import BatchLoss
-from bpgen.training.seeds import SeedsData, SeedsTraining, slower
+from bpgen.training.at_once import slower
+from bpgen.training.seeds import SeedsData, SeedsTraining
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
 

@@ -29,18 +29,8 @@ from bpgen.training.handed import share_of_update, straight_through
 from bpgen.training.loaders import SeededLoader, on_device
 from bpgen.training.module import RuleTraining
 
-SMALL = 2**19  # multiplications in a step's product up to which several seeds at once are faster on a CPU
 TOLERANCE = 1e-3  # of the largest entry of a gradient in float32, within which a stacked seed is itself
 Rows = dict[str, Tensor]  # [S,...] by name
-
-
-def slower(multiplications: int, accelerator: str) -> bool:
-    """Whether seeds are trained no faster at once, by a rule of thumb that `bpgen bench --seeds` measures.
-
-    A network this large keeps a CPU busy by itself; a GPU is left idle by any single one.
-    """
-    on_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    return on_cpu and multiplications > SMALL
 
 
 class SeedsTraining(pl.LightningModule):

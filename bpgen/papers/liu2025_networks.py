@@ -71,18 +71,23 @@ class Training(NamedTuple):
 
 
 class Trained:
-    """A network with its losses at the looks [K], and its weights there."""
+    """A network with its losses at K looks, and its weights there; room for all is taken at once."""
 
-    def __init__(self, network: Network, task: ContextDecision) -> None:
+    def __init__(self, network: Network, task: ContextDecision, looks: int) -> None:
         self.network, self.conditions = network, conditions(task)
         self.losses: list[float] = []
-        self.weights: list[dict[str, Tensor]] = []
+        self._weights = {name: w.new_empty(looks, *w.shape) for name, w in network.params().items()}
         self._found: dict[int, Array] = {}
 
     def look(self, loss: float) -> None:
         """Keep where it is now."""
+        for name, w in self.network.params().items():
+            self._weights[name][len(self.losses)] = w
         self.losses.append(loss)
-        self.weights.append({name: w.clone() for name, w in self.network.params().items()})
+
+    def weights(self, look: int) -> dict[str, Tensor]:
+        """By name, at a look."""
+        return {name: w[look] for name, w in self._weights.items()}
 
     def first_at(self, level: float) -> int:
         """The first look with a loss at the level or below."""
@@ -91,7 +96,7 @@ class Trained:
     def activity(self, look: int) -> Array:
         """[C,T,N] at a look."""
         if look not in self._found:
-            self._found[look] = recorded(self.network, self.weights[look], self.conditions)
+            self._found[look] = recorded(self.network, self.weights(look), self.conditions)
         return self._found[look]
 
 
@@ -112,7 +117,7 @@ def train(kind: Kind, seed: int, how: Training) -> Trained:
     options: Any = {"autapses": True, "bias": "both", "init": "sompolinsky1988", "trainable_initial_state": True}
     network = Network(Leaky(ALPHA, kind.activation), task.n_in, how.n_rec, task.n_out, seed=seed, **options)
     rule, named = load_rule(kind.rule).bind(network, seed), dict(network.named_parameters())
-    looks, trained = set(how.looks), Trained(network, task)
+    looks, trained = set(how.looks), Trained(network, task, len(how.looks))
     with torch.no_grad():
         network.W_rec.mul_(kind.gain)
         optimizer = torch.optim.Adam(named.values(), lr=how.rate * kind.faster)

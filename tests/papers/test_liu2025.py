@@ -37,13 +37,13 @@ def test_conditions_are_those_of_the_task_without_noise():
 
 
 def test_all_kinds_of_a_seed_start_with_the_same_weights_and_another_seed_with_others():
-    first = {name: train(kind, 5, Training(16, 1)).weights[0] for name, kind in KINDS.items()}
+    first = {name: train(kind, 5, Training(16, 1)).weights(0) for name, kind in KINDS.items()}
     W = first["BPTT"]["W_rec"]
     for name, kind in KINDS.items():
         torch.testing.assert_close(first[name]["W_rec"], kind.gain * W)
         assert torch.equal(first[name]["W_out"], first["BPTT"]["W_out"])
     assert W.std() == pytest.approx(1.5 / 4, rel=0.15)
-    assert not torch.allclose(train(KINDS["BPTT"], 6, Training(16, 1)).weights[0]["W_rec"], W)
+    assert not torch.allclose(train(KINDS["BPTT"], 6, Training(16, 1)).weights(0)["W_rec"], W)
 
 
 def test_the_first_step_is_adams_on_the_rules_gradient():
@@ -51,7 +51,7 @@ def test_the_first_step_is_adams_on_the_rules_gradient():
     found = {}
     for name in ("eprop", "bptt", "readout_only"):
         trained = train(Kind(name), 2, Training(16, 1))
-        net, (before, after) = trained.network, trained.weights
+        net, before, after = trained.network, trained.weights(0), trained.weights(1)
         net.load_state_dict(before, strict=False)
         g = bpgen.gradients(name, net, batch.x, batch.target, "cross_entropy", "all", mask=batch.mask).grads
         for weight, w in before.items():

@@ -113,8 +113,8 @@ class Liu2025(Paper):
     citation = "Liu, Yang and Cueva, ICML 2025, arXiv 2506.06904"
     sizes: ClassVar = {
         "quick": _size(10, Training(100, 300), "about 5 minutes on 2 cores"),
-        "default": _size(10, Training(200, 1000), "about 40 minutes on 2 cores"),
-        "full": _size(20, Training(400, 3000), "about a day on 2 cores"),
+        "default": _size(10, Training(200, 1000), "about 15 minutes on 2 cores"),
+        "full": _size(20, Training(400, 3000), "about three hours on 2 cores"),
     }
     claims: ClassVar = {
         "a": Claim("e-prop reaches BPTT's similarity at matched accuracy", "comparable similarity to neural data"),

@@ -90,8 +90,8 @@ class Trained:
         return {name: w[look] for name, w in self._weights.items()}
 
     def first_at(self, level: float) -> int:
-        """The first look with a loss at the level or below."""
-        return int(np.argmax(np.array(self.losses) <= level))
+        """The first look with a loss at the level or below; it must have one."""
+        return next(look for look, loss in enumerate(self.losses) if loss <= level)
 
     def activity(self, look: int) -> Array:
         """[C,T,N] at a look."""
@@ -148,7 +148,7 @@ def compared(seed: int, how: Training) -> list[Row]:
         start = min(t.losses[0] for t in (*pair, *bptt))
         lowest = max(min(t.losses) for t in (*pair, *bptt))
         for way in WAYS:
-            level = start * (lowest / start) ** way
+            level = max(lowest, start * (lowest / start) ** way)  # rounding must not put it out of reach
             here = pair, bptt, [t.first_at(level) for t in pair], [t.first_at(level) for t in bptt]
             row = {**_distances(*here), **(_places(*here) if way == 1 else {})}
             rows.append({"condition": name, "way": way, "level": level, **row})

@@ -74,6 +74,28 @@ def test_a_network_is_taken_at_its_first_look_at_the_level_or_below():
     trained = Trained.__new__(Trained)
     trained.losses = [0.7, 0.4, 0.5, 0.3, 0.6]
     assert [trained.first_at(level) for level in (0.7, 0.45, 0.4, 0.35, 0.3)] == [0, 1, 1, 3, 3]
+    with pytest.raises(StopIteration):  # never an untrained network in its stead
+        trained.first_at(0.29)
+
+
+def test_rounding_puts_no_level_out_of_reach(monkeypatch):
+    """Levels are powers of losses: the last one is the lowest loss itself."""
+    seen = []
+    monkeypatch.setattr(networks, "MEASURES", {})
+    monkeypatch.setattr(networks, "_places", lambda *_: {})
+    monkeypatch.setattr(Trained, "activity", lambda *_: None)
+
+    def fake(kind, seed, how):
+        trained = Trained.__new__(Trained)
+        trained.losses = [0.7 + 0.01 * seed, *np.random.default_rng([seed, len(str(kind))]).uniform(0.01, 0.5, 20)]
+        return trained
+
+    monkeypatch.setattr(networks, "train", fake)
+    for seed in range(60):
+        seen += networks.compared(seed, SMALL)
+    table = pd.DataFrame(seen).query("condition != 'untrained'")
+    assert len(table) == 60 * (len(KINDS) - 1) * len(WAYS)
+    assert (table[["loss", "loss_bptt"]].max(axis=1) <= table["level"]).all()
 
 
 def test_kinds_are_compared_with_bptt_between_different_initial_weights_at_equal_losses(rows):

@@ -1,4 +1,4 @@
-"""Liu et al. 2025: at matched accuracy e-prop's activity is as similar to the brain's as BPTT's.
+"""Liu et al. 2025: at matched accuracy e-prop is as similar to the brain's activity as BPTT.
 
     (a) at the same loss, networks under e-prop are as similar to networks under BPTT as these are to each other
     (b) architecture and initial weights change similarity more than the rule does

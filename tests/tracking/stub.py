@@ -29,7 +29,8 @@ class Stub:
         files: what was uploaded, by name.
         artifacts: what was committed: by collection name its type and the bytes of every file, by place.
         views: workspaces and reports that were saved.
-        fault: set it to let the server fail from now on: an HTTP status, or "hang" for no answer at all.
+        fault: set it to let the server fail from now on: an HTTP status, "hang" for no answer at all, or "drop" to hang up
+            in the middle of an answer.
     """
 
     def __init__(self) -> None:
@@ -184,8 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.stub.closing.wait()
         answer = b"" if fault else json.dumps(self.stub.answer(self.path, body)).encode()
         self.send_response(fault if isinstance(fault, int) else 200)
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(answer) + 20 * (fault == "drop")))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(b'{"data": ' if fault == "drop" else answer)
+        self.close_connection = self.close_connection or fault == "drop"
 
     do_GET = do_PUT = do_POST

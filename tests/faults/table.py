@@ -31,9 +31,7 @@ KINDS_OF_RUN: dict[str, tuple[str, ...]] = {
 
 KILLED = "Killed (`kill -9`) at every write of a run, at writes of each rule, of Adam, chunks, streams, figures and W&B"
 TWICE = "Killed at a random moment, and killed twice, the second time while going on"
-DISK = (
-    "Disk full, over quota, broken or closed to the user at every write, for good or once; a small disk filling up"
-)
+DISK = "Disk full, over quota, broken or closed to the user at every write, for good or once; a small disk filling up"
 OTHERS = "Damaged folders, a second writer, a removed folder, strangers' rules and files, W&B's server failing"
 
 

@@ -24,6 +24,8 @@ class LocalPool(Launcher):
         processes: runs at once; by default as many as there are CPUs that may be used.
     """
 
+    seeds_at_once = True
+
     def __init__(self, processes: int | None = None) -> None:
         self.processes = _cpus() if processes is None else processes
         require(self.processes >= 1, f"processes (--jobs) must be positive, got {processes}.")
@@ -50,8 +52,10 @@ class LocalPool(Launcher):
                 for name in [name for name, job in left.items() if Path(job.log).exists()]:
                     killed[name] += 1
                     if killed[name] == ATTEMPTS:
-                        del left[name]
-                        yield JobResult(name, "failed", "its process was killed twice from outside (out of memory?)")
+                        names = [name, *(other.name for other in left.pop(name).beside)]
+                        why = "its process was killed twice from outside (out of memory?)"
+                        first, *others = [JobResult(each, "failed", why) for each in names]
+                        yield first._replace(beside=tuple(others))
             finally:
                 if not done:
                     pool.shutdown(wait=True, kill_workers=True)

@@ -55,7 +55,7 @@ class SeedsTraining(pl.LightningModule):
         self.weights = nn.ParameterDict(
             {name: nn.Parameter(torch.stack([p[name].detach() for p in parameters])) for name in parameters[0]}
         )
-        self._wiring = _differing([_named(member.network, "network") for member in members])
+        self._wiring: Rows | None = None
         self._learns = type(first.rule).learn is not Rule.learn
         self._kept: Rows | None = None
 
@@ -65,6 +65,7 @@ class SeedsTraining(pl.LightningModule):
             member.to(self.device)
             for name, p in member.network.named_parameters():
                 p.data = self.weights[name].data[s]
+        self._wiring = self._kept = None
 
     def why_not(self, splits: Sequence[Split]) -> str | None:
         """Why these seeds cannot be trained together, found out on a batch of each; None where they can."""
@@ -148,6 +149,8 @@ class SeedsTraining(pl.LightningModule):
 
     def _own(self) -> Rows:
         """What each seed has of its own beside its weights: wiring that differs, and the tensors of its rule."""
+        if self._wiring is None:
+            self._wiring = _differing([_named(member.network, "network") for member in self.members])
         if self._kept is None or self._learns:
             rules = [_named(member.rule, "rule") for member in self.members]
             self._kept = {**self._wiring, **{name: torch.stack([r[name] for r in rules]) for name in rules[0]}}

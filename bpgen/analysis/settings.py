@@ -11,6 +11,7 @@ import pandas as pd
 from bpgen.analysis.matching import LEAST, LOSS, LOWEST_COMMON, Array, Level, along_loss, at_loss, finished
 
 SHARPNESS = "sharpness/lambda_max"
+SURROGATE = "sharpness/surrogate/lambda_max"
 LOG_SHARPNESS, LOG_LOSS = "log sharpness", "log loss"
 REUSES, BLOCK = "reuses_training", "sharpness_of"
 EDGE = "stability/edge"  # λ_max of all weights over 2/η
@@ -123,6 +124,15 @@ def settings(table: pd.DataFrame, level: Level = LOWEST_COMMON) -> list[Setting]
 def by_rule(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a condition per rule: inside a setting nothing else sets conditions apart."""
     return table.assign(condition=table["rule"])
+
+
+def with_surrogates(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with λ_max of the surrogate network where neurons spike, whose true loss has none; `BLOCK` says so."""
+    if SURROGATE not in table:
+        return table
+    spiking = table[SURROGATE].notna()
+    of = table[BLOCK].where(~spiking, table[BLOCK] + " of the surrogate network")
+    return table.assign(**{SHARPNESS: table[SHARPNESS].where(~spiking, table[SURROGATE]), BLOCK: of})
 
 
 def with_logs(values: pd.DataFrame) -> pd.DataFrame:

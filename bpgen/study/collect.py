@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bpgen.analysis.sequential import with_looks
-from bpgen.analysis.settings import BLOCK, REUSES
+from bpgen.analysis.settings import BLOCK, REUSES, with_surrogates
 from bpgen.study.runs import Run
 
 KEYS = ("condition", "rule", "alpha", "task", "seed")  # what figures and statistics group by
@@ -19,7 +19,7 @@ def evaluation_table(runs: Sequence[Run], study: Path, looks: Sequence[int] = ()
     """One row per run and evaluation: what the run was (KEYS, axes, tuned values, status, folder), then its metrics.
 
     A diverged run is there with its rows up to the divergence and status "diverged". Where seeds were added in looks,
-    every row says for which one.
+    every row says for which one. λ_max of spiking networks is that of the surrogate network.
     """
     parts = []
     for run in runs:
@@ -29,7 +29,7 @@ def evaluation_table(runs: Sequence[Run], study: Path, looks: Sequence[int] = ()
         facts = {**_facts(run), "status": run.status, "run": _relative_path(run, study)}
         parts.append(pd.concat([pd.DataFrame([facts] * len(rows)), rows], axis=1))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "status", "run"])
-    return with_looks(table, looks)
+    return with_looks(with_surrogates(table), looks)
 
 
 def write_tables(table: pd.DataFrame, folder: Path) -> None:

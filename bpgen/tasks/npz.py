@@ -86,6 +86,7 @@ class Npz(Task):
         )
         self.loss = answers.loss  # type: ignore[misc]
         self._whole = self._weighted(self._cleaned(x, answers, there), answers, there, arrays.get("mask"))
+        self._adds_up = answers.timed and "mask" in arrays and self.mask_weights == "given"
         self.when = "last" if self._whole.mask is None and not answers.timed else "all"  # type: ignore[misc]
 
     def _cleaned(self, x: NDArray[Any], answers: Asked, there: Tensor | None) -> Split:
@@ -143,7 +144,7 @@ class Npz(Task):
         return dict(zip(SPLITS, order.split([train, val, n - train - val]), strict=True))
 
     def notes(self) -> list[str]:
-        """Axes that may be swapped; classes that never occur, or not in training; numbers far from 1."""
+        """Axes that may be swapped; a mask that adds steps up; classes that never occur, or not in training; scales."""
         found = [] if not self._gaps else [self._gaps]
         train, n = self.split("train"), self._whole.size
         if self.n_steps > n:
@@ -155,6 +156,11 @@ class Npz(Task):
             found.append(
                 f"y [{n}, {self.n_out}] is read as {self.n_out} labels of each sequence; if it holds the class of "
                 f"every step, swap its axes: y.T"
+            )
+        if self._adds_up and train.mask is not None and (steps := float(train.mask.sum(0).mean())) > 2:
+            found.append(
+                f"the weights of the mask are {steps:.3g} a sequence, and the loss adds them up; "
+                f"--task.mask_weights mean makes it that of a step on average, for which usual learning rates are"
             )
         for name, values in (("x", train.x), ("y", train.target if self.loss == "mse" else None)):
             size = 1.0 if values is None else float(values.square().mean().sqrt())

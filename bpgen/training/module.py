@@ -62,7 +62,8 @@ class RuleTraining(pl.LightningModule):
         rule = load_rule(rule) if isinstance(rule, str) else rule
         loss = Loss(loss) if isinstance(loss, str) else loss
         rule.check(loss)
-        self.network, self.rule, self.loss, self.seed = network, rule.bind(network, seed), loss, seed
+        rule.bind(network, seed)
+        self.network, self.rule, self.loss, self.seed = network, rule, loss, seed
         self.optimizer, self.schedule = optimizer or Optimizer(), schedule or Schedule()
         self.optimizer.check(name for name, _ in network.named_parameters())
         self.finished_steps = rule.traits.update == "step"

@@ -31,6 +31,12 @@ def test_every_panel_of_a_picture_has_its_axis_named(name):
     assert all("(" in ax.get_ylabel() for ax in figure.axes if ax.get_subplotspec().colspan.start == 0)
 
 
+def test_noisy_spikes_are_as_black_as_the_others():
+    """Also where two fall into one step."""
+    figure = picture(find("task", "encoded").load()(), "encoded")
+    assert {ax.images[0].get_clim() for ax in figure.axes if ax.images} == {(0, 1)}
+
+
 def test_a_picture_is_drawn_with_the_options_given(tmp_path, capsys):
     file = tmp_path / "a.png"
     assert main(["tasks", "adding", "--plot", str(file), "--task.length", "7"]) == 0

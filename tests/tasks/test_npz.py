@@ -149,6 +149,8 @@ def test_a_mask_of_ones_is_no_mask_where_weights_are_a_mean(tmp_path, values):
     y = RANDOM.normal(size=(T, N, 2)) if values else TIMED
     file = write(tmp_path, x=X, y=y, mask=np.ones((T, N)), split=ALL)
     assert (Npz(file).split("train").mask == 1).all()  # as given, the default: T times no mask
+    assert "mask are 5 a sequence" in " ".join(Npz(file).notes())
+    assert "mask" not in " ".join(Npz(file, mask_weights="mean").notes())
     mean = Npz(file, mask_weights="mean").split("train").mask
     without = Npz(write(tmp_path, x=X, y=y, split=ALL)).split("train").mask
     torch.testing.assert_close(mean, torch.full((T, N), 1 / T) if without is None else without)
@@ -205,7 +207,7 @@ def test_classes_may_count_equally_however_frequent(tmp_path, timed):
 @pytest.mark.parametrize(
     ("y", "says"),
     [
-        (1 + np.arange(N) % 3, "3 classes, 1 to 3; class 0 never occur"),
+        (1 + np.arange(N) % 3, "3 classes, 1 to 3; class 0 never occurs, and has an output"),
         (np.array([0, 1, 7, 1] * 5), "3 classes, 0, 1, 7; classes 2 to 6 never occur"),
         (np.array([0] * 13 + [1] * 5 + [2] * 2), "class 2 of test is not in train"),
         (CLASSES, None),

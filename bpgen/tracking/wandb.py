@@ -180,6 +180,8 @@ def _open(
         shutil.rmtree(trace, ignore_errors=True)
     if run_id or own.run_id:
         wandb.teardown()  # or W&B says that the id is in use
+    elif options["id"]:
+        options["id"] = secrets.token_hex(4)
     run = wandb.init(mode="offline", **options)
     kept = folder / "wandb" if options["dir"] else run.settings.sync_dir
     say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {kept}` sends it later")

@@ -94,7 +94,7 @@ def inspect(run: Path, *options: str) -> str:
 
 
 def as_logged(run: RunFolder) -> dict[str, Any]:
-    """A run's config as W&B has it where no sweep has locked any of it: without its place, with the names of its parts."""
+    """A run's config as W&B has it where no sweep locks any of it: without its place, with the names of its parts."""
     config = {key: value for key, value in run.plain_config().items() if key != "out"}
     parts = ("rule", "task", "neuron", "optimizer", "schedule")
     return {**config, "names": {part: config[part]["name"] for part in parts}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bpgen.run.durations import duration
+from bpgen.run.screen import at_a_terminal
 from bpgen.study.remaining import RemainingTime
 from bpgen.study.runs import ENDED, Run
 
@@ -92,4 +92,4 @@ class LiveProgress:
 
 def progress_display() -> Progress:
     """The one that fits where the user is."""
-    return LiveProgress() if sys.stderr.isatty() else PrintedProgress()
+    return LiveProgress() if at_a_terminal() else PrintedProgress()

@@ -20,7 +20,7 @@ BASES = {kind: entry.base for kind, entry in KINDS.items()}
 def test_every_built_in_part_comes_through_its_door():
     assert [kind.group.removeprefix("bpgen.") for kind in KINDS.values()] == [f"{name}s" for name in KINDS]
     assert set(plugins("neuron")) == {"leaky", "lif", "alif", "gru", "lstm"}
-    assert set(plugins("measurement")) == {"gap", "sharpness", "alignment", "stability", "spectrum"}
+    assert set(plugins("measurement")) == {"gap", "sharpness", "alignment", "stability", "spectrum", "preconditioned"}
     for kind in KINDS:
         for plugin in plugins(kind).values():
             assert isinstance(plugin.load(), type), plugin.name

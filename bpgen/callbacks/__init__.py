@@ -10,6 +10,7 @@ from bpgen.callbacks.clock import EvaluationClock
 from bpgen.callbacks.evaluation import Evaluation
 from bpgen.callbacks.generalization_gap import GeneralizationGap
 from bpgen.callbacks.measurement import Measurement
+from bpgen.callbacks.preconditioned import Preconditioned
 from bpgen.callbacks.sharpness import Sharpness
 from bpgen.callbacks.spectrum import Spectrum
 from bpgen.callbacks.stability import Stability
@@ -23,6 +24,7 @@ __all__ = [
     "EvaluationClock",
     "GeneralizationGap",
     "Measurement",
+    "Preconditioned",
     "Sharpness",
     "Spectrum",
     "Stability",

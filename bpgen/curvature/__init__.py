@@ -6,6 +6,7 @@ from bpgen.curvature.leading_eigenvalues import Search, SharpnessResult, eigenva
 from bpgen.curvature.module import ModuleProducts, module_sharpness
 from bpgen.curvature.neuron_shares import Participation, participation
 from bpgen.curvature.products import HessianProducts, Products
+from bpgen.curvature.scaled import Scaled
 from bpgen.curvature.spectral_density import Density, density
 from bpgen.curvature.trace_estimate import Trace, trace
 
@@ -16,6 +17,7 @@ __all__ = [
     "ModuleProducts",
     "Participation",
     "Products",
+    "Scaled",
     "Search",
     "SharpnessResult",
     "Trace",

@@ -70,6 +70,7 @@ class HessianProducts:
         size: P, the number of free entries.
         precision: machine epsilon of the network's dtype.
         by: how products are taken.
+        free: the entries of the block.
         problem, block, part: what it is the Hessian of.
 
     Raises:
@@ -102,7 +103,7 @@ class HessianProducts:
         self._rest: list[tuple[Problem, float]] = []
         with torch.inference_mode(False), torch.no_grad():
             here = BlockProblem(problem, block)
-            self.problem, self._free, loss = here.problem, here.free, here.problem.loss
+            self.problem, self.free, loss = here.problem, here.free, here.problem.loss
             self._l2: Tensor | None = None
             if type(loss.regulariser) is L2:
                 self._l2 = None if part == "residual" else self._coefficients(loss.regulariser)
@@ -115,10 +116,10 @@ class HessianProducts:
         with torch.inference_mode(False), torch.no_grad():
             rows = v.reshape(-1, self.size).double()
             total = torch.zeros_like(rows) if self._l2 is None else self._l2 * rows
-            directions = [self._free.directions(some, self.problem.params) for some in rows.split(self._width)]
+            directions = [self.free.directions(some, self.problem.params) for some in rows.split(self._width)]
             for operator, share in self._parts():
                 with torch.set_grad_enabled(self.by == "autograd"):
-                    products = [self._free.vectors(operator(d, self.part)) for d in directions]
+                    products = [self.free.vectors(operator(d, self.part)) for d in directions]
                 total += share * torch.cat(products).to(total)
             return total.view(v.shape)
 
@@ -139,9 +140,9 @@ class HessianProducts:
 
     def _operator(self, problem: Problem) -> ROperator | NetworkByAutograd:
         with torch.set_grad_enabled(self.by == "autograd"):
-            return ROperator(problem) if self.by == "roperator" else NetworkByAutograd(problem, self._free.names)
+            return ROperator(problem) if self.by == "roperator" else NetworkByAutograd(problem, self.free.names)
 
     def _coefficients(self, l2: L2) -> Tensor:
         """The Hessian [P] of an L2, which is diagonal."""
         like = {name: torch.full_like(w, l2.coefficients.get(name, 0.0)) for name, w in self.problem.params.items()}
-        return self._free.gather(like).double()
+        return self.free.gather(like).double()

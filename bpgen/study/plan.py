@@ -7,6 +7,7 @@
     axes:                           SCIENTIFIC: every combination of values is one condition
       rule: [bptt, {name: rflo, scale: 0.5, label: rflo weak, set: {schedule.early_factor: 3}}]
       neuron.alpha: [1.0, 0.5]
+      optimizer.name: [sgd, {value: adam, set: {optimizer.lr: 0.003}}]
     tune:                           NUISANCE: chosen anew for every condition, on validation data only
       axes: {optimizer.lr: [0.01, 0.03], rule.scale: [0.5, 1]}
       seeds: [1000, 1001]           its own seeds, none of the study's
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bpgen.analysis.spending import planned_looks
-from bpgen.errors import BpgenError, require, unknown
+from bpgen.errors import BpgenError, choice, require, unknown
 from bpgen.registry import plugins
 from bpgen.run.config import Config
 from bpgen.run.files import as_text
@@ -41,6 +42,7 @@ _GIVEN = {
     "name": "runs of a study are named by condition and seed",
     "config": "configs are given by `base`",
 }
+_PARTS = ("rule", "neuron", "task")  # axes whose values are parts, with options of their own
 _TUNE_KEYS = ("axes", "seeds", "metric", "set")
 
 
@@ -219,8 +221,12 @@ def _axes(content: Any, where: str) -> dict[str, list[Any]]:
 
 def _axis_value(axis: str, value: Any) -> tuple[Any, Overrides]:
     """How a value of an axis is called, and what it changes."""
-    if not isinstance(value, dict) or axis not in ("rule", "neuron", "task"):
+    if not isinstance(value, dict) or (axis not in _PARTS and "value" not in value):
         return value, {axis: value}
+    if axis not in _PARTS:
+        for key in value:
+            choice(f"key in a value of the axis {axis}", str(key), ("value", "label", "set"))
+        return value.get("label", value["value"]), {axis: value["value"], **flatten(value.get("set") or {}, "set")}
     require("name" in value, f"a value of the axis {axis} needs a name, got {value}.")
     options = {k: v for k, v in value.items() if k not in ("label", "set")}
     changes = {f"{axis}.{k}" if k != "name" else axis: v for k, v in options.items()}

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from bpgen.errors import choice
+from bpgen.errors import choice, require
 from bpgen.streams import generator
 from bpgen.tasks.base import SPLITS, Split, SplitName, Task
 
@@ -42,6 +42,7 @@ class Digits(Task):
     Args:
         held_out: what the test set has that training has not: new images by the same writers, or new writers.
         noise_sd: standard deviation of the Gaussian noise added to test inputs; pixels go from 0 to 1.
+        n_train: how many of the training images are trained on: the first of each class, in its share.
     """
 
     n_in = 8
@@ -49,8 +50,10 @@ class Digits(Task):
     n_steps = 8
     input_range = (0.0, 1.0)
 
-    def __init__(self, held_out: HeldOut = "images", noise_sd: float = 0.2) -> None:
+    def __init__(self, held_out: HeldOut = "images", noise_sd: float = 0.2, n_train: int = _SIZES[0]) -> None:
         super().__init__(noise_sd)
+        require(10 <= n_train <= _SIZES[0], f"task.n_train must be between 10 and {_SIZES[0]}, got {n_train}.")
+        self.n_train = n_train
         self.held_out = choice("task.held_out", held_out, HeldOut)
 
     def load(self) -> dict[SplitName, Split]:
@@ -62,7 +65,8 @@ class Digits(Task):
         order = torch.arange(len(labels))  # of the file: writer by writer
         if self.held_out == "images":
             order = _shuffled(order, "images")
-        parts = torch.split(order[_in_class_order(labels[order])], _SIZES)
+        train, *held_out = torch.split(order[_in_class_order(labels[order])], _SIZES)
+        parts = (train[: self.n_train], *held_out)
         return {name: whole.take(_shuffled(part, name)) for name, part in zip(SPLITS, parts, strict=True)}
 
 

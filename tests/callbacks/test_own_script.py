@@ -14,7 +14,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bpgen
 from bpgen import Network, sharpness
-from bpgen.callbacks import Alignment, EvaluationClock, GeneralizationGap, Measurement, Sharpness, Spectrum, Stability
+from bpgen.callbacks import (
+    Alignment,
+    EvaluationClock,
+    GeneralizationGap,
+    Measurement,
+    Preconditioned,
+    Sharpness,
+    Spectrum,
+    Stability,
+)
 from bpgen.errors import BpgenError
 from bpgen.losses import Loss
 from bpgen.neurons import LIF, Leaky
@@ -81,6 +90,7 @@ MEASUREMENTS = {
     "alignment": lambda: Alignment(samples=16),
     "stability": lambda: Stability(samples=8, top=1, probes=1),
     "spectrum": lambda: Spectrum(samples=8, top=1, trace_products=0, density_probes=2),
+    "preconditioned": lambda: Preconditioned(samples=8),
 }
 DATA = {
     "a task": lambda: {"datamodule": TaskData(Toy(), Loss(), 8)},

@@ -47,11 +47,13 @@ def test_a_written_plan_reads_back_as_itself():
     assert read_plan(plan().content(), "other").content() == plan().content()
 
 
-@pytest.mark.parametrize("name", ["liu2022", "liu2022_quick", "liu2022_leaky", "step_lengths"])
+@pytest.mark.parametrize("name", sorted(plans()))
 def test_shipped_plans_are_plans(name):
     content = read_plan(read_config(plans()[name]), name)
     assert content.name == name
-    assert content.axes["rule"][0] == "bptt"
+    assert content.axes["rule"][0] in ("bptt", "three_factor")
+    if name.startswith("digits_"):
+        assert len(content.conditions(resolve)) in (4, 6, 9)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +73,25 @@ def test_shipped_plans_are_plans(name):
         ({"axes": {"rule": ["bpt"]}}, "Did you mean 'bptt'?"),
         ({"axes": {"optimizer.rate": [1, 2]}}, "--optimizer.rate"),
         ({"axes": {"rule": [{"scale": 3}]}}, "needs a name"),
+        ({"axes": {"rule": ["bptt"], "optimizer.name": [{"value": "adam", "st": {}}]}}, "Did you mean 'set'?"),
     ],
 )
 def test_bad_plans(changes, says):
     with pytest.raises(BpgenError) as error:
         plan(**changes).conditions(resolve)
     assert says in str(error.value)
+
+
+def test_a_value_of_an_axis_can_bring_other_options_with_it():
+    values = ["sgd", {"value": "adam", "set": {"optimizer.lr": 0.001}}]
+    values.append({"value": "sgd", "label": "heavy", "set": {"optimizer.momentum": 0.9}})
+    few = plan(axes={"rule": ["bptt"], "optimizer.name": values}, tune=None).conditions(resolve)
+    assert [c.factors["optimizer.name"] for c in few] == ["sgd", "adam", "heavy"]
+    assert [c.label for c in few] == ["bptt, name=sgd", "bptt, name=adam", "bptt, name=heavy"]
+    chosen = [c.config.optimizer for c in few]
+    assert [o.name for o in chosen] == ["sgd", "adam", "sgd"]
+    assert [o.momentum for o in chosen] == [0, 0, 0.9]
+    assert chosen[1].lr == 0.001 != chosen[0].lr == chosen[2].lr
 
 
 def test_everything_installed_can_be_measured(install):

@@ -105,7 +105,18 @@ def test_splits_do_not_depend_on_the_seed(by_writer):
         torch.testing.assert_close(again[name].target, splits[name].target, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("options", [{"noise_sd": -0.1}, {"held_out": "pens"}])
+@pytest.mark.parametrize("held_out", ["images", "writers"])
+def test_fewer_training_images_are_some_of_them_in_the_same_shares(held_out, embedded):
+    whole, few = Digits(held_out).load(), Digits(held_out, n_train=150).load()
+    assert np.isin(indices(few["train"], embedded[0]), indices(whole["train"], embedded[0])).all()
+    assert few["train"].x.shape[1] == 150
+    share = np.bincount(embedded[1]) * 150 / 1797
+    assert np.abs(few["train"].target.bincount().numpy() - share).max() <= 1
+    for name in ("val", "test"):
+        torch.testing.assert_close(few[name].x, whole[name].x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{"noise_sd": -0.1}, {"held_out": "pens"}, {"n_train": 9}, {"n_train": 1198}])
 def test_bad_options_are_refused(options):
     with pytest.raises(BpgenError, match=next(iter(options))):
         Digits(**options)

@@ -33,6 +33,10 @@ locality:
 faults:
     python -m tests.faults
 
+# known vulnerabilities of the dependencies; says so where no advisory service can be reached
+audit:
+    .ci/audit
+
 # the README's table and the overview, from the verdicts in notebooks/results
 readme-table:
     python notebooks/results/readme_table.py

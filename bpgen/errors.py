@@ -16,6 +16,12 @@ class BpgenError(Exception):
     """Bad input. The command line prints the message alone and exits with code 2."""
 
 
+NO_MEMORY = (
+    "there is not enough memory for this. Take smaller batches (--trainer.batch_size), a smaller network "
+    "(--network.n_rec) or fewer samples of what is measured, or a machine with more."
+)
+
+
 class RuleError(Exception):
     """A rule broke its contract: what it returned cannot be used. The command line prints the message alone, too."""
 
@@ -79,6 +85,12 @@ def raised_in(error: BaseException, cls: type) -> str | None:
     return found.place if found else None
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough; torch's on a CPU is a RuntimeError like any other."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
 class Culprit(NamedTuple):
     """Whose code raised an error, and where in it."""
 
@@ -108,6 +120,8 @@ def failure(error: BaseException, parts: Mapping[str, type]) -> BpgenError:
         error: as it was caught; raised again where it is the fault of none of them.
         parts: their classes by what they are called.
     """
+    if out_of_memory(error):
+        return BpgenError(NO_MEMORY)
     who = culprit(error, parts)
     if who is None:
         raise error

@@ -1,7 +1,7 @@
 """The table of parts: everything a run or a study is made of by name, found through entry points, whoever wrote it.
 
-Six kinds, one door each: a package announces a class under the group of its kind, and from then on its name works
-wherever a name of this kind is asked for. The parts that come with bpgen go through the same doors.
+Six kinds, one door each: a package announces a class under the group of its kind, and its name works wherever a name of
+this kind is asked for. The parts that come with bpgen go through the same doors.
 
 Nothing here imports a part before it is asked for: listing costs metadata only, and a broken part harms nobody but
 the user who asks for it. Standard library only, so that `bpgen rules` answers at once.
@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from bpgen.errors import BpgenError, raised_in, unknown
 from bpgen.signatures import check_options
+from bpgen.time_limit import on_imports
 
 KindName = Literal["rule", "task", "neuron", "measurement", "launcher", "paper"]
 _REINSTALL = "A new entry point is seen only after its package is installed again (pip install)."
@@ -116,8 +117,7 @@ class Plugin:
         """Import the class.
 
         Raises:
-            BpgenError: two packages claim the name, the package cannot be imported, or what it announces is not a
-                class of this kind; it is named, and the others keep working.
+            BpgenError: two packages claim the name, or it cannot be imported, or not in time, or is of another kind.
         """
         if len(self.entry_points) > 1:
             raise BpgenError(f"{self.kind} {self.name!r} is claimed by {self.package}: uninstall all but one.")
@@ -184,7 +184,7 @@ def base_of(kind: KindName) -> type:
 
 def owner(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution that announces an entry point."""
-    return (point.dist.name, point.dist.version) if point.dist else ("?", "")
+    return (point.dist.name or "?", point.dist.version or "") if point.dist else ("?", "")
 
 
 def _one_each(points: list[EntryPoint]) -> tuple[EntryPoint, ...]:
@@ -198,20 +198,22 @@ def _spelled(name: str) -> str:
 
 def _checked(kind: KindName, name: str, package: str, value: str, load: Callable[[], Any]) -> Any:
     """What `load` gives, which must be a class of this kind."""
-    try:
-        loaded = load()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a plugin that exits when it is imported has failed, not the program
-        raise BpgenError(
-            f"{kind} {name!r} from {package} is broken: {type(error).__name__}: {error}. "
-            "Repair or uninstall that package; the others still work."
-        ) from error
+    base = base_of(kind)  # first: torch may take its time
+    with on_imports():
+        try:
+            loaded = load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin that exits when it is imported has failed, not the program
+            raise BpgenError(
+                f"{kind} {name!r} from {package} is broken: {type(error).__name__}: {error}. "
+                "Repair or uninstall that package; the others still work."
+            ) from error
     if not isinstance(loaded, type):
         raise BpgenError(f"{kind} {name!r} from {package} names {value!r}, which is not a class.")
-    if not issubclass(loaded, base_of(kind)):
-        base = KINDS[kind].base.replace(":", ".")
-        raise BpgenError(f"{kind} {name!r} from {package} is {loaded.__name__}, which is not a {base}.")
+    if not issubclass(loaded, base):
+        wanted = KINDS[kind].base.replace(":", ".")
+        raise BpgenError(f"{kind} {name!r} from {package} is {loaded.__name__}, which is not a {wanted}.")
     return loaded
 
 
@@ -238,11 +240,9 @@ def _source_file(module: str) -> Path:
     if top in sys.modules and not rest:
         return Path(sys.modules[top].__file__ or "")
     spec = find_spec(top)  # of a top-level name: imports nothing
-    if spec is None:
-        raise ModuleNotFoundError(f"no module {top!r}")
-    if not rest:
+    if spec is not None and not rest:
         return Path(spec.origin or "")
-    for folder in spec.submodule_search_locations or []:
+    for folder in (spec and spec.submodule_search_locations) or []:
         base = Path(folder).joinpath(*rest)
         for file in (base.with_suffix(".py"), base / "__init__.py"):
             if file.is_file():

@@ -11,7 +11,7 @@ import torch
 
 import bpgen
 from bpgen import bench
-from bpgen.bench import FLOOR, LOOP, PEERS, RNN, TUNED, contestants, trainer
+from bpgen.bench import FLOOR, LOOP, PEERS, RNN, TUNED, contestants, seeds, trainer
 from bpgen.bench.floor import Floor
 from bpgen.bench.peers import RULES, Workload, autograd_loop, rule_call, torch_rnn
 
@@ -158,3 +158,13 @@ def test_no_module_takes_the_name_of_a_function_of_its_package():
         own = {n.name for n in ast.parse(package.read_text()).body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
         taken += [(package.parent.name, p.stem) for p in package.parent.iterdir() if p.stem in own]
     assert not taken
+
+
+def test_seeds_are_measured_beside_seeds_alone(monkeypatch):
+    monkeypatch.setattr(seeds, "CASES", (("digits", "rflo", 3, 4, 5, 2, 0.5),))
+    (found,) = seeds.rows((8,), rounds=1, steps=3)
+    assert found.ms > 0
+    assert found.ratio == pytest.approx(found.ms / found.peer_ms)
+    assert found.goal == 0.4
+    assert found.met == (found.ratio <= 0.4)
+    assert "8 seeds, rflo, digits: `fit` takes them at once" in seeds.table([found])

@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -79,6 +82,50 @@ def test_ctrl_c_during_an_import_is_the_users(install):
     with pytest.raises(KeyboardInterrupt):
         find("rule", "slow").load()
     assert main(["fit", "--rule", "slow"]) == 130
+
+
+HANGING = {
+    "waits": "import time\ntime.sleep(1000)",
+    "turns": "while True: pass",
+    "catches all": """
+import time
+for _ in range(3):
+    try:
+        time.sleep(1000)
+    except Exception:
+        pass
+""",
+    "imports what waits": "import waiting_part",
+}
+
+
+@pytest.mark.parametrize("source", HANGING.values(), ids=HANGING)
+def test_an_import_that_never_ends_is_named(source, install, monkeypatch, capsys):
+    monkeypatch.setenv("BPGEN_IMPORT_SECONDS", "0.3")
+    install("evil", {"evil": "evil_part:X"}, evil_part=source, waiting_part=HANGING["waits"])
+    for argv in (["fit", "--rule", "evil"], ["check", "evil"], ["rules", "evil"]):
+        assert main(argv) == 2, argv
+        said = capsys.readouterr().err
+        assert "rule 'evil' from evil 1.2 is broken: ImportTimeout: its import had not ended after 0.3 s, line" in said
+        assert "BPGEN_IMPORT_SECONDS=SECONDS allows it more. Repair or uninstall that package" in said
+    assert main(["rules", "--traits"]) == 0  # the others still work
+    assert "rule 'evil' of evil 1.2 is left out" in capsys.readouterr().err
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+def test_no_limit_where_it_is_switched_off_or_cannot_be(install, monkeypatch, capsys):
+    monkeypatch.setenv("BPGEN_IMPORT_SECONDS", "0.01")
+    install("slow", {"slow": "slow_part:Mine"}, "bpgen.neurons", slow_part="import time\ntime.sleep(0.1)\n" + NEURON)
+    with ThreadPoolExecutor(1) as pool:  # an alarm is for the main thread
+        assert pool.submit(find("neuron", "slow").load).result().__name__ == "Mine"
+    for bad in ("soon", "-1", "nan", "inf"):
+        monkeypatch.setenv("BPGEN_IMPORT_SECONDS", bad)
+        with pytest.raises(BpgenError, match=f"must be a number of seconds, 0 for no limit, got '{bad}'"):
+            find("neuron", "slow").load()
+    monkeypatch.setenv("BPGEN_IMPORT_SECONDS", "0")
+    monkeypatch.delitem(sys.modules, "slow_part")
+    assert find("neuron", "slow").load().__name__ == "Mine"
 
 
 def test_plugins_lists_what_is_installed_with_its_fault(install, capsys):

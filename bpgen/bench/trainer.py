@@ -31,7 +31,7 @@ from bpgen.training.options import Optimizer, TrainerOptions
 from bpgen.training.trainer import quiet_lightning, trainer_for
 
 
-class _Noise(Task):
+class Noise(Task):
     """Sequences without meaning, of a given shape [T,n,I]."""
 
     def __init__(self, n_steps: int, n: int, n_in: int) -> None:
@@ -74,7 +74,7 @@ def step_times(rule: str, n_steps: int, batch: int, n_in: int, alpha: float, ste
         alpha: of the leaky neurons.
         steps: how many steps.
     """
-    task = _Noise(n_steps, 16 * batch, n_in)
+    task = Noise(n_steps, 16 * batch, n_in)
     loss = Loss(regulariser=L2.of(0.01))
     module = RuleTraining(Network(Leaky(alpha), n_in, n_out=10), load_rule(rule), loss, Optimizer(lr=1e-4))
     watch, clock = _Stopwatch(), EvaluationClock(steps)

@@ -8,7 +8,7 @@ import traceback
 from importlib import import_module
 
 from bpgen import __version__, threads
-from bpgen.errors import BpgenError, unknown
+from bpgen.errors import NO_MEMORY, BpgenError, out_of_memory, unknown
 
 COMMANDS = {
     "fit": "train a network with a learning rule and measure sharpness, generalization gap and alignment",
@@ -17,6 +17,7 @@ COMMANDS = {
     "sharpness": "measure the curvature of the networks that a run saved",
     "stability": "measure how stable a run's rule was around the networks it saved",
     "rank": "measure how far training moved a run's weights, and along how many directions",
+    "similarity": "measure how alike a run's activity is to another run's, or to recorded neurons",
     "rules": "list the installed learning rules, their traits, or all about one",
     "check": "hold a rule, a neuron or a task to its contract and its claims: the conformance suite",
     "new": "write a package with a rule, task, neuron or measurement of your own, ready to install",
@@ -70,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"interrupted: {_LEFT}", file=sys.stderr)
         return 130
     except BaseException as error:
+        if out_of_memory(error):
+            print(f"bpgen: error: {NO_MEMORY}", file=sys.stderr)
+            return 2
         if isinstance(error, Exception) or _of_a_parser(error):
             raise
         print(f"bpgen: error: a part that was loaded ended the program: {_raised(error)}", file=sys.stderr)

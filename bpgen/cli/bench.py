@@ -12,11 +12,12 @@ from bpgen.errors import require
 def run(argv: list[str]) -> int:
     """Run the benchmark and print its table."""
     options = _parser().parse_args(argv)
-    require(options.rounds >= 1 and min(options.threads) >= 1, "rounds and threads must be positive.")
+    counts = [options.rounds, *options.threads, *(options.seeds or ())]
+    require(min(counts) >= 1, "rounds, threads and seeds must be positive.")
     if options.peers and options.threads[0] == 1:  # JAX reads it once, when it starts
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     from bpgen import bench
-    from bpgen.bench import curvature, online, side_by_side, trainer
+    from bpgen.bench import curvature, online, seeds, side_by_side, trainer
 
     print("measuring ...", file=sys.stderr)
     if options.curvature:
@@ -27,6 +28,10 @@ def run(argv: list[str]) -> int:
     if options.peers:
         beside = side_by_side.rows(options.threads[0], options.rounds)
         print(bench.to_json(beside) if options.json else side_by_side.table(beside))
+        return 0
+    if options.seeds is not None:
+        at_once = seeds.rows(options.seeds or [8], options.threads[-1], options.rounds, options.accelerator)
+        print(bench.to_json(at_once) if options.json else seeds.table(at_once))
         return 0
     if options.online:
         steps_in_n = online.run(rounds=min(options.rounds, 8))
@@ -57,6 +62,15 @@ def _parser() -> Parser:
         help="measure curvature instead: products and eigenvalues against double backward and PyHessian, and memory "
         "(several minutes; the first thread count only)",
     )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="*",
+        metavar="S",
+        help="measure so many seeds trained at once instead (default: 8), against each trained alone (a minute; the "
+        "last thread count only)",
+    )
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="where seeds are trained")
     parser.add_argument(
         "--peers",
         action="store_true",

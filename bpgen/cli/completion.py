@@ -81,7 +81,7 @@ def _fit() -> Parser:
     parser = Parser(prog="bpgen fit")
     for flag in FLAGS:
         if flag != "help":
-            parser.add_argument(f"--{flag}", action="store" if flag in ("config", "resume") else "store_true")
+            parser.add_argument(f"--{flag}", action="store" if flag in ("config", "resume", "seeds") else "store_true")
     for kind in CHOSEN:
         parser.add_argument(f"--{kind}", choices=list(plugins(kind)))
     for name in RUN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,30 @@ def report(ending: Ending) -> int:
         again = shlex.quote(str(path / "config.yaml"))
         to.print(f"next      the same under another rule: bpgen fit --config {again} --rule {other}")
     return ending.exit_code
+
+
+def report_seeds(endings: Sequence[Ending]) -> int:
+    """Print how the runs of several seeds ended: their last evaluations together; returns the worst exit code."""
+    to = console(soft_wrap=True)
+    rows = [rows[-1] for ending in endings if (rows := ending.folder.rows())]
+    table = Table(title=f"{len(rows)} seeds at their last evaluation", title_justify="left")
+    table.add_column("")
+    for head in ("mean", "sd", "lowest", "highest"):
+        table.add_column(head, justify="right")
+    for column in (column for cls in measurements().values() for column in cls.columns if column.shown):
+        values = [row[column.name] for row in rows if _measured(row, column.name)]
+        if values and not any(_measured(row, column.unless) for row in rows):
+            sd = statistics.stdev(values) if len(values) > 1 else math.nan
+            spread = written(column.shown.replace("+", ""), sd) if len(values) > 1 else ""
+            mean, low, high = (written(column.shown, f(values)) for f in (statistics.mean, min, max))
+            table.add_row(column.label, mean, spread, low, high)
+    if rows:
+        to.print(table)
+    for ending in endings:
+        to.print(f"{ending.status:12}{ending.folder.path}")
+        if ending.message:
+            print(ending.message, file=sys.stderr)
+    return max((ending.exit_code for ending in endings), default=0)
 
 
 def confused_most(file: Path) -> str:

@@ -24,6 +24,7 @@ examples:
   bpgen fit --rule rflo
   bpgen fit --rule three_factor --neuron.alpha 0.2 --network.n_rec 256 --seed 3
   bpgen fit --rule rflo --task seqmnist --task.data_dir MNIST_FOLDER --trainer.max_steps 500
+  bpgen fit --rule rflo --seeds 8                           eight networks at once
   bpgen fit --config liu2022_three_factor --out runs        a shipped config, or the path of a YAML file
   bpgen fit --resume runs/digits-rflo-seed3                 continue an interrupted run, bit for bit
 
@@ -34,6 +35,8 @@ choosing the parts (their own options follow below, for the parts chosen now):
   --config NAME|FILE  take options from a config; the command line wins; may be given several times
                       {configs}
   --print_config      print the resolved config and stop
+  --seeds N           train N networks, of the seeds SEED, SEED+1, ..., each in a folder of its own: at once where that
+                      is possible and faster, which it says
   --dry_run           say what would be done and how long it would take, from its first steps, and stop
   --resume RUN        continue the run in this folder; takes no other options but
   --set KEY=VALUE     what is to be another from here on, and is recorded: optimizer.lr, schedule.*, trainer.max_steps,
@@ -51,6 +54,7 @@ def run(argv: list[str]) -> int:
     if any(token == "--resume" or token.startswith("--resume=") for token in argv):  # noqa: S105  (of a command line)
         return _resume(argv)
     help_only, config_only, dry = [_takes(argv, flags) for flags in (("-h", "--help"), ("--print_config",), (DRY,))]
+    n_seeds = _n_seeds(argv)
     asked = given(argv)  # misspelt names are refused before anything is imported
     if not help_only and not config_only:
         print(f"{asked.chosen['rule']} on {asked.chosen['task']}: loading torch and Lightning", flush=True)
@@ -72,13 +76,21 @@ def run(argv: list[str]) -> int:
     if dry:
         from bpgen.run.time_left import dry_run
 
+        if n_seeds is not None:
+            print(f"of the first of {n_seeds} seeds, alone:")
         dry_run(config, print)
         return 0
-    from bpgen.cli.ending import report
+    from bpgen.cli.ending import report, report_seeds
     from bpgen.run.fit import fit
     from bpgen.run.screen import at_a_terminal
 
-    code = report(fit(config, terminal=at_a_terminal()))
+    if n_seeds is None:
+        code = report(fit(config, terminal=at_a_terminal()))
+    else:
+        from bpgen.run.together import fit_seeds
+
+        seeds = range(config.seed, config.seed + n_seeds)
+        code = report_seeds(fit_seeds(config, seeds, terminal=at_a_terminal()))
     return 0 if code == DIVERGED and in_sweep() else code  # a result, and an agent gives up after three failures
 
 
@@ -87,6 +99,21 @@ def _takes(argv: list[str], flags: tuple[str, ...]) -> bool:
     found = any(token in flags for token in argv)
     argv[:] = [token for token in argv if token not in flags]
     return found
+
+
+def _n_seeds(argv: list[str]) -> int | None:
+    """The number in `--seeds N`, which is then taken out; None without it."""
+    tokens = [part for token in argv for part in (token.split("=", 1) if token.startswith("--seeds=") else [token])]
+    if "--seeds" not in tokens:
+        return None
+    place = tokens.index("--seeds")
+    number = "".join(tokens[place + 1 : place + 2])
+    require(
+        number.isdecimal() and int(number) >= 1 and tokens.count("--seeds") == 1,
+        f"--seeds needs a number of seeds, e.g. --seeds 8 --seed 0 for the seeds 0 to 7, got {number!r}.",
+    )
+    argv[:] = tokens[:place] + tokens[place + 2 :]
+    return int(number)
 
 
 def _resume(argv: list[str]) -> int:

@@ -17,7 +17,7 @@ from bpgen.run.files import read_config
 from bpgen.run.names import CHOSEN, GROUPS, RUN
 from bpgen.shipped import configs
 
-FLAGS = ("config", "resume", "print_config", "dry_run", "help")  # of `bpgen fit`, beside the options of a run
+FLAGS = ("config", "seeds", "resume", "print_config", "dry_run", "help")  # of `bpgen fit`, beside the options of a run
 Flat = dict[str, Any]  # "group.option" or "option" -> value
 
 

@@ -38,6 +38,8 @@ def _read(text: str) -> Any:
     if text not in ("None", "True", "False") and text[:1] not in ("{", "[", "("):
         return _OTHER
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return _OTHER  # of YAML
+        value = ast.literal_eval(text)
+        json.dumps(value)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return _OTHER  # of YAML, or a set, bytes, ..., which no option is
+    return value

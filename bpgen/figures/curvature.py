@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from bpgen.figures.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, note
+from bpgen.figures.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, log_axis, note
 
 _LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"))
 _WEIGHT = "distance in weights"
@@ -40,7 +40,7 @@ def eigenvalues(ax: Axes, table: pd.DataFrame, *, block: str, n: int, surrogate:
         ax.plot(table["step"], 2 / table["lr"], color=BLACK, ls=(0, (1, 3)), label=r"$2/\eta$ (SGD)")
     low, high = table[[f"lambda_{i}" for i in range(count)]].min().min(), table["lambda_0"].max()
     if low > 0 and high > 20 * low:
-        ax.set_yscale("log")
+        log_axis(ax, "y")
     title = f"Leading eigenvalues{', surrogate network' if surrogate else ''}"
     ax.set(xlabel="training step", ylabel="curvature (loss per weight²)", title=title)
     ax.legend(frameon=False, ncols=2, title=f"{_of(block, n)} (bars: residuals)", title_fontsize="small")
@@ -85,7 +85,8 @@ def density(
             ms=6,
             label=f"{found.size} largest eigenvalues",
         )
-    ax.set(yscale="log", ylim=(floor, 3 * heights.max()))
+    log_axis(ax, "y")
+    ax.set(ylim=(floor, 3 * heights.max()))
     ax.set(xlabel="eigenvalue (loss per weight²)", ylabel="density (per eigenvalue unit)", title="Spectrum")
     ax.legend(frameon=False, loc="upper right")
     note(ax, _of(block, n), (0.98, 0.66))
@@ -119,6 +120,7 @@ def lines(
         ax.plot(a, model, color="0.6", ls=dash, lw=1, label="quadratic from λ and slope" if i == 0 else None)
         ax.plot(a, L, color=color, ls=dash, label=rf"eigenvector {i + 1}, $\lambda$ = {value:.3g}")
     ax.set(xlabel=f"{_WEIGHT} along the eigenvector", ylabel="loss", title="Loss along the top eigenvectors")
+    ax.locator_params(axis="x", nbins=6)
     ax.legend(frameon=False)
     note(ax, _of("", n), (0.98, 0.02))
     return ax
@@ -204,7 +206,7 @@ def multipliers(ax: Axes, mu: Sequence[Sequence[float]], lr: float, *, n: int | 
 def _enlarged(ax: Axes, points: NDArray[Any]) -> None:
     """The same points in an inset of their own scale; the edge of stability where it passes through."""
     width = max(float(np.ptp(points.real)), float(np.ptp(points.imag)), 1e-3)
-    inset = ax.inset_axes((0.3, 0.3, 0.4, 0.4))
+    inset = ax.inset_axes((0.36, 0.3, 0.33, 0.4))  # its numbers clear of the circle
     angle = np.linspace(0, 2 * np.pi, 20_000)
     inset.plot(np.cos(angle), np.sin(angle), color=BLACK, lw=1)
     inset.plot(points.real, points.imag, "o", color=BLUE, ms=3)

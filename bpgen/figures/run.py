@@ -52,7 +52,7 @@ def performance(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
         _line(ax, table, f"{split}/accuracy", label=_NAMES[split], scale=100, **style)
         banded |= _band(ax, table, split, about, lambda low, high: (100 * low, 100 * high))
     if not math.isnan(about.chance):
-        ax.axhline(100 * about.chance, color="0.6", lw=1, label="chance: the commonest class")
+        ax.axhline(100 * about.chance, color="0.6", lw=1, label="chance: the commonest answer")
     ax.set(xlabel="training step", ylabel="accuracy (%)", title="Performance")
     _legend(ax, about.sequences["test"] if banded else None)
     return ax
@@ -62,7 +62,8 @@ def loss(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
     """Loss without regulariser on every split against steps."""
     for split, style in _LINES.items():
         _line(ax, table, f"{split}/loss", label=_NAMES[split], **style)
-    ax.set(xlabel="training step", ylabel="loss (nats or ½·error²)", title="Loss without regulariser", yscale="log")
+    ax.set(xlabel="training step", ylabel="loss (nats or ½·error²)", title="Loss without regulariser")
+    log_axis(ax, "y")
     low, high = ax.get_ylim()
     if high < 10 * low:  # less than a decade reads better with plain numbers on a linear axis
         ax.set_yscale("linear")
@@ -127,7 +128,7 @@ def stability(ax: Axes, table: pd.DataFrame, about: About = NOTHING) -> Axes:
     ax.plot(steps, table[f"{name}/bound_rho"], color=BLACK, ls=":", label=r"$2/(\eta\rho_1)$")
     shown = pd.concat([curvature, table[f"{name}/mu_abs"], table[f"{name}/bound"], table[f"{name}/bound_rho"]]).dropna()
     if shown.min() > 0 and shown.max() > 20 * shown.min():
-        ax.set_yscale("log")
+        log_axis(ax, "y")
     else:
         ax.set_ylim(0, 1.05 * shown.max())
     _legend(ax)

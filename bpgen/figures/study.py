@@ -20,6 +20,7 @@ from bpgen.analysis.matching import LEAST, LOSS, at_loss, finished, start_loss
 from bpgen.analysis.settings import CLEAN_GAP, LOG_SHARPNESS, NOISY_GAP, SHARPNESS, Setting, by_rule, settings
 from bpgen.columns import written
 from bpgen.figures.style import (
+    INTERVAL_FROM,
     Styles,
     band,
     band_mark,
@@ -97,12 +98,13 @@ def setting_sheet(table: pd.DataFrame, panel: Panel, style_of: Styles) -> Figure
 
 def gap_by_rule(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
     """Gap on noisy and clean test inputs at the lowest training loss all rules reach: runs, mean, 95 % interval."""
-    values, scale = setting.matched(), _scale(setting)
+    values, scale, means = setting.matched(), _scale(setting), False
     for place, condition in enumerate(setting.conditions):
         own = values[values["condition"] == condition]
         for shift, gap in ((-0.17, NOISY_GAP), (0.17, CLEAN_GAP)):
             x = own[setting.gap(gap)].dropna().to_numpy(float) * scale
             dots(ax, place + shift, x, style_of[condition], hollow=gap == CLEAN_GAP)
+            means |= len(x) >= INTERVAL_FROM
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ticks = [on_lines(style_of[condition].label) for condition in setting.conditions]
     ax.set_xticks(range(len(ticks)), ticks, fontsize="small")
@@ -115,7 +117,7 @@ def gap_by_rule(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
         Line2D([], [], **filled, mfc="none", label="clean test inputs"),
         Line2D([], [], color="0.3", marker="_", ms=14, label="mean, 95 % interval over seeds"),
     ]
-    explained(ax, shapes)
+    explained(ax, shapes if means else shapes[:2])
     return ax
 
 
@@ -135,7 +137,8 @@ def gap_against_sharpness(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
             texts.append(f"r {name} {said[0]} [{said[1]}, {said[2]}]")
     ax.margins(y=0.2)
     ax.text(0.02, 0.99, "\n".join(texts), transform=ax.transAxes, va="top", fontsize="small")
-    explained(ax, [Line2D([], [], color="0.3", marker="o", ls="", label="a run; r: Pearson, with 95 % interval")])
+    label = f"a run{'; r: Pearson, with 95 % interval' if texts else ''}"
+    explained(ax, [Line2D([], [], color="0.3", marker="o", ls="", label=label)])
     ax.set_xlabel(f"{_SHARPNESS}\n{_at(values)}")
     accurate = setting.gap_unit == "accuracy"
     ax.set_ylabel("train - noisy test accuracy (points)" if accurate else "noisy test - train loss (½·error²)")

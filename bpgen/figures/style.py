@@ -5,7 +5,6 @@ Colours are Okabe and Ito's, told apart by colour-blind readers; lines also diff
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import Formatter, FuncFormatter
 from numpy.typing import NDArray
 
 from bpgen.analysis.statistics import mean_effect
@@ -24,6 +23,7 @@ Array = NDArray[np.float64]
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 DPI = 130
+INTERVAL_FROM = 3  # runs that a mean with its interval is drawn of
 
 
 class Style(NamedTuple):
@@ -91,17 +91,35 @@ def note(ax: Axes, text: str, at: tuple[float, float]) -> Text:
     return ax.text(*at, text, transform=ax.transAxes, ha="right", va="bottom", fontsize="small", color="0.25")
 
 
+class _BetweenTens(Formatter):
+    """Numbers between the powers of ten, as few as an axis needs to be read: at least two numbers in all."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        """A number as it is written."""
+        return f"{value:g}"
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Which of the ticks have a number, decided from what the axis shows when it is drawn."""
+        axis: Any = self.axis
+        low, high = sorted(axis.get_view_interval())
+        seen = [v for v in values if low <= v <= high]
+        tens = sum(low <= v <= high for v in axis.get_majorticklocs())
+        chosen: list[float] = []
+        for digits in ("25", "2345678") if high < 100 * low else ("", "25"):
+            chosen = [v for v in seen if f"{v:e}".split("e")[0].rstrip(".0") in digits]
+            if tens + len(chosen) >= 2:
+                break
+        else:
+            chosen = seen[:: 1 + len(seen) // 7]
+        return [self(v) if v in chosen else "" for v in values]
+
+
 def log_axis(ax: Axes, which: str) -> None:
     """A logarithmic axis with plain numbers, few of them."""
     axis: Any = ax.xaxis if which == "x" else ax.yaxis
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
-    plain = FuncFormatter(lambda v, _: f"{v:g}")
-    axis.set_major_formatter(plain)
-    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
-    decades = abs(math.log10(high / low)) if low > 0 and high > 0 else 2
-    shown = "25" if decades >= 0.6 else "2345678"  # at least two numbers on an axis, and none on another
-    few = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in shown else "")
-    axis.set_minor_formatter(few if decades < 2 else FuncFormatter(lambda *_: ""))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(_BetweenTens())
 
 
 def dots(ax: Axes, at: float, values: Array, style: Style, hollow: bool = False) -> None:
@@ -111,7 +129,7 @@ def dots(ax: Axes, at: float, values: Array, style: Style, hollow: bool = False)
     face: Any = "none" if hollow else style.colour
     ax.plot(at + beside, values, ls="", marker=style.marker, ms=3.5, color=style.colour, mfc=face, alpha=0.5)
     effect = mean_effect(dict(enumerate(values.tolist())), n)
-    if effect.n >= 3:
+    if effect.n >= INTERVAL_FROM:
         low, high = effect.interval()
         bar = [[effect.estimate - low], [high - effect.estimate]]
         ax.errorbar(at, effect.estimate, yerr=bar, color=style.colour, capsize=4, marker="_", ms=14, lw=1.5)

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpgen.errors import choice, require
+from bpgen.memory import require_bytes
 from bpgen.network.cell_types import project_signs
 from bpgen.network.initialisation import INITIALISATIONS
 from bpgen.network.loop import is_traced, run_general, run_in_place
@@ -124,6 +125,11 @@ class Network(Structure):
         require(0 <= output_feedback < math.inf, f"network.output_feedback must be >= 0, got {output_feedback}.")
         choice("bias", bias, Bias)
         choice("init", init, InitName)
+        require_bytes(  # float64 when they are drawn, and once more when they are scaled
+            16.0 * neuron.n_currents * n_rec * (n_rec + n_in),
+            f"{n_rec:,} neurons need memory for their weights",
+            "Take a smaller --network.n_rec.",
+        )
         neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
         neuron.check(n_rec, dtype)
         connectivity = Connectivity(autapses, cell_types, dale, density, ring, areas, torus, readout_density)

@@ -167,7 +167,9 @@ def _curvature_measured(table: pd.DataFrame, runs: Sequence[Run]) -> str:
     }
     blocks = measured or set(table[BLOCK].dropna().astype(str) if BLOCK in table else ())
     of = " or ".join(sorted(blocks)).replace("all on", "all weights on")
-    return f"λ_max is the largest eigenvalue of the Hessian of the true loss{f' for {of}' if of else ''}."
+    surrogate = BLOCK in table and table[BLOCK].astype(str).str.contains("surrogate").any()
+    loss = "the surrogate network's loss (the true one is piecewise constant)" if surrogate else "the true loss"
+    return f"λ_max is the largest eigenvalue of the Hessian of {loss}{f' for {of}' if of else ''}."
 
 
 def _statement(check: Check) -> str:

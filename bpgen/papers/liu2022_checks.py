@@ -1,7 +1,7 @@
 """The checks of Liu et al. 2022, claim by claim; what each letter claims stands in `bpgen.papers.liu2022`.
 
-What counts as the smallest effect of interest is stated here, once, and printed with every verdict. Curvatures have
-one, for "sharper" and for "as sharp": with two, a rule could be both.
+What counts as the smallest effect of interest is stated here or in `bpgen.papers.matched`, once, and printed with every
+verdict.
 
 The bounds are those of plain gradient descent and of all weights; sharpness of W_rec is a lower bound of theirs, so a
 sharpness above its bound is a violation, and one below says nothing. Nor does one far below: that λ_max settles at the
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from bpgen.analysis.correlation import correlation
 from bpgen.analysis.divergence import divergence
@@ -29,18 +28,16 @@ from bpgen.analysis.settings import (
     SHARPNESS,
     Setting,
 )
-from bpgen.analysis.statistics import Effect, mean_effect, not_measured, paired
+from bpgen.analysis.statistics import Effect, mean_effect, paired
 from bpgen.analysis.variability import spread
 from bpgen.analysis.verdicts import Check, Kind
+from bpgen.papers.matched import CURVATURE, larger_gap, sharper, undefined
 
 REFERENCE, THREE_FACTOR = "bptt", "three_factor"
 LOCAL = (THREE_FACTOR, "rflo")
 REMEDIES = ("three_factor, early lr", "mdgl", "modprop")
 
-GAP_POINTS = 0.01  # smallest gap difference of interest: one point of accuracy
-GAP_LOSS = 0.05  # where a task has no accuracy: of the matched training loss
 SPREAD = math.log(1.5)  # half as variable again
-CURVATURE = math.log(1.1)  # a tenth sharper; two curvatures within a tenth are the same
 NEAR = math.log(0.8)  # a run whose curvature is below this share of its bound does not test the bound
 DIVERGED_SHARE = 0.2  # one run in five more
 CORRELATION = math.atanh(0.3)
@@ -50,34 +47,13 @@ def _local(setting: Setting) -> list[str]:
     return [rule for rule in LOCAL if rule in setting.conditions]
 
 
-def _larger_gap(setting: Setting, claim: str, text: str, more: str, less: str, gap: str, figure: str) -> Check:
-    values = setting.matched(more, less)
-    at = _loss(values)
-    smallest, unit = (GAP_POINTS, "points") if setting.gap_unit == "accuracy" else (GAP_LOSS * at, "loss")
-    effect = paired(values, setting.gap(gap), more, less)
-    text = f"{text}, at training loss {at:.3g}"
-    return Check(claim, setting.name, text, effect, "larger", smallest, unit, figure, conditions=(more, less))
-
-
-def _sharper(setting: Setting, claim: str, text: str, more: str, less: str, figure: str) -> Check:
-    values = setting.matched(more, less)
-    effect = paired(values, SHARPNESS, more, less, log=True)
-    text = f"{text}, at training loss {_loss(values):.3g}"
-    return Check(claim, setting.name, text, effect, "larger", CURVATURE, "ratio", figure, conditions=(more, less))
-
-
-def _loss(values: pd.DataFrame) -> float:
-    """The training loss at which values are matched."""
-    return float(values["level"].iloc[0]) if len(values) else math.nan
-
-
 def _gaps(setting: Setting) -> Iterator[Check]:
     """(a), with and without noise on the test inputs."""
     for rule in _local(setting):
         for gap, inputs in ((NOISY_GAP, "noisy"), (CLEAN_GAP, "clean")):
             text = f"{rule} has a larger gap than bptt ({inputs} test inputs)"
-            check = _larger_gap(setting, "a", text, rule, REFERENCE, gap, "gap_by_rule")
-            yield _undefined(check) if gap == CLEAN_GAP and setting.reuses_training else check
+            check = larger_gap(setting, "a", text, rule, REFERENCE, gap, "gap_by_rule")
+            yield undefined(check) if gap == CLEAN_GAP and setting.reuses_training else check
 
 
 def _parts(setting: Setting) -> Iterator[Check]:
@@ -87,16 +63,10 @@ def _parts(setting: Setting) -> Iterator[Check]:
             (ROBUSTNESS, "noise on its training inputs costs {} more than it costs bptt (robustness)"),
             (GENERALIZATION, "{} loses more than bptt from noisy training to noisy test inputs (generalization)"),
         ):
-            check = _larger_gap(setting, "g", text.format(rule), rule, REFERENCE, gap, "gap_by_rule")
+            check = larger_gap(setting, "g", text.format(rule), rule, REFERENCE, gap, "gap_by_rule")
             if check.effect.n == 0:
                 check = replace(check, kind="description")
-            yield _undefined(check) if gap == GENERALIZATION and setting.reuses_training else check
-
-
-def _undefined(check: Check) -> Check:
-    """The check of a gap between inputs that are the same."""
-    same = not_measured(check.effect.planned, note="not defined: the trials of the test are those of training")
-    return replace(check, kind="description", effect=same)
+            yield undefined(check) if gap == GENERALIZATION and setting.reuses_training else check
 
 
 def _spreads(setting: Setting) -> Iterator[Check]:
@@ -132,7 +102,7 @@ def _curvature(setting: Setting) -> Iterator[Check]:
         text = f"{rule} is sharper than bptt on average over the training losses that both pass"
         both = (rule, REFERENCE)
         yield Check("d", setting.name, text, effect, "larger", CURVATURE, "ratio", figure, conditions=both)
-        yield _sharper(setting, "d", f"{rule} is sharper than bptt", rule, REFERENCE, figure)
+        yield sharper(setting, "d", f"{rule} is sharper than bptt", rule, REFERENCE, figure)
 
 
 def _theorem(setting: Setting) -> Iterator[Check]:
@@ -140,7 +110,7 @@ def _theorem(setting: Setting) -> Iterator[Check]:
     for rule in [REFERENCE, *_local(setting)]:
         yield from _settles(setting, rule)
     for rule in _named(setting, "scaled_bptt"):
-        yield _sharper(setting, "e", f"{rule} is sharper than bptt", rule, REFERENCE, "sharpness_against_loss")
+        yield sharper(setting, "e", f"{rule} is sharper than bptt", rule, REFERENCE, "sharpness_against_loss")
         if THREE_FACTOR in setting.conditions:
             yield _as_sharp(setting, rule, THREE_FACTOR)
     if THREE_FACTOR in setting.conditions:
@@ -197,8 +167,8 @@ def _remedies(setting: Setting) -> Iterator[Check]:
         return
     for remedy in (rule for rule in REMEDIES if rule in setting.conditions):
         text = f"{remedy} has a smaller gap than three_factor (noisy test inputs)"
-        yield _larger_gap(setting, "f", text, THREE_FACTOR, remedy, NOISY_GAP, "remedies")
-        yield _sharper(setting, "f", f"{remedy} is less sharp than three_factor", THREE_FACTOR, remedy, "remedies")
+        yield larger_gap(setting, "f", text, THREE_FACTOR, remedy, NOISY_GAP, "remedies")
+        yield sharper(setting, "f", f"{remedy} is less sharp than three_factor", THREE_FACTOR, remedy, "remedies")
 
 
 def _divergence(setting: Setting) -> Iterator[Check]:

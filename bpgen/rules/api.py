@@ -95,7 +95,8 @@ def gradients(
         BpgenError: a shape or option that does not fit, with what was expected.
     """
     problem = problem_of(network, x, target, Loss.of(loss, when, mask, regulariser, activity), initial_state, lengths)
-    bound = rule_of(rule).bind(network, seed)
+    bound = rule_of(rule)
+    bound.bind(network, seed)
     require_room(bound, problem)
     noise = network.draw_noise(problem.n_steps, problem.batch, generator(seed, "noise"))
     draws = bound.draw(network, problem.x, generator(seed, "draws"))

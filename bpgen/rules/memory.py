@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import os
-
-import torch
-
-from bpgen.errors import require
+from bpgen.memory import require_bytes
 from bpgen.problem import Problem
 from bpgen.rules.base import Rule
 
@@ -29,27 +24,18 @@ def least_bytes(rule: Rule, problem: Problem) -> int:
 
 
 def require_room(rule: Rule, problem: Problem) -> None:
-    """See that the device can hold it.
+    """See that the device can hold it, beside the weights, their gradient and the copy that a checkpoint is made from.
 
     Raises:
         BpgenError: it cannot, with the sizes and what would help.
     """
-    needed, there = least_bytes(rule, problem), _memory(problem.x.device)
+    weights = sum(W.numel() * W.element_size() for W in problem.params.values())
     cubic = "³" in rule.traits.memory
-    require(
-        needed <= there,
-        f"{type(rule).__name__} needs memory of order {rule.traits.memory} for each sequence: at least "
-        f"{needed / 2**30:,.0f} GiB at B={problem.batch}, T={problem.n_steps}, N={problem.network.n_rec}, where "
-        f"{there / 2**30:,.0f} GiB are there. Take smaller batches or a smaller network"
+    require_bytes(
+        least_bytes(rule, problem) + 3 * weights,
+        f"{type(rule).__name__} needs memory of order {rule.traits.memory} for each sequence (B={problem.batch}, "
+        f"T={problem.n_steps}, N={problem.network.n_rec})",
+        "Take smaller batches or a smaller network"
         + (", or `snap`, which keeps the sensitivities of few steps apart." if cubic else "."),
+        problem.x.device,
     )
-
-
-def _memory(device: torch.device) -> float:
-    """Bytes of a device's memory; infinite where that cannot be found out."""
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        return math.inf

@@ -17,14 +17,18 @@ from bpgen.training.data import TaskData
 from bpgen.training.module import RuleTraining
 
 
-def build(config: Config) -> Experiment:
+def build(config: Config, task: Task | None = None) -> Experiment:
     """Build a run.
+
+    Args:
+        config: all of it.
+        task: the task of the config, where it is made already.
 
     Raises:
         BpgenError: bad input, or a part that fails; nothing was written yet.
     """
     try:
-        return _built(config)
+        return _built(config, task)
     except (BpgenError, KeyboardInterrupt):
         raise
     except RuleError as error:
@@ -33,9 +37,9 @@ def build(config: Config) -> Experiment:
         raise failure(error, authored(config)) from error
 
 
-def _built(config: Config) -> Experiment:
+def _built(config: Config, task: Task | None) -> Experiment:
     tracker = Tracker.of(config.wandb, config.tracking)
-    task = config.make_task()
+    task = config.make_task() if task is None else task
     config = config.completed(task)
     rule: Rule = config.rule.make()
     network = make_network(config, task)

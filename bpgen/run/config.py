@@ -66,6 +66,8 @@ _YOUNGER = (
     Younger("trainer", None, "patience", None),
     Younger("task", "copy_memory", "held_out", False),
     Younger("task", "cue_accumulation", "perturbation", "gaussian"),
+    Younger("task", "digits", "n_train", 1197),
+    Younger("task", "pattern_generation", "input_rate", None),
     Younger("task", "npz", "step_weights", "sum"),
     Younger("task", "npz", "class_weights", "equal"),
     Younger("task", "npz", "mask_weights", "given"),
@@ -244,7 +246,6 @@ def _flat(plain: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in plain.items():
         if key not in _NOT_DECIDING:
-            flat |= (
-                {f"{key}.{option}": v for option, v in value.items()} if isinstance(value, Mapping) else {key: value}
-            )
+            options = {f"{key}.{option}": v for option, v in value.items()} if isinstance(value, Mapping) else None
+            flat |= {key: value} if options is None else options
     return flat

@@ -141,41 +141,62 @@ class Experiment:
         """
         for line in self.announcements:
             say(line)
-        self.module.save_hyperparameters(before.config or self.config.plain(), logger=False)  # into every checkpoint
-        logger = None
-        if self.tracker is not None:
-            logger = self.tracker.open(folder.path, self.config.plain(), say, before.wandb_id)
-            logger.keep_extremes(column.name for column in self.clock.columns)
+        logger = self.open(folder, before, say)
         with using(self.config.threads or before.threads, self.multiplications) as chosen, quiet_lightning():
             if chosen is not None:
                 say(str(chosen))
             started = time.perf_counter()
             trainer = trainer_for(self.config.trainer, callbacks, logger, str(folder.path))
-            ending = self._ending(trainer, folder, before.checkpoint)
-            summary = self._summary(ending, before, time.perf_counter() - started)
-        return Trained(ending, summary | ({} if logger is None else {"wandb_id": logger.experiment.id}), logger)
+            error: BaseException | None = None
+            try:
+                trainer.fit(self.module, datamodule=self.data, ckpt_path=before.checkpoint, weights_only=True)
+            except BaseException as stop:  # a part that exits has failed, not the program
+                error = stop
+            return self.trained(
+                folder, before, logger, self.ending(trainer, folder, error), time.perf_counter() - started
+            )
 
-    def _ending(self, trainer: pl.Trainer, folder: RunFolder, checkpoint: str | None) -> Ending:
-        try:
-            trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
-        except DivergedError as error:
+    def open(self, folder: RunFolder, before: Before, say: Say, beside: bool = False) -> Any:
+        """Let checkpoints know the config, and open the W&B run, if it is tracked: its logger, or None.
+
+        Args:
+            folder: of the run.
+            before: what an earlier part of the run left.
+            say: where lines for the user go.
+            beside: whether other runs of this process are tracked at the same time.
+        """
+        self.module.save_hyperparameters(before.config or self.config.plain(), logger=False)  # into every checkpoint
+        if self.tracker is None:
+            return None
+        logger = self.tracker.open(folder.path, self.config.plain(), say, before.wandb_id, beside)
+        logger.keep_extremes(column.name for column in self.clock.columns)
+        return logger
+
+    def ending(self, trainer: pl.Trainer, folder: RunFolder, error: BaseException | None) -> Ending:
+        """How a run ended that was ended by this error, or by none."""
+        if error is None:
+            return Ending.of(folder, "finished")
+        if isinstance(error, DivergedError):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             cure = self._cure(lr, folder.rows())
             return Ending.of(folder, "diverged", f"diverged: {error}, with learning rate {lr:g}. Try {cure}.")
-        except (RunInterrupted, KeyboardInterrupt) as stop:
+        if isinstance(error, (RunInterrupted, KeyboardInterrupt)):
             path = shlex.quote(str(folder.path))
             again = f"continue with: bpgen fit --resume {path}"
             if not folder.checkpoints:
                 again = f"nothing was trained yet; start again with: bpgen fit --config {path}/config.yaml"
             message = f"interrupted at step {trainer.global_step}; {again}"
-            return Ending(folder, "interrupted", message, 128 + getattr(stop, "signum", 2))
-        except durable.NotWritten as error:
+            return Ending(folder, "interrupted", message, 128 + getattr(error, "signum", 2))
+        if isinstance(error, durable.NotWritten):
             return Ending.without_room(folder, error)
-        except RuleError as error:
+        if isinstance(error, RuleError):
             return Ending.of(folder, "failed", f"rule {self.config.rule.label} failed: {error}")
-        except BaseException as error:  # a part that exits has failed, not the program
-            return Ending.of(folder, "failed", str(failure(error, authored(self.config))))
-        return Ending.of(folder, "finished")
+        return Ending.of(folder, "failed", str(failure(error, authored(self.config))))
+
+    def trained(self, folder: RunFolder, before: Before, logger: Any, ending: Ending, spent: float) -> Trained:
+        """What there is to say of a run that ended like this, after so many seconds."""
+        summary = self._summary(ending, before, spent)
+        return Trained(ending, summary | ({} if logger is None else {"wandb_id": logger.experiment.id}), logger)
 
     def _cure(self, lr: float, rows: Sequence[Mapping[str, float]]) -> str:
         """What to try when it diverged at a learning rate: nothing that the curvature at the start forbids."""

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from bpgen import durable
 from bpgen.run.build import build
 from bpgen.run.config import Config
-from bpgen.run.experiment import Before, Ending, Experiment, Say
+from bpgen.run.experiment import Before, Ending, Experiment, Say, Trained
 from bpgen.run.folder import RunFolder
 from bpgen.run.outcome import draw as draw_run
 from bpgen.run.outcome import write_outcome
@@ -59,10 +59,15 @@ def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audienc
     else:
         clock.attach(ProgressLines(audience.say, clock.columns))
         callbacks.append(TimeLeft(audience.say, clock))
-    ending, summary, logger = experiment.train(folder, callbacks, before, audience.say)
+    return conclude(experiment, folder, experiment.train(folder, callbacks, before, audience.say), audience.draw)
+
+
+def conclude(experiment: Experiment, folder: RunFolder, trained: Trained, draw: bool) -> Ending:
+    """Write down, draw and track how a run went."""
+    clock, (ending, summary, logger) = experiment.clock, trained
     try:
         write_outcome(folder, summary, clock.tables)
-        if audience.draw:
+        if draw:
             draw_run(folder, clock.columns)
     except durable.NotWritten as error:
         ending = ending if ending.status == "interrupted" else Ending.without_room(folder, error)

@@ -177,7 +177,9 @@ class RunFolder:
 
     def save_weights(self, step: int, network: Network, rule: Rule) -> None:
         """Save the network and the rule's own state at an evaluation, so a new measure never needs retraining."""
-        state = {"step": step, "network": network.state_dict(), "rule": rule.state_dict()}
+        states = {"network": network.state_dict(), "rule": rule.state_dict()}
+        own = {part: {name: value.clone() for name, value in state.items()} for part, state in states.items()}
+        state = {"step": step, **own}  # of a network among several seeds, torch would save those of all
         durable.write(self.path / "weights" / f"step{step:08d}.pt", lambda file: torch.save(state, file))
 
     def weights(self) -> dict[int, Path]:

@@ -100,8 +100,12 @@ class Interrupt(Contents):
         """Stop here if asked to, but never between batches that share an update: a checkpoint has no gradients."""
         updated, self._step = trainer.global_step != self._step, trainer.global_step
         if self.received is not None and updated:
-            trainer.save_checkpoint(self.folder.checkpoint)
+            self.save(trainer, pl_module)
             raise RunInterrupted(self.received)
+
+    def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the checkpoint to go on from."""
+        trainer.save_checkpoint(self.folder.checkpoint)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back, unless Lightning, whose handlers were found here, has done so before."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 
-from bpgen.callbacks.clock import EvaluationClock
 from bpgen.run.build import build
 from bpgen.run.config import Config
 from bpgen.run.durations import brief, duration
@@ -24,6 +23,16 @@ class Enough(Exception):
     """The first steps of a dry run are done."""
 
 
+class Measured(Protocol):
+    """How often a run measures, and how long that takes: an `EvaluationClock`, or what stands for several."""
+
+    @property
+    def rows(self) -> Sequence[Any]: ...  # noqa: D102
+    @property
+    def seconds(self) -> Mapping[str, float]: ...  # noqa: D102
+    def left(self, trainer: pl.Trainer) -> int: ...  # noqa: D102
+
+
 class TimeLeft(pl.Callback):
     """Says once, after the first steps, how long the rest of a run will take.
 
@@ -33,7 +42,7 @@ class TimeLeft(pl.Callback):
         stop: end the training there, by `Enough`.
     """
 
-    def __init__(self, say: Callable[[str], None], clock: EvaluationClock, stop: bool = False) -> None:
+    def __init__(self, say: Callable[[str], None], clock: Measured, stop: bool = False) -> None:
         self.say, self.clock, self.stop = say, clock, stop
         self._began: tuple[int, float] | None = None  # step and time after the first update, which is slower
 

@@ -142,7 +142,8 @@ def stability(
     """
     objective = Loss.of(loss, when, mask, regulariser, activity)
     problem = problem_of(network, x, target, objective, initial_state, lengths)
-    bound = rule_of(rule).bind(network, seed)
+    bound = rule_of(rule)
+    bound.bind(network, seed)
     jacobian = RuleJacobian(bound, problem, bound.draw(network, problem.x, generator(seed, "draws")))
     search = Search(top, tol, seed, max_products=max_products)
     return analyse(jacobian, search, lr=lr, momentum=momentum, probes=probes)

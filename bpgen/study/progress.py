@@ -87,8 +87,8 @@ class LiveProgress:
             table.add_row(label, *(str(n) if n else "" for n in (*(count[s] for s in (*ENDED, "failed")), rest)))
         left = self._remaining.seconds_left()
         spent = duration(time.time() - self._remaining.started)
-        rest = "no run has measured yet" if left is None else f"{duration(left)} left"
-        return Group(table, Text(f"{spent} gone, {rest}   {self._last}"))
+        known = "no run has measured yet" if left is None else f"{duration(left)} left"
+        return Group(table, Text(f"{spent} gone, {known}   {self._last}"))
 
 
 def progress_display() -> Progress:

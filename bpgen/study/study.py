@@ -26,6 +26,7 @@ from bpgen.study.plan import Condition, Plan, Resolver
 from bpgen.study.progress import Progress
 from bpgen.study.registered import keep
 from bpgen.study.runs import ENDED, Run, forget_failed, slug, update_status
+from bpgen.study.together import jobs_of
 from bpgen.study.tuning import choose
 
 
@@ -157,12 +158,13 @@ class Study:
         by_hash = {run.hash: run for run in by_seed if run.status not in ENDED}
         progress.stage(stage, runs, launcher.processes)
         try:
-            for result in launcher.launch([run.job(self.folder) for run in by_hash.values()]):
-                run = by_hash[result.name]
-                run.status, run.message = result.status, result.message
-                run.folder = run.folder if result.folder is None else RunFolder(result.folder)
-                progress.ended(run)
-                if result.status == "interrupted":
+            for several in launcher.launch(jobs_of(by_hash.values(), self.folder, launcher)):
+                for result in several.each():
+                    run = by_hash[result.name]
+                    run.status, run.message = result.status, result.message
+                    run.folder = run.folder if result.folder is None else RunFolder(result.folder)
+                    progress.ended(run)
+                if any(result.status == "interrupted" for result in several.each()):
                     raise KeyboardInterrupt
         finally:
             progress.close()

@@ -44,11 +44,10 @@ def gaps(labels: NDArray[Any], n_out: int) -> str:
     missing = sorted(set(range(n_out)) - set(found.tolist()))
     if not missing:
         return ""
-    never = "class" if len(missing) == 1 else "classes"
-    return (
-        f"y names {len(found)} classes, {_listed(found.tolist())}; {never} {_listed(missing)} never occur, and keep an "
-        f"output each. {_RENUMBER}"
-    )
+    which = _listed(missing)
+    one = len(missing) == 1
+    idle = f"class {which} never occurs, and has an" if one else f"classes {which} never occur, and have an"
+    return f"y names {len(found)} classes, {_listed(found.tolist())}; {idle} output all the same. {_RENUMBER}"
 
 
 def not_trained(train: NDArray[Any], others: Mapping[SplitName, NDArray[Any]]) -> list[str]:

@@ -49,8 +49,8 @@ class Npz(Task):
         class_weights: "balanced" weighs every class of the training set as much as any other, "equal" every sequence.
         data_seed: of the random split; "run" is the seed of the run.
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in units of x.
-        mask_weights: weights of the steps as "given", so that a mask of ones is T times no mask; or "mean", each
-            sequence's divided by their sum: then a mask of ones is no mask.
+        mask_weights: "mean" divides the weights of each sequence by their sum, so that a mask of ones is no mask; as
+            "given", which version 0.1 took, a mask of ones is T times no mask, and needs a smaller learning rate.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Npz(Task):
         class_weights: ClassWeights = "equal",
         data_seed: DataSeed = 0,
         noise_sd: float = 0.2,
-        mask_weights: MaskWeights = "given",
+        mask_weights: MaskWeights = "mean",
     ) -> None:
         super().__init__(noise_sd)
         require(tolerance is None or tolerance > 0, f"task.tolerance must be > 0, got {tolerance}.")
@@ -86,6 +86,7 @@ class Npz(Task):
         )
         self.loss = answers.loss  # type: ignore[misc]
         self._whole = self._weighted(self._cleaned(x, answers, there), answers, there, arrays.get("mask"))
+        self._adds_up = answers.timed and "mask" in arrays and self.mask_weights == "given"
         self.when = "last" if self._whole.mask is None and not answers.timed else "all"  # type: ignore[misc]
 
     def _cleaned(self, x: NDArray[Any], answers: Asked, there: Tensor | None) -> Split:
@@ -143,7 +144,7 @@ class Npz(Task):
         return dict(zip(SPLITS, order.split([train, val, n - train - val]), strict=True))
 
     def notes(self) -> list[str]:
-        """Axes that may be swapped; classes that never occur, or not in training; numbers far from 1."""
+        """Axes that may be swapped; a mask that adds steps up; classes that never occur, or not in training; scales."""
         found = [] if not self._gaps else [self._gaps]
         train, n = self.split("train"), self._whole.size
         if self.n_steps > n:
@@ -155,6 +156,11 @@ class Npz(Task):
             found.append(
                 f"y [{n}, {self.n_out}] is read as {self.n_out} labels of each sequence; if it holds the class of "
                 f"every step, swap its axes: y.T"
+            )
+        if self._adds_up and train.mask is not None and (steps := float(train.mask.sum(0).mean())) > 2:
+            found.append(
+                f"the weights of the mask are {steps:.3g} a sequence, and the loss adds them up; "
+                f"--task.mask_weights mean makes it that of a step on average, for which usual learning rates are"
             )
         for name, values in (("x", train.x), ("y", train.target if self.loss == "mse" else None)):
             size = 1.0 if values is None else float(values.square().mean().sqrt())

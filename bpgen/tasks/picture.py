@@ -52,23 +52,26 @@ def picture(task: Task, title: str, trials: int = 3) -> Figure:
 class _Inputs(NamedTuple):
     """How the inputs of a task are drawn: as lines where they can be told apart, else as an image.
 
-    as_lines: not where there are many, nor where all of them are 0 or 1, as symbols are.
+    as_lines: not where there are many, nor where all are counts, as symbols and spikes are.
     names: of the inputs; none where there are many.
     steps: whether an input has few values, and jumps between them.
+    greys: what is white and what is black in an image, of all its trials, with and without noise.
     """
 
     as_lines: bool
     names: list[str]
     steps: list[bool]
+    greys: tuple[float, float]
 
     @classmethod
     def of(cls, task: Task, x: Tensor) -> _Inputs:
         """From all training inputs [T,n,I]."""
         few = task.n_in <= len(_COLOURS)
         names = list(task.input_names) or ([f"input {i}" for i in range(task.n_in)] if few else [])
-        symbols = bool(((x == 0) | (x == 1)).all())
+        symbols = bool(((x >= 0) & (x == x.round())).all())
         steps = [len(torch.unique(x[..., i])) <= _FEW for i in range(task.n_in)] if few else []
-        return cls(few and not symbols, names if few or len(names) == task.n_in else [], steps)
+        known = names if few or len(names) == task.n_in else []
+        return cls(few and not symbols, known, steps, (float(x.min()), float(x.max())))
 
     def draw(self, ax: Axes, x: Tensor, title: str) -> None:
         """Inputs [T,I] of one trial."""
@@ -81,7 +84,8 @@ class _Inputs(NamedTuple):
             ax.spines[["top", "right"]].set_visible(False)
         else:
             extent = (0.5, T + 0.5, n_in - 0.5, -0.5)
-            ax.imshow(x.T.numpy(), aspect="auto", cmap="Greys", extent=extent, interpolation="nearest")
+            shown = ax.imshow(x.T.numpy(), aspect="auto", cmap="Greys", extent=extent, interpolation="nearest")
+            shown.set_clim(*self.greys)
         ax.set_title(title, fontsize="small")
 
 

@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from bpgen.errors import require
+from bpgen.memory import require_bytes
 from bpgen.streams import generator
 from bpgen.tasks.base import SPLITS, Split, SplitName, Task
 
 DataSeed = int | Literal["run"]
+_MANY = 10**6  # trials that may be too many for memory
 _AT_ONCE = 500  # trials that the ideal observer looks at: a bound of memory
 
 
@@ -57,6 +59,10 @@ class TrialTask(Task):
 
     def load(self) -> dict[SplitName, Split]:
         """Every split from a random stream of its own, so that more training trials leave the test set as it is."""
+        if sum(self.sizes.values()) > _MANY:
+            one = sum(part.nbytes for part in self.trials(1, generator(0, "size")) if part is not None)
+            many = f"{sum(self.sizes.values()):,} trials of {type(self).__name__} need memory"
+            require_bytes(one * sum(self.sizes.values()), many, "Take fewer, e.g. --task.n_train 2000.")
         return {name: Split(*self.trials(n, self._random(name))) for name, n in self.sizes.items()}
 
     def trial_info(self, name: SplitName) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
 """What bpgen measures as a workspace or a report of W&B's: sections of panels, made by wandb-workspaces.
 
 Runs are grouped by rule. What `wandb_workspaces` has under several names is written here as W&B's app reads it: a panel
-turns the option `rule.name` into `rule.value.name` by itself, a pinned column does not, and a report's set of runs
+turns the option `names.rule` into `names.value.rule` by itself, a pinned column does not, and a report's set of runs
 groups by strings. Summaries of measures are {min, max, last}, so that a panel of summaries names `.last`.
 """
 
@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 from bpgen.errors import BpgenError, require
 from bpgen.tracking.own_settings import has_key
 from bpgen.tracking.panels import RULE, sections
+from bpgen.tracking.sweep import NAMES
 
 _TIMEOUT = 20  # seconds for an answer of the server
 _COLUMNS = (
-    *("run:displayName", "config:rule.value.name", "config:tracking.value.condition", "config:seed.value"),
+    *("run:displayName", f"config:{NAMES}.value.rule", "config:tracking.value.condition", "config:seed.value"),
     *("summary:train/loss", "summary:gap_noisy/accuracy.last", "summary:sharpness/lambda_max.last"),
 )
 

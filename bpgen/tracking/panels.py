@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-RULE, _CONDITION = "rule.name", "tracking.condition"
+from bpgen.tracking.sweep import NAMES
+
+RULE, _CONDITION = f"{NAMES}.rule", "tracking.condition"
 _SHARP, _GAP = "sharpness/lambda_max", "gap_noisy/accuracy"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 AGENT = "WANDB_SWEEP_ID"  # in the environment of what an agent starts
+NAMES = "names"  # in every run's W&B config: `names.rule`, `names.task`, ...; what a sweep locks does not reach it
 
 
 def in_sweep() -> bool:
@@ -35,10 +36,10 @@ def swept(file: str | None) -> dict[str, Any]:
 
 
 def log_config(logged: Any, config: dict[str, Any], varied: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    """Log a run's config, whole, whatever of it a sweep has locked.
+    """Log a run's config, whole, whatever of it a sweep has locked, and by what parts are called (`NAMES`).
 
-    A locked group (`rule: {name: rflo}`) gets its other options; where a word is locked (`rule: rflo`) the options
-    stand beside it as `rule.name`, `rule.scale`, ...
+    What is locked stays to the letter, a word (`rule: rflo`) or a group (`rule: {name: rflo}`, which may be one of the
+    values of a grid); the options that it lacks stand beside it as `rule.scale`, `rule.feedback`, ...
 
     Args:
         logged: the config of the W&B run.
@@ -46,16 +47,18 @@ def log_config(logged: Any, config: dict[str, Any], varied: Mapping[str, Any], s
         varied: see `swept`.
         say: told what a sweep should vary instead.
     """
+    names = {key: group["name"] for key, group in config.items() if isinstance(group, Mapping) and "name" in group}
+    if names:
+        config = {**config, NAMES: names}
     for key in [key for key in varied if key in config]:
-        group = config[key]
+        group, locked = config[key], varied[key]
         config = {other: value for other, value in config.items() if other != key}
         if not isinstance(group, Mapping):
-            continue  # locked as it is
-        if isinstance(varied[key], Mapping):
-            logged.merge_locked({key: dict(group)}, user="sweep", _allow_val_change=True)
             continue
-        config |= {f"{key}.{option}": value for option, value in group.items()}
+        known = locked if isinstance(locked, Mapping) else {}
+        config |= {f"{key}.{option}": value for option, value in group.items() if option not in known}
         say(
-            f"this sweep varies {key}; vary {key}.name instead, and its runs group with all others by {key}.name in W&B"
+            f"this sweep varies {key}, so that W&B has its other options beside it; vary {key}.name or another option "
+            f"of {key} instead, and they are in {key} as in other runs"
         )
     logged.update(config, allow_val_change=True)

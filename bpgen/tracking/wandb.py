@@ -99,7 +99,14 @@ class Tracker:
         chosen = resolved(mode, own)
         return None if chosen == "off" else cls(chosen, tracking, own)
 
-    def open(self, folder: Path, config: dict[str, Any], say: Callable[[str], None], run_id: str | None = None) -> Any:
+    def open(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        say: Callable[[str], None],
+        run_id: str | None = None,
+        beside: bool = False,
+    ) -> Any:
         """Open the W&B run of a folder: a `SafeLogger`.
 
         Args:
@@ -107,6 +114,7 @@ class Tracker:
             config: the resolved config, logged with the run.
             say: told in one line when the server cannot be reached, and when something is left to be sent at the end.
             run_id: W&B id of an earlier part of the same run.
+            beside: leave other W&B runs of this process open.
         """
         from bpgen.tracking.safe_logger import SafeLogger  # Lightning
 
@@ -114,7 +122,9 @@ class Tracker:
             config = _without_folders({key: value for key, value in config.items() if key != "out"})
         varied = swept(self.own.sweep_param_path)
         named = bool(config.get("name")) or not self.own.run_name  # an option wins over WANDB_NAME
-        run = _open(self, folder, _name(folder, config, varied) if named else None, run_id, say)
+        options = _options(self.tracking, folder, self.own, run_id)
+        options |= {"name": _name(folder, config, varied) if named else None}
+        run = _open(self, folder, options | ({"reinit": "create_new"} if beside else {}), run_id, say)
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
         log_config(run.config, config, varied, say)
@@ -152,12 +162,13 @@ def _without_folders(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _open(tracker: Tracker, folder: Path, name: str | None, run_id: str | None, say: Callable[[str], None]) -> Any:
+def _open(
+    tracker: Tracker, folder: Path, options: dict[str, Any], run_id: str | None, say: Callable[[str], None]
+) -> Any:
     """An open W&B run; offline where the server does not answer in time or refuses."""
     import wandb
 
-    mode, tracking, own = tracker.mode, tracker.tracking, tracker.own
-    options = {**_options(tracking, folder, own, run_id), "name": name}
+    mode, own = tracker.mode, tracker.own
     traces = set(_traces(own, options))
     silent = "silent" not in own.model_fields_set and (mode == "offline" or has_key())  # it may ask for a key
     try:
@@ -169,6 +180,8 @@ def _open(tracker: Tracker, folder: Path, name: str | None, run_id: str | None, 
         shutil.rmtree(trace, ignore_errors=True)
     if run_id or own.run_id:
         wandb.teardown()  # or W&B says that the id is in use
+    elif options["id"]:
+        options["id"] = secrets.token_hex(4)
     run = wandb.init(mode="offline", **options)
     kept = folder / "wandb" if options["dir"] else run.settings.sync_dir
     say(f"W&B cannot be reached ({reason}): going on offline; `wandb sync {kept}` sends it later")

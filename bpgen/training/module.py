@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bpgen.errors import DivergedError, RuleError, defined_in, require
 from bpgen.losses import Loss, LossName
@@ -21,7 +21,7 @@ from bpgen.streams import generator
 from bpgen.tasks import Split
 from bpgen.training import callback
 from bpgen.training.continued import DECIDING, reschedule
-from bpgen.training.handed import straight_through
+from bpgen.training.handed import share_of_update, straight_through
 from bpgen.training.loaders import Chunk, as_split
 from bpgen.training.options import Optimizer, Schedule, leave_steps_alone, plain_steps
 
@@ -62,7 +62,8 @@ class RuleTraining(pl.LightningModule):
         rule = load_rule(rule) if isinstance(rule, str) else rule
         loss = Loss(loss) if isinstance(loss, str) else loss
         rule.check(loss)
-        self.network, self.rule, self.loss, self.seed = network, rule.bind(network, seed), loss, seed
+        rule.bind(network, seed)
+        self.network, self.rule, self.loss, self.seed = network, rule, loss, seed
         self.optimizer, self.schedule = optimizer or Optimizer(), schedule or Schedule()
         self.optimizer.check(name for name, _ in network.named_parameters())
         self.finished_steps = rule.traits.update == "step"
@@ -70,7 +71,7 @@ class RuleTraining(pl.LightningModule):
             self.optimizer = plain_steps(self.optimizer, self.schedule)
         self.last_loss = float("nan")
         self.carry: Carry | None = None
-        self._handed: Mapping[str, Tensor] = {}  # the gradient of the last step
+        self.handed: Mapping[str, Tensor] = {}  # the gradient of the last step
         self._fits = False  # whether a batch was seen to fit the network and the loss
 
     @classmethod
@@ -148,9 +149,9 @@ class RuleTraining(pl.LightningModule):
             if not math.isfinite(self.last_loss):
                 raise self.divergence(f"the loss is {self.last_loss}", self.global_step)
             self.rule.learn(result.aux)
-            share = self._share_of_update(batch_idx)
+            share = share_of_update(batch_idx, self.trainer)
             grads = result.grads if share == 1 else {name: share * g for name, g in result.grads.items()}
-            self._handed = grads
+            self.handed = grads
         return straight_through(result.loss, self.network, grads)
 
     def _see_untouched(self, versions: Sequence[int], first: Mapping[str, Tensor]) -> None:
@@ -177,22 +178,13 @@ class RuleTraining(pl.LightningModule):
             what: what was found, e.g. "the loss is nan".
             step: at which step.
         """
-        broken = [name for name, g in self._handed.items() if bool(g.isnan().any())]
+        broken = [name for name, g in self.handed.items() if bool(g.isnan().any())]
         if not broken:
             return DivergedError(f"{what} at step {step}")
         return RuleError(
             f"{defined_in(type(self.rule))}: its gradient of {', '.join(broken)} was nan although the loss was finite, "
             f"and so {what} at step {step}. No learning rate cures that: look for 0/0, or a root of 0, in the rule."
         )
-
-    def _share_of_update(self, batch_idx: int) -> float:
-        """1, but larger in the last update of an epoch where fewer batches are left for it.
-
-        Lightning divides every batch's gradient by the full number of batches; an update is to be their mean.
-        """
-        full, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
-        left = batches - batch_idx // full * full
-        return full / left if left < full else 1.0
 
     def _on_chunk(self, batch: Chunk, problem: Problem, draws: Draws) -> RuleGradients:
         """Go on from the chunk before; what is carried goes into checkpoints."""
@@ -239,9 +231,13 @@ class RuleTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""
-        optimizer = self.optimizer.build(self.network.named_parameters())
+        return self.optimizer_of(self.network, self.trainer)
+
+    def optimizer_of(self, weights: nn.Module, trainer: pl.Trainer) -> Any:
+        """The same for weights of these names, of this network or of several at once."""
+        optimizer = self.optimizer.build(weights.named_parameters())
         if self.schedule == Schedule():
             return optimizer
-        n_steps = self.trainer.estimated_stepping_batches
+        n_steps = trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.schedule.factor(k, n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -18,7 +18,6 @@ from tests.faults.broken import (
     At,
     Process,
     begun,
-    config_of,
     continued,
     forked,
     resumed,
@@ -28,7 +27,6 @@ from tests.faults.broken import (
     traceback_in,
 )
 from tests.faults.damages import DAMAGES, spoil
-from tests.faults.evil import EVIL, RULES
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES)
 
@@ -38,6 +36,7 @@ class Row:
     """One kind of fault. bits: runs that went on and equal the undisturbed one. wrong: what was not as it must be."""
 
     kind: str
+    group: str
     kills: int = 0
     faults: int = 0
     survived: int = 0
@@ -65,14 +64,14 @@ class Bench:
         self._number += 1
         return self.place / str(self._number)
 
-    def whole(self, config: Config) -> tuple[Path, int, float]:
-        """An undisturbed run, how often it touched the disk, and how long it took."""
+    def whole(self, config: Config, name: str = "") -> tuple[Path, int, float]:
+        """An undisturbed run, how often it touched the disk (files whose name ends so), and how long it took."""
         out = self.room()
         counted = out.with_suffix(".count")
 
         def act() -> int:
-            with At(out, -1) as at:
-                code = begun(config, out)
+            with At(out, -1, name=name) as at:
+                code = begun(config, out, draw=bool(name))
             counted.write_text(str(at.seen))
             return code
 
@@ -103,16 +102,16 @@ class Bench:
             row.wrong.append(f"{what}: {ended.code}: {ended.said[-300:]}")
         shutil.rmtree(out, ignore_errors=True)
 
-    def kill_at_writes(self, row: Row, name: str, config: Config, most: int) -> None:
-        """Kill a run at its every touch of the disk, or at so many of them."""
-        whole, touches, _ = self.whole(config)
+    def kill_at_writes(self, row: Row, name: str, config: Config, most: int, ending: str = "") -> None:
+        """Kill a run at its every touch of the disk, or at so many of them; of files with an ending, e.g. figures."""
+        whole, touches, _ = self.whole(config, ending)
         moments = sorted(self.random.sample(range(touches), min(most, touches)))
         for moment in moments:
             out = self.room()
 
             def act(out: Path = out, moment: int = moment) -> int:
-                with At(out, moment):
-                    return begun(config, out)
+                with At(out, moment, name=ending):
+                    return begun(config, out, draw=bool(ending))
 
             ended = forked(act)
             row.kills += 1
@@ -193,24 +192,10 @@ class Bench:
                 if not fine:
                     row.wrong.append(f"{name} = {content!r}: {ended.code}: {ended.said[-300:]}")
 
-    def strangers(self, row: Row) -> None:
-        """Rules that exit, raise, lie or change what is not theirs, in a run and in a study."""
-        file = self.place / "evil.py"
-        file.write_text(EVIL)
-        for rule, said in RULES.items():
-            for act in (_in_a_run, _in_a_study):
-                out = self.room()  # counted here, not in the process of its own
-                ended = forked(lambda act=act, rule=rule, out=out: act(file, rule, out))  # type: ignore[misc]
-                row.faults += 1
-                fine = ended.code == 2 and not traceback_in(ended) and said in ended.said
-                row.survived += fine
-                if not fine:
-                    row.wrong.append(f"{rule} in {act.__name__}: {ended.code}: {ended.said[-300:]}")
-
     @contextmanager
-    def kind(self, name: str) -> Iterator[Row]:
+    def kind(self, name: str, group: str) -> Iterator[Row]:
         """A row of the table, printed when it is complete."""
-        row = Row(name)
+        row = Row(name, group)
         self.table.append(row)
         yield row
         print(line(row), flush=True)
@@ -225,20 +210,6 @@ def line(row: Row) -> str:
     """A row as it is printed."""
     counts = f"{row.tried:>7}{row.survived:>10}{row.went_on:>9}{row.bits:>12}{row.lost:>11}"
     return f"{row.kind:<42}{counts}"
-
-
-def _in_a_run(file: Path, rule: str, out: Path) -> int:
-    return begun(config_of("--rule", f"{file}:{rule}"), out)
-
-
-def _in_a_study(file: Path, rule: str, out: Path) -> int:
-    from bpgen.study.launchers.base import Job, execute
-
-    out.mkdir(parents=True)
-    config = {"rule": {"name": f"{file}:{rule}"}, "trainer": {"max_steps": 2}, "wandb": "off", "out": str(out / "runs")}
-    result = execute(Job("one", config, None, str(out / "log"), str(out / "lock"), 0))
-    print(result.message)
-    return 2 if result.status == "failed" else 0
 
 
 def _status(run: Path) -> str:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from bpgen.registry import plugins
@@ -18,12 +19,20 @@ from bpgen.run.config import Config
 from bpgen.run.folder import RunFolder
 from tests.faults.bench import HEAD, Bench, Row
 from tests.faults.broken import At, begun, config_of, forked, resumed, traceback_in
+from tests.faults.strangers import strange_imports, strange_rules
+from tests.faults.tracked import failing_servers
 
 KINDS_OF_RUN: dict[str, tuple[str, ...]] = {
     "adam": ("--optimizer.name", "adam", "--optimizer.lr", "0.01"),
     "chunks": ("--rule", "rtrl", "--trainer.chunk", "3"),
     "stream": ("--task", "delayed_recall", "--trainer.chunk", "4", "--trainer.stream", "true"),
 }
+
+
+KILLED = "Killed (`kill -9`) at every write of a run, at writes of each rule, of Adam, chunks, streams, figures and W&B"
+TWICE = "Killed at a random moment, and killed twice, the second time while going on"
+DISK = "Disk full, over quota, broken or closed to the user at every write, for good or once; a small disk filling up"
+OTHERS = "Damaged folders, a second writer, a removed folder, strangers' rules and files, W&B's server failing"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,45 +43,84 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
+        _without_settings(Path(place) / "home")
         bench = Bench(Path(place), options.seed)
         print(f"seed {options.seed}\n{HEAD}", flush=True)
-        _all(bench, short=options.short)
+        _killed(bench, short=options.short)
+        _disk(bench, short=options.short)
+        if not options.short:  # the rest stands in tests of its own
+            _others(bench)
     kills, faults = sum(row.kills for row in bench.table), sum(row.faults for row in bench.table)
     wrong, lost = sum(len(row.wrong) for row in bench.table), sum(row.lost for row in bench.table)
     print(f"{kills} kills, {faults} other faults, {lost} rows lost, {wrong} wrong; {time.monotonic() - started:.0f} s")
+    print("\n".join(["", *in_four_rows(bench.table)]))
     return 1 if wrong or lost else 0
 
 
-def _all(bench: Bench, short: bool) -> None:
+def in_four_rows(table: list[Row]) -> list[str]:
+    """The table as the README has it, in Markdown."""
+    lines = ["| What was tried | Tried | Went on, bits equal | Rows lost |", "| --- | --- | --- | --- |"]
+    for group in (KILLED, TWICE, DISK, OTHERS):
+        rows = [row for row in table if row.group == group]
+        tried, went_on, bits, lost = (sum(getattr(r, n) for r in rows) for n in ("tried", "went_on", "bits", "lost"))
+        lines.append(f"| {group} | {tried} | {bits} of {went_on} | {lost} |")
+    return lines
+
+
+def _killed(bench: Bench, short: bool) -> None:
     rflo = config_of()
-    with bench.kind("killed at a write, rflo") as row:
+    with bench.kind("killed at a write, rflo", KILLED) as row:
         bench.kill_at_writes(row, "rflo", rflo, 5 if short else 10_000)
     rules = ["bptt", "eprop"] if short else [name for name in plugins("rule") if name != "rflo"]
-    with bench.kind("killed at a write, other rules") as row:
+    with bench.kind("killed at a write, other rules", KILLED) as row:
         for rule in rules:
             bench.kill_at_writes(row, rule, config_of("--rule", rule), 1 if short else 4)
-    with bench.kind("killed at a write, Adam, chunks, stream") as row:
+    with bench.kind("killed at a write, Adam, chunks, stream", KILLED) as row:
         for name, given in KINDS_OF_RUN.items():
             bench.kill_at_writes(row, name, config_of(*given), 1 if short else 8)
-    with bench.kind("killed at a random moment") as row:
+    if not short:
+        with bench.kind("killed at a write, figures and W&B", KILLED) as row:
+            bench.kill_at_writes(row, "figures", rflo, 12, ending=".png")
+            bench.kill_at_writes(row, "W&B offline", config_of("--wandb", "offline"), 8)
+    with bench.kind("killed at a random moment", TWICE) as row:
         bench.kill_at_random(row, "rflo", rflo, 2 if short else 40)
-    with bench.kind("killed twice") as row:
+    with bench.kind("killed twice", TWICE) as row:
         bench.kill_again(row, rflo, 1 if short else 30)
-    with bench.kind("disk fails for good at a write") as row:
+
+
+def _disk(bench: Bench, short: bool) -> None:
+    rflo = config_of()
+    with bench.kind("disk fails for good at a write", DISK) as row:
         bench.fail_at_writes(row, "rflo", rflo, 6 if short else 10_000, lasting=True)
-    with bench.kind("disk fails once at a write") as row:
+    with bench.kind("disk fails once at a write", DISK) as row:
         bench.fail_at_writes(row, "rflo", rflo, 3 if short else 200, lasting=False)
-    with bench.kind("a file system of its own, small") as row, _small(bench.room()) as small:
+    with bench.kind("a file system of its own, small", DISK) as row, _small(bench.room()) as small:
         _on_another(bench, row, rflo, small, short)
-    if short:  # the rest stands in tests of its own
-        return
-    with bench.kind("damaged folders") as row:
+
+
+def _others(bench: Bench) -> None:
+    rflo = config_of()
+    with bench.kind("damaged folders", OTHERS) as row:
         bench.damage(row, rflo)
-    with bench.kind("two writers, folder removed") as row:
+    with bench.kind("two writers, folder removed", OTHERS) as row:
         _two_writers(bench, row, rflo)
         _removed(bench, row, rflo)
-    with bench.kind("strangers' rules") as row:
-        bench.strangers(row)
+    with bench.kind("strangers' rules", OTHERS) as row:
+        strange_rules(bench, row)
+    with bench.kind("strangers' files, imported", OTHERS) as row:
+        strange_imports(bench, row)
+    with bench.kind("W&B's server fails", OTHERS) as row:
+        failing_servers(bench, row, rflo)
+
+
+def _without_settings(home: Path) -> None:
+    """Let no key, setting or cache of this machine's user into the runs; load before forking what all of them need."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    home.mkdir()
+    os.environ["HOME"] = os.environ["MPLCONFIGDIR"] = str(home)
+    for module in ("matplotlib.pyplot", "wandb"):
+        import_module(module)
 
 
 def _on_another(bench: Bench, row: Row, config: Config, small: Path | None, short: bool) -> None:

@@ -47,6 +47,14 @@ def test_a_panel_with_unequal_seeds_says_so():
         assert "n = 3 to 5 seeds a rule" in figure.axes[0].get_title()
 
 
+def test_two_seeds_have_no_mark_for_what_takes_three():
+    drawn = {n: study_figures(study(np.random.default_rng(0), n, YES)) for n in (2, 5)}
+    for name in ("gap_by_rule", "gap_against_sharpness"):
+        said = {n: [t.get_text() for legend in f[name].legends for t in legend.get_texts()] for n, f in drawn.items()}
+        assert any("95 % interval" in text for text in said[5])
+        assert not any("95 % interval" in text for text in said[2])
+
+
 @pytest.mark.parametrize(
     "settings", [((0.2, "delayed_match_to_sample"),), ((1.0, "digits"), (0.5, "delayed_match_to_sample"))]
 )
@@ -65,7 +73,9 @@ def test_nothing_is_cut_off(settings):
             assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, (name, part)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.6, 1.6), (19, 42), (30, 60), (3, 90), (0.01, 5000)])
+@pytest.mark.parametrize(
+    ("low", "high"), [*((0.6, 1.6), (19, 42), (30, 60), (3, 90), (0.01, 5000)), *((2.5, 7.5), (5.1, 5.9), (6.2, 6.7))]
+)
 def test_a_log_axis_has_a_few_numbers(low, high):
     figure = Figure()
     ax = figure.subplots()

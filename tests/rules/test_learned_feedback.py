@@ -8,6 +8,8 @@ import torch
 import bpgen
 from bpgen.conformance import plan
 from bpgen.neurons import Leaky
+from bpgen.registry import find
+from bpgen.rules import OfflineRule, Traits, propagate
 from tests.rules.test_conformance import documented
 
 
@@ -82,3 +84,36 @@ def test_the_report_notices_a_wrong_sign(rule):
     _, remarks = report(wrong_sign(rule))
     assert "what it learned against what W_out learned: -1.000" in remarks[1]
     assert "SUSPICIOUS: feedback.weight learns AWAY from W_out" in remarks[2]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_report_notices_a_wrong_sign_in_a_buffer_of_ones_own(transposed):
+    """Feedback need not be a `Feedback`."""
+
+    class OwnBuffer(OfflineRule):
+        traits = Traits(signal_origin="random feedback", signal_scope="broadcast", learns=("B",))
+        sign = -1.0
+
+        def bind(self, network, seed=0):
+            B = torch.randn(network.n_out, network.n_rec, generator=torch.Generator().manual_seed(seed))
+            self.register_buffer("B", (B.T if transposed else B).to(network.W_out))
+            super().bind(network, seed)  # nothing is returned, which must not matter
+
+        def credit(self, trajectory, error):
+            credit = propagate(trajectory, error @ (self.B.T if transposed else self.B))
+            readout = torch.einsum("tbo,tbn->on", error, trajectory.h[-len(error) :])
+            return credit._replace(aux={"readout": readout.T if transposed else readout})
+
+        def learn(self, aux):
+            self.B = self.B + self.sign * 0.1 * aux["readout"]
+
+    class WrongSign(OwnBuffer):
+        sign = 1.0
+
+    assert not any("SUSPICIOUS" in line for line in report(OwnBuffer)[1])
+    assert any("SUSPICIOUS: B learns AWAY from W_out" in line for line in report(WrongSign)[1])
+
+
+def test_the_report_says_what_else_is_learned_without_a_check():
+    remarks = report(find("rule", "force").load())[1]
+    assert any(line == "NOT CHECKED: whether `learn` moves P the right way." for line in remarks)

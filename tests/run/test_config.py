@@ -141,7 +141,9 @@ def test_plain_and_back():
 def test_the_table_of_parts_has_every_group_of_a_config():
     config = resolve([])
     named = [group.name for group in groups({"rule": "rflo", "task": "digits", "neuron": "leaky"})]
+    named.remove("preconditioned")  # a config holds it, as any measurement younger than 0.1, where it is switched on
     assert named == [key for key, value in config.plain().items() if isinstance(value, dict)]
+    assert "preconditioned" in resolve(["--preconditioned.samples", "8"]).plain()
 
 
 def test_what_is_left_out_takes_its_default():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from bpgen.errors import BpgenError
 from bpgen.tasks.idx import read_idx
@@ -86,4 +88,42 @@ def test_no_permission_on_disk(tmp_path):
     path.write_bytes(PLAIN)
     path.chmod(0)
     with pytest.raises(BpgenError, match="no permission to read"):
+        read_idx(path, VALUES.shape)
+
+
+SEARCH = settings(max_examples=200, deadline=None, database=None, derandomize=True)
+changes = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4)
+
+
+@SEARCH
+@example([(4, 255), (5, 255), (6, 255), (7, 255)], 0, b"", False)  # four billion images
+@example([(3, 0)], 0, b"", True)  # no axes
+@example([], 0, bytes(10**6), True)
+@given(changes, st.integers(0, 50), st.binary(max_size=9), st.booleans())
+def test_bytes_changed_cut_and_added_are_read_or_named(tmp_path_factory, changed, cut, more, zipped):
+    """What is read is what stands there; anything else is one message, whatever the header claims."""
+    data = bytearray(GZIPPED if zipped else PLAIN)
+    for at, byte in changed:
+        data[at % len(data)] = byte
+    path = tmp_path_factory.mktemp("idx") / "images"
+    path.write_bytes(bytes(data[: len(data) - cut] if cut else data) + more)
+    refused = ""
+    try:
+        found = read_idx(path, VALUES.shape)
+    except BpgenError as error:
+        refused = str(error)
+    if refused:
+        assert str(path) in refused
+        assert len(refused) < 700
+        return
+    assert (found.shape, found.dtype) == (VALUES.shape, np.uint8)
+    assert zipped or found.tobytes() == path.read_bytes()[-VALUES.size :]
+
+
+@SEARCH
+@given(st.binary(max_size=64), st.booleans())
+def test_any_bytes_are_no_images(tmp_path_factory, data, zipped):
+    path = tmp_path_factory.mktemp("idx") / "images"
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    with pytest.raises(BpgenError, match="images"):
         read_idx(path, VALUES.shape)

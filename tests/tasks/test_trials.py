@@ -27,7 +27,9 @@ NAMES = (
     "pattern_generation",
     "perceptual_decision",
     "romo",
+    "spiking_delayed_match",
 )
+SPIKES = ("CueAccumulation", "SpikingDelayedMatch")
 
 
 def task(name, **options):
@@ -77,7 +79,7 @@ def test_splits_are_different_trials_and_do_not_depend_on_each_others_size():
 
 
 def test_perturbed_inputs_have_the_noise_they_say(made):
-    if type(made).__name__ == "CueAccumulation":
+    if type(made).__name__ in SPIKES:
         pytest.skip("its inputs are spikes: see below")
     x = made.split("test").x
     noise = made.perturb(x, generator(0, "test noise")) - x
@@ -186,6 +188,32 @@ def test_delayed_match_to_sample():
     assert task("delayed_match_to_sample", cue=100, delay=700, n_train=2).split("train").x.shape == (900, 2, 2)
 
 
+def test_spiking_delayed_match():
+    split = task("spiking_delayed_match", n_test=4000).split("test")
+    x, answer = split.x, split.target[-1]
+    there = [x[5:20, :, :10].sum((0, 2)) > 25, x[90:105, :, 10:20].sum((0, 2)) > 25]  # 0 or 49 spikes
+    assert right((there[0] == there[1]).long().numpy(), answer) == 1
+    for one in there:  # either cue alone says nothing, as in XOR
+        assert right(one.long().numpy(), answer) == pytest.approx(0.5, abs=0.03)
+    assert x[20:90, :, :30].sum() == x[:5, :, :30].sum() == 0  # the delay, the fixation
+    assert float(x[105:, :, 20:30].mean()) == pytest.approx(1 - math.exp(-0.4), rel=0.03)
+    assert float(x[:, :, 30:].mean()) == pytest.approx(1 - math.exp(-0.1), rel=0.03)
+    assert (split.mask > 0).nonzero()[:, 0].unique().tolist() == [105, 106, 107, 108, 109]
+    fine = task("spiking_delayed_match", dt=1, window=100, n_train=2)
+    assert fine.split("train").x.shape == (1150, 2, 40)
+
+
+def test_patterns_may_have_spikes_as_their_input():
+    made = task("pattern_generation", input_rate=20, noise_sd=0.5)
+    x = made.split("train").x
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    assert float(x.mean()) == pytest.approx(1 - math.exp(-0.2), abs=0.03)
+    assert torch.equal(made.split("test").x[:, 3], x[:, 0])  # frozen
+    noisy = made.perturb(made.split("test").x, generator(0, "test noise"))
+    assert set(noisy.unique().tolist()) == {0.0, 1.0}
+    assert float(noisy[made.split("test").x == 1].mean()) == pytest.approx(0.5 + 0.5 * 0.09, abs=0.02)
+
+
 def test_cue_accumulation():
     made = task("cue_accumulation", n_test=4000)
     split = made.split("test")
@@ -199,6 +227,17 @@ def test_cue_accumulation():
     assert x[105:155, :, :30].sum() == 0  # the delay
     assert float(x[:10, :, :20].sum()) / (10 * 10 * split.size) == pytest.approx(1 - math.exp(-0.4), rel=0.03)
     assert float(x[:, :, 30:].mean()) == pytest.approx(1 - math.exp(-0.1), rel=0.03)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2, 1.0])
+def test_spikes_of_delayed_match_are_perturbed_too(noise):
+    made = task("spiking_delayed_match", noise_sd=noise)
+    x = made.split("test").x
+    noisy = made.perturb(x, generator(0, "test noise"))
+    assert set(noisy.unique().tolist()) <= {0.0, 1.0}
+    inserted = noise * float(x.mean())
+    assert float(noisy[x == 1].mean()) == pytest.approx(1 - noise * (1 - inserted), abs=0.01)
+    assert float(noisy[20:90, :, :30].mean()) == pytest.approx(1 - math.exp(-inserted), abs=0.002)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.5, 1.0])
@@ -252,6 +291,10 @@ def test_pattern_generation():
         ("perceptual_decision", {"stimulus": 0}, "must be positive"),
         ("context_decision", {"max_evidence": 0.0}, "max_evidence must be"),
         ("delayed_match_to_sample", {"cue": 1}, "cue must be at least 2"),
+        ("pattern_generation", {"input_rate": 0}, "input_rate must be > 0 Hz"),
+        ("spiking_delayed_match", {"window": 5}, "window must be at least a step of 10 ms"),
+        ("spiking_delayed_match", {"dt": 60}, r"dt must be in \(0, 50\]"),
+        ("spiking_delayed_match", {"noise_sd": 2}, "probability that a spike is deleted"),
         ("cue_accumulation", {"cues": 4}, "must be odd"),
         ("cue_accumulation", {"dt": 80.0}, "dt must be in"),
         ("romo", {"difference": 30.0}, "difference must be in"),
@@ -299,6 +342,7 @@ KNOWN = {
         (np.take_along_axis(info["evidence"], info["context"][:, None], 1)[:, 0] > 0) == y
     ),
     "delayed_match_to_sample": lambda x, y, info: (info["cue_1"] == info["cue_2"]) == y,
+    "spiking_delayed_match": lambda x, y, info: (info["cue_1"] == info["cue_2"]) == y,
     "cue_accumulation": lambda x, y, info: (info["cues"].mean(1) > 0.5) == y,
 }
 

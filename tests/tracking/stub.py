@@ -29,7 +29,8 @@ class Stub:
         files: what was uploaded, by name.
         artifacts: what was committed: by collection name its type and the bytes of every file, by place.
         views: workspaces and reports that were saved.
-        fault: set it to let the server fail from now on: an HTTP status, or "hang" for no answer at all.
+        fault: set it to let the server fail from now on: an HTTP status, "hang" for no answer at all, or "drop" to take
+            what it is sent and hang up in the middle of an answer.
     """
 
     def __init__(self) -> None:
@@ -182,10 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.stub.fault
         if fault == "hang":
             self.stub.closing.wait()
-        answer = b"" if fault else json.dumps(self.stub.answer(self.path, body)).encode()
+        taken = fault in (None, "drop")
+        answer = json.dumps(self.stub.answer(self.path, body)).encode() if taken else b""
         self.send_response(fault if isinstance(fault, int) else 200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(answer[: len(answer) // 2] if fault == "drop" else answer)
+        self.close_connection = self.close_connection or fault == "drop"
 
     do_GET = do_PUT = do_POST

@@ -50,7 +50,7 @@ def test_panels_name_what_is_measured_and_options_that_exist() -> None:
     named |= {axis.removeprefix("summary:").removesuffix(".last") for axis in axes if axis.startswith("summary:")}
     assert len(named) > 20
     assert named <= measured
-    assert set(_values(panels, "groupBy")) == {"rule.value.name", "tracking.value.condition"}
+    assert set(_values(panels, "groupBy")) == {"names.value.rule", "tracking.value.condition"}
 
 
 def test_summaries_are_named_as_the_run_defines_them() -> None:
@@ -68,7 +68,7 @@ def test_summaries_are_named_as_the_run_defines_them() -> None:
 
 def test_runs_are_grouped_by_rule_and_compared_with_bptt() -> None:
     (runs,) = specification(ABOUT)["spec"]["section"]["runSets"]
-    assert runs["grouping"] == [{"section": "config", "name": "rule.value.name"}]
+    assert runs["grouping"] == [{"section": "config", "name": "names.value.rule"}]
     assert runs["filters"]["filters"][0]["value"] == ["summary", "tuning"]
     assert runs["filters"]["filters"][1]["value"] == "leak"
     assert runs["baselineRunId"] in runs["pinnedRunIds"]

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb.sdk import wandb_config
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb.sdk.lib import config_util
 
 from bpgen.cli.options import resolve
 from bpgen.cli.python_values import plainly
+from bpgen.tracking.panels import RULE
+from bpgen.tracking.sweep import log_config
 from tests.tracking.bench import EPOCH, Bench, Run
 from tests.tracking.stub import KEY, Stub
 
@@ -46,13 +49,12 @@ def test_a_rule_that_is_a_word(bench: Bench) -> None:
     assert run.code == 0, run.err
     assert (config["rule"], config["optimizer.lr"], config["seed"]) == ("eprop", 0.03, 2)
     assert {f"rule.{k}": v for k, v in whole["rule"].items()} == {k: v for k, v in config.items() if k[:5] == "rule."}
-    assert config["rule.name"] == whole["rule"]["name"] == "eprop"
+    assert config["names"]["rule"] == config["rule.name"] == whole["rule"]["name"] == "eprop"
     assert config["optimizer"] == whole["optimizer"]
     assert config["optimizer"]["lr"] == 0.03
     assert stub.run["sweep"] == SWEEP
     assert stub.run["displayName"] == f"{run.folder.path.name}, rule=eprop, lr=0.03, seed=2"
-    assert "vary" in run.out
-    assert "rule.name instead" in run.out
+    assert "this sweep varies rule," in run.out
     assert "locked" not in run.err
 
 
@@ -64,15 +66,34 @@ def test_a_rule_that_is_a_word(bench: Bench) -> None:
     ],
     ids=["dotted", "nested"],
 )
-def test_a_rule_by_name_and_groups_are_logged_whole(bench: Bench, chosen: dict[str, Any]) -> None:
+def test_what_is_chosen_stays_and_the_rest_is_logged_too(bench: Bench, chosen: dict[str, Any]) -> None:
+    """Also a group to the letter: it may be a value of a grid, which is known again by all of it."""
     with Stub() as stub:
         run = _started(bench, stub, "-".join(chosen), chosen)
         config, whole = _config(stub), run.folder.plain_config()
     assert run.code == 0, run.err
-    assert {key: config[key] for key in whole if key != "out"} == {k: v for k, v in whole.items() if k != "out"}
-    assert (config["rule"]["name"], config["rule"]["scale"]) == ("rflo", 0.5)
-    assert {key: config[key] for key in chosen if "." in key} == {k: v for k, v in chosen.items() if "." in k}
-    assert "instead" not in run.out
+    assert {key: config[key] for key in chosen} == chosen
+    for key in set(whole) - {"out"}:
+        beside = {k.removeprefix(f"{key}."): v for k, v in config.items() if k.startswith(f"{key}.")}
+        assert {**beside, **config[key]} == whole[key] if isinstance(whole[key], dict) else config[key] == whole[key]
+    assert (whole["rule"]["name"], whole["rule"]["scale"]) == ("rflo", 0.5)
+    assert "locked" not in run.err
+    assert ("varies rule," in run.out) is ("rule" in chosen)
+
+
+@pytest.mark.parametrize("varied", [{}, {"rule": "rflo"}, {"rule": {"name": "rflo"}}, {"rule.name": "rflo", "seed": 1}])
+def test_every_run_has_its_rule_in_the_same_place(varied: dict[str, Any]) -> None:
+    """By which the dashboard groups: of a config whose sweep is locked as W&B locks it, and of one without a sweep."""
+    logged = wandb_config.Config()
+    logged.update_locked(varied, user="sweep")
+    config = {"rule": {"name": "rflo", "scale": 1.0}, "task": {"name": "digits"}, "seed": 1}
+    log_config(logged, config, varied, lambda line: None)
+    place: Any = dict(logged)
+    for part in RULE.split("."):
+        place = place[part]
+    assert place == "rflo"
+    assert logged["names"]["task"] == "digits"
+    assert {key: logged[key] for key in varied} == varied
 
 
 def test_divergence_does_not_stop_an_agent(bench: Bench) -> None:

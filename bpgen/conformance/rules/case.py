@@ -84,7 +84,9 @@ class Case:
             Inapplicable: the rule refuses this network.
         """
         try:
-            return self.make(**{**self.options, **options}).bind(p.network, seed)
+            rule = self.make(**{**self.options, **options})
+            rule.bind(p.network, seed)  # what it returns does not matter: an override may have forgotten to
+            return rule
         except BpgenError as refusal:
             raise Inapplicable(str(refusal)) from refusal
 

@@ -23,7 +23,6 @@ from bpgen.problem import Problem
 from bpgen.registry import plugins
 from bpgen.rules.api import load_rule
 from bpgen.rules.base import Rule
-from bpgen.rules.feedback import Feedback
 from bpgen.rules.traits import Limit
 
 PLACES: dict[str, Callable[[Problem], Problem]] = {
@@ -65,7 +64,12 @@ class Examined(Case):
 
 def remarks(case: Case, outcomes: Mapping[str, Outcome]) -> list[str]:
     """What was found, as sentences, and, last and loudly, what was not checked."""
-    moved = learned(case) if case.traits.learns else {}
+    try:
+        moved = learned(case) if case.traits.learns else {}
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # what it raises, as its checks have said
+        moved = {}
     lines = [f"It learns {name}, which three batches moved by {by:.2g} of its size." for name, by in moved.items()]
     lines += alignment_of_feedback(case) if moved else []
     warning = unchecked(case, outcomes)
@@ -177,7 +181,8 @@ def nearest_rule(case: Case) -> Comparison | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                other: Rule = load_rule(name).bind(p.network)
+                other: Rule = load_rule(name)
+                other.bind(p.network)
                 if not other.traits.stochastic and other.traits.update == "gradient":
                     found.append(_comparison(name, own, ask(other, p).grads))
         except BpgenError:
@@ -202,19 +207,28 @@ def learned(case: Case, batches: int = 3) -> dict[str, float]:
 
 
 def alignment_of_feedback(case: Case, batches: int = 30, lr: float = 0.02) -> list[str]:
-    """Whether learned feedback comes to point along W_out while gradient descent changes W_out, as sentences."""
+    """Whether learned feedback comes to point along W_out while gradient descent changes W_out, as sentences.
+
+    Feedback is what has the readout's shape, or its transpose. Of anything else that a rule learns nobody but its
+    author knows where it should go.
+    """
     p = case.problem()
     rule, W = case.bound(p), p.params["W_out"]
-    carriers = {f"{n}.weight": m for n, m in rule.named_modules() if isinstance(m, Feedback) and m.weight is not None}
-    before = {n: m.weight.clone() for n, m in carriers.items() if n in case.traits.learns and m.weight is not None}
+    before = {name: value.clone() for name, value in rule.state_dict().items()}
     for _ in range(batches):
         result = ask(rule, p)
         rule.learn(result.aux)
         p = p.at(W_out=p.params["W_out"] - lr * result.grads["W_out"])
     lines, new_W = [], p.params["W_out"]
-    for name, old in before.items():
-        new = carriers[name].weight
-        assert new is not None
+    shapes, others = (W.shape, W.T.shape), []
+    for name, new in rule.state_dict().items():
+        old = before[name]
+        if torch.equal(old, new):
+            continue
+        if new.shape not in shapes:
+            others.append(name)
+            continue
+        old, new = (B if B.shape == W.shape else B.T for B in (old, new))
         along = _cosine(new - old, new_W - W)
         lines.append(
             f"{name} against W_out: cosine {_cosine(old, W):.3f} before and {_cosine(new, new_W):.3f} after {batches} "
@@ -222,6 +236,8 @@ def alignment_of_feedback(case: Case, batches: int = 30, lr: float = 0.02) -> li
         )
         if along < 0:
             lines.append(f"SUSPICIOUS: {name} learns AWAY from W_out. Is a sign in `learn` wrong?")
+    if others:
+        lines.append(f"NOT CHECKED: whether `learn` moves {', '.join(others)} the right way.")
     return lines
 
 

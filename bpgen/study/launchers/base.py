@@ -40,6 +40,7 @@ class Job:
         lock: file on which the working process holds a lock.
         parent: the process after which a child that does this job ends itself.
         cwd: the working directory to which all these paths are relative.
+        beside: jobs of the same config with other seeds, to be done at once with this one (`bpgen.run.together`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Job:
     lock: str
     parent: int
     cwd: str = field(default_factory=os.getcwd)
+    beside: tuple[Job, ...] = ()
 
     @property
     def study(self) -> Path:
@@ -60,6 +62,7 @@ class JobResult(NamedTuple):
     """How a job ended: finished, diverged, interrupted or failed, with the reason if it did not finish.
 
     signal: what interrupted it. A job that another process is at work on is "waiting".
+    beside: how the jobs ended that were done at once with it.
     """
 
     name: str
@@ -67,6 +70,11 @@ class JobResult(NamedTuple):
     message: str = ""
     folder: str | None = None
     signal: int = 0
+    beside: tuple[JobResult, ...] = ()
+
+    def each(self) -> list[JobResult]:
+        """It and those beside it."""
+        return [self._replace(beside=()), *self.beside]
 
 
 class Launcher(ABC):
@@ -75,10 +83,12 @@ class Launcher(ABC):
     Attributes:
         processes: how many it runs at once, from which the time a study takes is estimated.
         remote: whether its processes may be on other machines and go on when this one ends.
+        seeds_at_once: whether it may be given jobs that stand for several seeds (`Job.beside`).
     """
 
     processes: int = 1
     remote: bool = False
+    seeds_at_once: bool = False
 
     @abstractmethod
     def launch(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
@@ -90,41 +100,68 @@ class Launcher(ABC):
 
 
 def execute(job: Job) -> JobResult:
-    """Do one job in this process, unless another one is at work on it, or has done it meanwhile."""
+    """Do one job, and those beside it, in this process, unless another one is at work on it, or has done it meanwhile.
+
+    What fails in one job is the result of each that is done at once with it.
+    """
     _end_with(job.parent)
-    with run_lock(job.study, job.name) as mine:
-        return _execute(job) if mine else JobResult(job.name, "waiting", "another process is at work on it")
+    jobs = [replace(job, beside=()), *job.beside]
+    with contextlib.ExitStack() as locks:
+        mine = [each for each in jobs if locks.enter_context(run_lock(each.study, each.name))]
+        found = {each.name: JobResult(each.name, "waiting", "another process is at work on it") for each in jobs}
+        found |= {each.name: JobResult(each.name, "waiting") for each in mine}  # not begun, after an interruption
+        found |= {result.name: result for result in (_execute(mine) if mine else ())}
+    return found.pop(job.name)._replace(beside=tuple(found.values()))
 
 
-def _execute(job: Job) -> JobResult:
+def _execute(jobs: Sequence[Job]) -> list[JobResult]:
+    job = jobs[0]
     os.chdir(job.cwd)
+    for other in jobs[1:]:
+        Path(other.log).write_text(f"done at once with other seeds: see {job.log}\n", encoding="utf-8")
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(Path(job.log).open("w", encoding="utf-8"))
         stack.enter_context(shared_lock(job.lock))
         stack.enter_context(contextlib.redirect_stdout(log))
         stack.enter_context(contextlib.redirect_stderr(log))
         try:
-            return _fit(job)
+            return _fit(jobs)
         except BpgenError as error:
-            return JobResult(job.name, "failed", str(error))
+            return [JobResult(each.name, "failed", str(error)) for each in jobs]
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a stranger's rule raises is the result of this run, not of the study
             traceback.print_exc()
-            return JobResult(job.name, "failed", f"{type(error).__name__}: {error} (traceback in {job.log})")
+            what = f"{type(error).__name__}: {error} (traceback in {job.log})"
+            return [JobResult(each.name, "failed", what) for each in jobs]
 
 
-def _fit(job: Job) -> JobResult:
+def _fit(jobs: Sequence[Job]) -> list[JobResult]:
     from bpgen.run.config import Config
     from bpgen.run.fit import fit  # torch and Lightning: in the working process only
     from bpgen.run.resume import resume
+    from bpgen.run.together import fit_seeds
 
-    job, ended = _as_it_stands(job)
-    if ended is not None:
-        return ended
-    outcome = resume(job.resume, draw=False) if job.resume else fit(Config.of(job.config), draw=False)
-    signum = outcome.exit_code - 128 if outcome.status == "interrupted" else 0
-    return JobResult(job.name, outcome.status, outcome.message, str(outcome.folder.path), signum)
+    results, fresh = list[JobResult](), list[Job]()
+    for job, ended in map(_as_it_stands, jobs):
+        if ended is not None:
+            results.append(ended)
+        elif job.resume:
+            results.append(_result(job, resume(job.resume, draw=False)))
+        else:
+            fresh.append(job)
+    if len(fresh) > 1:
+        seeds = [job.config["seed"] for job in fresh]
+        endings = fit_seeds(Config.of(fresh[0].config), seeds, draw=False)
+    else:
+        endings = [fit(Config.of(job.config), draw=False) for job in fresh]
+    return results + [_result(job, ending) for job, ending in zip(fresh, endings, strict=False)]
+
+
+def _result(job: Job, ending: Any) -> JobResult:
+    """Of an `Ending` of its run."""
+    signum = ending.exit_code - 128 if ending.status == "interrupted" else 0
+    return JobResult(job.name, ending.status, ending.message, str(ending.folder.path), signum)
 
 
 def _as_it_stands(job: Job) -> tuple[Job, JobResult | None]:

@@ -20,9 +20,13 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 class LocalPool(Launcher):
     """Runs jobs in processes of this machine; every run computes on one thread, faster than many threads on one run.
 
+    Up to eight seeds of a condition are trained at once in one process where that is faster (`bpgen.study.together`).
+
     Args:
         processes: runs at once; by default as many as there are CPUs that may be used.
     """
+
+    seeds_at_once = True
 
     def __init__(self, processes: int | None = None) -> None:
         self.processes = _cpus() if processes is None else processes
@@ -50,8 +54,10 @@ class LocalPool(Launcher):
                 for name in [name for name, job in left.items() if Path(job.log).exists()]:
                     killed[name] += 1
                     if killed[name] == ATTEMPTS:
-                        del left[name]
-                        yield JobResult(name, "failed", "its process was killed twice from outside (out of memory?)")
+                        names = [name, *(other.name for other in left.pop(name).beside)]
+                        why = "its process was killed twice from outside (out of memory?)"
+                        first, *others = [JobResult(each, "failed", why) for each in names]
+                        yield first._replace(beside=tuple(others))
             finally:
                 if not done:
                     pool.shutdown(wait=True, kill_workers=True)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from bpgen.cli import study_views
 from bpgen.cli.listing import Parser
+from bpgen.cli.output import console
 from bpgen.errors import choice, require
 from bpgen.registry import find, plugins
 from bpgen.shipped import find_plan, plans
@@ -215,7 +216,6 @@ def _seeds(text: str) -> list[int]:
 
 def _dry_run(study: Any, launcher: Any) -> None:
     """Print what would run."""
-    from rich.console import Console
     from rich.table import Table
 
     from bpgen.run.durations import duration
@@ -240,7 +240,7 @@ def _dry_run(study: Any, launcher: Any) -> None:
             work += count["to do"] * (known.seconds if known else 0.0)
             shown = (f"{known.seconds:.1f}", known.source) if known else ("", "")
             table.add_row(label, stage, str(len(own)), str(count["done"]), str(count["to do"]), *shown)
-    Console(highlight=False).print(table)
+    console().print(table)
     processes = launcher.processes
     print(f"about {duration(work / processes)} with {processes} runs at once, in {study.folder}")
     print(f"plan {plan_hash(study.plan.content())}: write it down, and a report can be held against it")

@@ -124,7 +124,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["compare", "--rules", "bptt,bptt"], "names a rule twice"),
         (["compare", "--rules", "bptt,rfol"], "Did you mean 'rflo'?"),
         (["compare", "--seeds", "0"], "--seeds must be positive"),
-        (["reproduce", "liu2020"], "Did you mean 'liu2022'?"),
+        (["reproduce", "lui2022"], "Did you mean 'liu2022'?"),
         (["reproduce", "liu2022", "--quick", "--full"], "not allowed with"),
         (["reproduce", "liu2022", "--data-dir", "/nowhere"], "/nowhere"),
         (["reproduce", "liu2022", "--data-dir", "/nowhere", "--engine", "ray"], "unknown launcher 'ray'"),

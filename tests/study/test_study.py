@@ -177,7 +177,7 @@ def test_conditions_that_are_one_run_are_refused(tmp_path):
 
 def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
     """Finished runs stay untouched, the killed ones are continued, and the table is that of an undisturbed study."""
-    content = {**BASE, "name": "k", "axes": {"rule": ["bptt", "rflo"]}, "seeds": 8}
+    content = {**BASE, "name": "k", "axes": {"rule": ["bptt", "rflo", "three_factor"]}, "seeds": 8}
     content["set"] = {**BASE["set"], "trainer.max_steps": 40, "evaluation.every": 10}
     file, folder = tmp_path / "k.yaml", tmp_path / "study"
     file.write_text(yaml.safe_dump(content))
@@ -186,11 +186,11 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
         while not list(folder.glob("runs/*/*/summary.json")) and process.poll() is None:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL  # it was in the middle: fifteen runs were still to come
+        assert process.wait() == -signal.SIGKILL  # it was in the middle: of three groups of eight seeds, one is not begun
     with study_lock(folder, patience=60):  # its workers see that it is gone, and end
         pass
     before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.glob("runs/*/*/summary.json")}
-    assert 1 <= len(before) < 16
+    assert 1 <= len(before) < 24
     assert not (folder / "table.csv").exists()
 
     launcher = Here()
@@ -200,8 +200,8 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
     again = {(job.config["rule"]["name"], job.config["seed"]) for job in launcher.launched}
     kept = {(f.parent.parent.name, json.loads(f.read_text())["seed"]) for f in before}
     assert not again & kept
-    assert len(again) + len(kept) <= 16
-    assert [run.status for run in done.runs] == ["finished"] * 16
+    assert len(again) + len(kept) <= 24
+    assert [run.status for run in done.runs] == ["finished"] * 24
     assert done.table.groupby(["condition", "seed"])["step"].apply(list).map(tuple).unique().tolist() == [
         (0, 10, 20, 30, 40)
     ]

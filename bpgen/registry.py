@@ -184,7 +184,7 @@ def base_of(kind: KindName) -> type:
 
 def owner(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution that announces an entry point."""
-    return (point.dist.name, point.dist.version) if point.dist else ("?", "")
+    return (point.dist.name or "?", point.dist.version or "") if point.dist else ("?", "")
 
 
 def _one_each(points: list[EntryPoint]) -> tuple[EntryPoint, ...]:

@@ -17,16 +17,16 @@ def test_it_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     assert notebook.cells[0].source.startswith("# ")
     assert "?" in notebook.cells[0].source.splitlines()[0]
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert any(cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code")
 
 
 def test_there_is_one_for_each_door_and_the_readme_links_to_it():
     doors = {"rule", "neuron", "task", "measurement", "paper"}
-    guides = {"first_run", "own_training_script", "does_the_leak_matter", "curvature_by_hand"}
+    guides = {"first_run", "own_training_script", "does_the_leak_matter", "curvature_by_hand", "from_run_to_cluster"}
     assert guides | {f"write_a_{door}" for door in doors} == {path.stem for path in NOTEBOOKS}
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    for guide in ("own_training_script", *(f"write_a_{door}" for door in doors)):
+    for guide in ("own_training_script", "from_run_to_cluster", *(f"write_a_{door}" for door in doors)):
         assert f"notebooks/{guide}.ipynb" in readme
 
 

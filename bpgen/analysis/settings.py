@@ -1,4 +1,4 @@
-"""Settings: a study's table taken apart by task and alpha, and what its rules are at matched training loss."""
+"""Settings: a study's table taken apart by all but its rules, and what its rules are at matched training loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bpgen.analysis.matching import LEAST, LOSS, LOWEST_COMMON, Array, Level, al
 SHARPNESS = "sharpness/lambda_max"
 SURROGATE = "sharpness/surrogate/lambda_max"
 LOG_SHARPNESS, LOG_LOSS = "log sharpness", "log loss"
-REUSES, BLOCK = "reuses_training", "sharpness_of"
+REUSES, BLOCK, WHERE = "reuses_training", "sharpness_of", "setting"
 EDGE = "stability/edge"  # λ_max of all weights over 2/η
 CLEAN_GAP, NOISY_GAP = "gap", "gap_noisy"  # on test inputs as they are, and with noise
 ROBUSTNESS, GENERALIZATION = "gap_robustness", "gap_generalization"  # what the noisy gap is the sum of
@@ -22,7 +22,7 @@ GAPS = (CLEAN_GAP, NOISY_GAP, ROBUSTNESS, GENERALIZATION)
 
 @dataclass(frozen=True)
 class Setting:
-    """One task at one alpha: comparisons are made inside a setting, never across.
+    """One task at one alpha, and at one value of whatever else was varied beside the rule: comparisons are made inside.
 
     Attributes:
         name: e.g. "digits, alpha=1".
@@ -115,10 +115,12 @@ class Setting:
 
 def settings(table: pd.DataFrame, level: Level = LOWEST_COMMON) -> list[Setting]:
     """The settings of a study's table, in its order."""
-    return [
-        Setting(str(task) if pd.isna(alpha) else f"{task}, alpha={alpha:g}", part, level)
-        for (task, alpha), part in table.groupby(["task", "alpha"], sort=False, dropna=False)
-    ]
+    where = table[WHERE].fillna("") if WHERE in table else pd.Series("", table.index)
+    found = []
+    for (task, alpha, rest), part in table.groupby([table["task"], table["alpha"], where], sort=False, dropna=False):
+        names = [str(task), *([] if pd.isna(alpha) else [f"alpha={alpha:g}"]), *([rest] if rest else [])]
+        found.append(Setting(", ".join(names), part, level))
+    return found
 
 
 def by_rule(table: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ COMMANDS = {
     "sharpness": "measure the curvature of the networks that a run saved",
     "stability": "measure how stable a run's rule was around the networks it saved",
     "rank": "measure how far training moved a run's weights, and along how many directions",
+    "similarity": "measure how alike a run's activity is to another run's, or to recorded neurons",
     "rules": "list the installed learning rules, their traits, or all about one",
     "check": "hold a rule, a neuron or a task to its contract and its claims: the conformance suite",
     "new": "write a package with a rule, task, neuron or measurement of your own, ready to install",

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from bpgen.analysis.proportions import wilson
+from bpgen.cli.output import console
 from bpgen.columns import written
 from bpgen.run.experiment import Ending
 from bpgen.run.outcome import CONFUSION
@@ -23,41 +23,41 @@ from bpgen.threads import seconds_so_far
 
 def report(ending: Ending) -> int:
     """Print how a run ended and return its exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    to = console(soft_wrap=True)
     folder = ending.folder
     if not (folder.path / "summary.json").is_file():  # nothing could be written any more
         print(ending.message, file=sys.stderr)
         return ending.exit_code
     rows, summary = folder.rows(), folder.summary()
     if rows:
-        console.print(_table(f"{folder.path.name}: {ending.status}", rows, summary.get("sequences", {})))
+        to.print(_table(f"{folder.path.name}: {ending.status}", rows, summary.get("sequences", {})))
     path, config, seconds = folder.path, folder.config(), summary["seconds"]
     confused = confused_most(path / f"{CONFUSION}.csv")
     if confused:
-        console.print(confused)
+        to.print(confused)
     whole = seconds_so_far()
     loading = f"; {whole:.0f} s with loading and figures" if whole > seconds["total"] + 1 else ""
-    console.print(f"{seconds['total']:.0f} s, of which {seconds['training']:.0f} s training{loading}")
+    to.print(f"{seconds['total']:.0f} s, of which {seconds['training']:.0f} s training{loading}")
     for what, file in (("numbers", folder.metrics_file), ("figures", path / "figures" / "overview.png")):
         if file.is_file():  # a rule may fail before the first evaluation
-            console.print(f"{what}   {file}")
+            to.print(f"{what}   {file}")
     if config.wandb != "off" and (path / "wandb").is_dir():
         place = shlex.quote(str(path / "wandb"))
         unsent = any((path / "wandb").glob("offline-run-*"))
         sends = f"; `wandb sync {place}` uploads it" if unsent else ""
-        console.print(f"W&B       `wandb leet {place}` shows it here without an account{sends}")
+        to.print(f"W&B       `wandb leet {place}` shows it here without an account{sends}")
     if ending.message:
         print(ending.message, file=sys.stderr)
     elif ending.status == "finished":
         other = "bptt" if config.rule.name != "bptt" else "rflo"
         again = shlex.quote(str(path / "config.yaml"))
-        console.print(f"next      the same under another rule: bpgen fit --config {again} --rule {other}")
+        to.print(f"next      the same under another rule: bpgen fit --config {again} --rule {other}")
     return ending.exit_code
 
 
 def report_seeds(endings: Sequence[Ending]) -> int:
     """Print how the runs of several seeds ended: their last evaluations together; returns the worst exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    to = console(soft_wrap=True)
     rows = [rows[-1] for ending in endings if (rows := ending.folder.rows())]
     table = Table(title=f"{len(rows)} seeds at their last evaluation", title_justify="left")
     table.add_column("")
@@ -71,9 +71,9 @@ def report_seeds(endings: Sequence[Ending]) -> int:
             mean, low, high = (written(column.shown, f(values)) for f in (statistics.mean, min, max))
             table.add_row(column.label, mean, spread, low, high)
     if rows:
-        console.print(table)
+        to.print(table)
     for ending in endings:
-        console.print(f"{ending.status:12}{ending.folder.path}")
+        to.print(f"{ending.status:12}{ending.folder.path}")
         if ending.message:
             print(ending.message, file=sys.stderr)
     return max((ending.exit_code for ending in endings), default=0)

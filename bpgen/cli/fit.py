@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 
 from bpgen.cli.given import given
@@ -83,14 +82,15 @@ def run(argv: list[str]) -> int:
         return 0
     from bpgen.cli.ending import report, report_seeds
     from bpgen.run.fit import fit
+    from bpgen.run.screen import at_a_terminal
 
     if n_seeds is None:
-        code = report(fit(config, terminal=sys.stderr.isatty()))
+        code = report(fit(config, terminal=at_a_terminal()))
     else:
         from bpgen.run.together import fit_seeds
 
         seeds = range(config.seed, config.seed + n_seeds)
-        code = report_seeds(fit_seeds(config, seeds, terminal=sys.stderr.isatty()))
+        code = report_seeds(fit_seeds(config, seeds, terminal=at_a_terminal()))
     return 0 if code == DIVERGED and in_sweep() else code  # a result, and an agent gives up after three failures
 
 
@@ -132,10 +132,11 @@ def _resume(argv: list[str]) -> int:
     from bpgen.cli.ending import report
     from bpgen.run.files import read_value
     from bpgen.run.resume import resume
+    from bpgen.run.screen import at_a_terminal
 
     changes = {}
     for text in (value for flag, value in pairs if flag == "--set"):
         key, equals, value = text.partition("=")
         require(bool(equals), f"what is to change is written --set KEY=VALUE, got {text!r}.")
         changes[key.replace("-", "_")] = read_value(value)
-    return report(resume(dict(pairs[::-1])["--resume"], terminal=sys.stderr.isatty(), changes=changes))
+    return report(resume(dict(pairs[::-1])["--resume"], terminal=at_a_terminal(), changes=changes))

@@ -1,4 +1,4 @@
-"""What the commands that measure saved networks write: a folder, JSON, and what was measured."""
+"""Where commands write: the console of all of them; a folder, JSON, and threads of those that measure networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ from bpgen.errors import BpgenError, require
 from bpgen.threads import MOST, using
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bpgen.run.replay import SavedSteps
+
+
+def console(**options: Any) -> Console:
+    """Standard output, for tables; in the order of what else is printed in a Jupyter notebook, too.
+
+    Args:
+        **options: of rich's console.
+    """
+    from rich.console import Console
+
+    return Console(highlight=False, force_jupyter=False, **options)
 
 
 def folder(name: str | None) -> Path | None:

@@ -18,7 +18,7 @@ def fit(*, quiet: bool = False, draw: bool = True, **options: Any) -> LoadedRun:
     bpgen.fit(config="liu2022_bptt", rule={"name": "rflo", "scale": 0.5})
 
     Args:
-        quiet: print nothing.
+        quiet: print nothing; else a line per evaluation, in a Jupyter notebook a bar.
         draw: draw the figures of the run.
         **options: the groups and options of a config: rule, task and neuron by name, or a mapping with `name` and
             options; other groups as mappings; seed, out, wandb, threads. `config` is a shipped config or the path of
@@ -35,8 +35,10 @@ def fit(*, quiet: bool = False, draw: bool = True, **options: Any) -> LoadedRun:
     from bpgen.run.fit import fit as fit_config
     from bpgen.run.fit import say_at_once
     from bpgen.run.replay import load_run
+    from bpgen.run.screen import in_notebook
 
-    ending = fit_config(resolve(_argv(options)), say=(lambda _: None) if quiet else say_at_once, draw=draw)
+    say = (lambda _: None) if quiet else say_at_once
+    ending = fit_config(resolve(_argv(options)), say, terminal=in_notebook() and not quiet, draw=draw)
     if ending.status == "interrupted":
         raise KeyboardInterrupt(ending.message)
     if ending.status == "failed":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.listing import Parser
-from bpgen.cli.output import folder, head_of
+from bpgen.cli.output import console, folder, head_of
 from bpgen.errors import choice
 from bpgen.run.files import as_json
 
@@ -84,12 +84,11 @@ def _measured(saved: SavedSteps, name: str) -> list[dict[str, Any]]:
 
 
 def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     W, O = head["weights"], head["outputs"]
-    console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, 100)  # no number is ever cut
+    to = console(soft_wrap=True)
+    to.width = max(to.width, 100)  # no number is ever cut
     title = f"{head['run']}: change of {W} under {head['rule']}, {head['neurons']} neurons, {O} outputs"
     table = Table(title=title, title_justify="left")
     for column in ("step", f"‖{W} - {W}₀‖", f"of ‖{W}₀‖", "effective rank", "rank, 99 %", f"beyond {O}"):
@@ -98,7 +97,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
         moved = r["norm"] > 0
         ranks = [f"{r['effective_rank']:.4g}", str(r["rank_99"]), f"{r['beyond']:.2g}"] if moved else ["-"] * 3
         table.add_row(str(r["step"]), f"{r['norm']:.4g}", f"{r['relative']:.3g}", *ranks)
-    console.print(table)
+    to.print(table)
 
 
 def _draw(file: Path, head: dict[str, Any], results: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import shutil
 import sys
 import textwrap
 from typing import Any
@@ -53,18 +54,41 @@ def run(argv: list[str]) -> int:
         return 0
     others = {name: find("rule", name).same_as for name in rules}
     rows = {name: _columns(t) for name, t in rules.items() if not others[name]}
-    print(_table(rows, " | ", "| ", " |") if options.markdown else _in_two(rows))
+    print(
+        _table(rows, " | ", "| ", " |")
+        if options.markdown
+        else _in_parts(rows, shutil.get_terminal_size((120, 24)).columns)
+    )
     again = [f"{name} is another name of {first}." for name, first in others.items() if first]
     print("", "\n".join([_AUDITED, *again]), sep="\n")
     return 0
 
 
-def _in_two(rows: dict[str, dict[str, str]]) -> str:
-    """Two tables for a terminal: where the credit comes from, then what it costs and when it is exact."""
+def _in_parts(rows: dict[str, dict[str, str]], width: int) -> str:
+    """Tables for a terminal: where the credit comes from, then what it costs and when it is exact.
+
+    Each of the two is as many tables as it takes, one below the other, for no row to be longer than `width`.
+    """
     cost = ("time per step", "memory", "neurons", "exact when")
-    credit = {name: {k: v for k, v in cells.items() if k not in cost} for name, cells in rows.items()}
-    others = {name: {k: cells[k] for k in cost} for name, cells in rows.items()}
-    return f"{_table(credit, '  ', '', '')}\n\n{_table(others, '  ', '', '')}"
+    titles = list(next(iter(rows.values())))
+    parts: list[str] = []
+    for of_cost in (False, True):
+        group: list[str] = []
+        for title in [t for t in titles if (t in cost) is of_cost]:
+            if group and _width(_part(rows, [*group, title])) > width:
+                parts.append(_part(rows, group))
+                group = []
+            group.append(title)
+        parts.append(_part(rows, group))
+    return "\n\n".join(parts)
+
+
+def _part(rows: dict[str, dict[str, str]], titles: list[str]) -> str:
+    return _table({name: {title: cells[title] for title in titles} for name, cells in rows.items()}, "  ", "", "")
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))
 
 
 def _columns(traits: dict[str, Any]) -> dict[str, str]:

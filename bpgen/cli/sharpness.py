@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.curvature_words import density_plot
 from bpgen.cli.listing import Parser
-from bpgen.cli.output import folder, head_of, on_threads
+from bpgen.cli.output import console, folder, head_of, on_threads
 from bpgen.errors import require
 from bpgen.run.files import as_json
 from bpgen.threads import HELP as THREADS
@@ -117,12 +117,11 @@ def _definition(last: Survey, block: Block) -> dict[str, Any]:
 
 
 def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     of = "surrogate network" if head["surrogate"] else "true loss"
-    console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, 60 + 12 * len(results[0]["eigenvalues"]))  # no number is ever cut
+    to = console(soft_wrap=True)
+    to.width = max(to.width, 60 + 12 * len(results[0]["eigenvalues"]))  # no number is ever cut
     table = Table(
         title=f"{head['run']}: Hessian of the {of}, block {head['block']}, {head['samples']} train samples, "
         f"{'regularisers inside' if head['regularised'] else 'no regularisers'}",
@@ -137,11 +136,11 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
         values = [f"{value:.5g}" for value in row["eigenvalues"]]
         quality = [f"{row['residuals'][0]:.2g}", str(row["products"]), "yes" if row["converged"] else "NO"]
         table.add_row(str(row["step"]), *values, *quality)
-    console.print(table)
+    to.print(table)
     if "trace" in results[0]:
         for row in results:
             t = row["trace"]
-            console.print(
+            to.print(
                 f"step {row['step']}: trace {t['value']:.5g} ({t['confidence']:.0%} interval {t['low']:.5g} to "
                 f"{t['high']:.5g}), of which the top {len(row['eigenvalues'])}: {row['top_mass']:.1%}"
             )
@@ -154,7 +153,7 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
             beyond.add_column(f"step {row['step']}", justify="right")
         for name in results[0]["measures"]:
             beyond.add_row(name, *(f"{row['measures'][name]:.4g}" for row in shown))
-        console.print(beyond)
+        to.print(beyond)
 
 
 def _draw(out: Path, head: dict[str, Any], results: list[dict[str, Any]], last: Any) -> None:

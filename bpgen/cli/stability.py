@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpgen.cli.curvature_words import STABILITY_LEGEND, stability_verdict
 from bpgen.cli.listing import Parser
-from bpgen.cli.output import folder, head_of, on_threads
+from bpgen.cli.output import console, folder, head_of, on_threads
 from bpgen.errors import require
 from bpgen.run.files import as_json
 from bpgen.threads import HELP as THREADS
@@ -126,7 +126,6 @@ def _measured(saved: SavedSteps, samples: int, o: Namespace) -> list[dict[str, A
 
 
 def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     first = results[0]
@@ -148,9 +147,9 @@ def _print(head: dict[str, Any], results: list[dict[str, Any]]) -> None:
             table.add_column(column, justify="right", no_wrap=True)
         for row in results:
             table.add_row(str(row["step"]), *(f"{row[key]:.4g}" for key in few))
-    console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, 100)  # a cut number is worse than a wrapped line
-    console.print(table)
+    to = console(soft_wrap=True)
+    to.width = max(to.width, 100)  # a cut number is worse than a wrapped line
+    to.print(table)
     print(f"\n{STABILITY_LEGEND}\n\nstep {results[-1]['step']}: {stability_verdict(head['rule'], results[-1])}")
 
 

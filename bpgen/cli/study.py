@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from bpgen.cli import study_views
 from bpgen.cli.listing import Parser
+from bpgen.cli.output import console
 from bpgen.errors import choice, require
 from bpgen.registry import find, plugins
 from bpgen.shipped import find_plan, plans
@@ -22,6 +23,19 @@ Run a plan: every condition of its scientific axes with every seed, each run an 
 folder, nuisance parameters re-tuned per condition on validation data. The same command continues a stopped study: what
 has finished is not run again. Ends with one tidy table, figures and a report."""
 
+EXAMPLE = """\
+a plan, e.g. leak.yaml:
+  name: leak
+  question: Does the leak matter?
+  base: digits                                  # a config: shipped, or a file
+  set: {trainer.max_epochs: 5}                  # options of `bpgen fit`, the same for all runs
+  axes: {rule: [bptt, rflo], neuron.alpha: [1.0, 0.5]}
+  seeds: 3
+
+examples:
+  bpgen study leak.yaml --dry-run               what would run, and for how long
+  bpgen study leak.yaml --sweep sweep.yaml      the same runs for agents of W&B"""
+
 RUNS_CODES = (
     "exit codes: 0 done (failed and diverged runs: see the report), 2 bad input, 3 no run finished, 130 interrupted."
 )
@@ -29,7 +43,7 @@ RUNS_CODES = (
 
 def run(argv: list[str]) -> int:
     """Run the command."""
-    parser = Parser(prog="bpgen study", description=DESCRIPTION, codes=RUNS_CODES)
+    parser = Parser(prog="bpgen study", description=DESCRIPTION, epilog=EXAMPLE, codes=RUNS_CODES)
     parser.add_argument("plan", help=f"the path of a YAML file, or a shipped plan by name: {', '.join(plans())}")
     add_options(parser, argv)
     view = parser.add_mutually_exclusive_group()
@@ -202,7 +216,6 @@ def _seeds(text: str) -> list[int]:
 
 def _dry_run(study: Any, launcher: Any) -> None:
     """Print what would run."""
-    from rich.console import Console
     from rich.table import Table
 
     from bpgen.run.durations import duration
@@ -227,7 +240,7 @@ def _dry_run(study: Any, launcher: Any) -> None:
             work += count["to do"] * (known.seconds if known else 0.0)
             shown = (f"{known.seconds:.1f}", known.source) if known else ("", "")
             table.add_row(label, stage, str(len(own)), str(count["done"]), str(count["to do"]), *shown)
-    Console(highlight=False).print(table)
+    console().print(table)
     processes = launcher.processes
     print(f"about {duration(work / processes)} with {processes} runs at once, in {study.folder}")
     print(f"plan {plan_hash(study.plan.content())}: write it down, and a report can be held against it")

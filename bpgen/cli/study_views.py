@@ -7,12 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from bpgen.cli.output import console
 from bpgen.errors import BpgenError
 
 
 def print_status(study: Any, launcher: Any) -> None:
     """Conditions with the fate of their runs, then every run that did not finish and why; nothing is run."""
-    from rich.console import Console
     from rich.table import Table
 
     from bpgen.study.catalogue import ENDED, StudyEntry
@@ -32,7 +32,7 @@ def print_status(study: Any, launcher: Any) -> None:
         for label in dict.fromkeys(run.condition.label for run in group):
             count = Counter(run.status for run in group if run.condition.label == label)
             table.add_row(label, stage, *(str(count[kind] or "") for kind in kinds))
-    Console(highlight=False).print(table)
+    console().print(table)
     for line in launcher.status(study.folder):
         print(line)
     for run in (*tuning, *runs):
@@ -83,13 +83,12 @@ def write_sweep(study: Any, file: str) -> None:
 
 def print_results(results: Any) -> None:
     """What came out of a study, in sentences, and where everything is; the tables are in summary.md."""
-    from rich.console import Console
 
     from bpgen.analysis.matching import finished
     from bpgen.study.catalogue import ENDED
     from bpgen.study.conclusions import conclusions, in_words
 
-    say = Console(highlight=False, soft_wrap=False, markup=False, emoji=False).print
+    say = console(soft_wrap=False, markup=False, emoji=False).print
     count = Counter(run.status for run in results.runs)
     counts = [f"{count[kind]} {kind}" for kind in (*ENDED, "interrupted", "failed") if count[kind]]
     before = sum(run.skipped for run in results.runs)

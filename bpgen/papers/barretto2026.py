@@ -55,9 +55,9 @@ def _better(setting: Setting, claim: str, good: str, bad: str) -> Check:
 def _performance(setting: Setting) -> Iterator[Check]:
     """(a): what every rule reaches, beside what is reported; then who is better."""
     accurate = setting.gap_unit == "accuracy"
-    for rule, own in setting.last().groupby("condition", sort=False):
-        values = own.set_index("seed")[ACCURACY if accurate else TEST_LOSS] * (100 if accurate else 1)
-        reported = REPORTED.get(_task(setting), {}).get(str(rule))
+    for rule in setting.conditions:
+        values = setting.last(rule).set_index("seed")[ACCURACY if accurate else TEST_LOSS] * (100 if accurate else 1)
+        reported = REPORTED.get(_task(setting), {}).get(rule)
         said = f" (reported {reported} %)" if reported else ""
         text = f"{rule}: test {'accuracy' if accurate else 'loss'} in the end{said}"
         effect = mean_effect({int(str(k)): float(v) for k, v in values.items()}, len(setting.seeds))

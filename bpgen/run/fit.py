@@ -14,7 +14,7 @@ from bpgen.run.experiment import Before, Ending, Experiment, Say, Trained
 from bpgen.run.folder import RunFolder
 from bpgen.run.outcome import draw as draw_run
 from bpgen.run.outcome import write_outcome
-from bpgen.run.progress import ProgressBar, ProgressLines
+from bpgen.run.progress import ProgressLines, bar
 from bpgen.run.record import Interrupt, Record
 from bpgen.run.time_left import TimeLeft
 from bpgen.run.tracked import hand_over
@@ -55,7 +55,7 @@ def carry_out(experiment: Experiment, folder: RunFolder, before: Before, audienc
     if experiment.tracker is not None:
         callbacks.append(BatchLoss())
     if audience.terminal:
-        callbacks.append(ProgressBar(clock.columns))
+        callbacks.append(bar(clock.columns))
     else:
         clock.attach(ProgressLines(audience.say, clock.columns))
         callbacks.append(TimeLeft(audience.say, clock))

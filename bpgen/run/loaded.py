@@ -37,6 +37,10 @@ class LoadedRun(_Parts):
 
     folder: RunFolder
 
+    def __repr__(self) -> str:
+        parts = f"{self.config['rule']['name']} on {self.config['task']['name']}, seed {self.config['seed']}"
+        return f"<run {self.folder.path}: {parts}, {self.status}>"
+
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights that act, by name: as stored, with zeros where there is no synapse (autapses, sparse, areas).

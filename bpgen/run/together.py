@@ -22,7 +22,7 @@ from bpgen.run.config import Config
 from bpgen.run.experiment import Before, Ending, Experiment, Say
 from bpgen.run.fit import Audience, carry_out, conclude, say_at_once
 from bpgen.run.folder import RunFolder
-from bpgen.run.progress import ProgressBar, ProgressLines
+from bpgen.run.progress import ProgressLines, bar
 from bpgen.run.record import Contents, Interrupt, Record
 from bpgen.run.seat import Seat, Seats
 from bpgen.run.time_left import TimeLeft
@@ -138,9 +138,9 @@ def _callbacks(seats: Sequence[Seat], audience: Audience) -> list[pl.Callback]:
     together = Seats(seats)
     if not audience.terminal:
         return [together, _InterruptAll(seats), TimeLeft(audience.say, together)]
-    bar = ProgressBar(seats[0].experiment.clock.columns)
-    seats[0].experiment.clock.attach(bar)
-    return [together, _InterruptAll(seats), bar]
+    shown = bar(seats[0].experiment.clock.columns)
+    seats[0].experiment.clock.attach(shown)
+    return [together, _InterruptAll(seats), shown]
 
 
 def _concluded(seat: Seat, error: BaseException | None, trainer: pl.Trainer, rest: float, audience: Audience) -> Ending:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bpgen.analysis.sequential import with_looks
-from bpgen.analysis.settings import BLOCK, REUSES, with_surrogates
+from bpgen.analysis.settings import BLOCK, REUSES, WHERE, with_surrogates
 from bpgen.study.runs import Run
 
 KEYS = ("condition", "rule", "alpha", "task", "seed")  # what figures and statistics group by
@@ -21,12 +21,12 @@ def evaluation_table(runs: Sequence[Run], study: Path, looks: Sequence[int] = ()
     A diverged run is there with its rows up to the divergence and status "diverged". Where seeds were added in looks,
     every row says for which one. λ_max of spiking networks is that of the surrogate network.
     """
-    parts = []
+    parts, apart = [], _apart(runs)
     for run in runs:
         if run.folder is None or not run.folder.metrics_file.is_file():
             continue
         rows = pd.read_csv(run.folder.metrics_file)
-        facts = {**_facts(run), "status": run.status, "run": _relative_path(run, study)}
+        facts = {**_facts(run), WHERE: _where(run, apart), "status": run.status, "run": _relative_path(run, study)}
         parts.append(pd.concat([pd.DataFrame([facts] * len(rows)), rows], axis=1))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "status", "run"])
     return with_looks(with_surrogates(table), looks)
@@ -70,6 +70,23 @@ def _facts(run: Run) -> dict[str, Any]:
     }
     others = {axis: value for axis, value in factors.items() if axis not in ("rule", "task", "neuron.alpha")}
     return {**known, **others, **run.tuned}
+
+
+def _apart(runs: Sequence[Run]) -> list[str]:
+    """The axes along which rules are not compared, beside task and alpha: all others, where there are several rules."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for axis, value in run.condition.factors.items():
+            values.setdefault(axis, set()).add(str(value))
+    varied = [axis for axis, found in values.items() if len(found) > 1]
+    return [axis for axis in varied if axis not in ("rule", "neuron.alpha")] if "rule" in varied else []
+
+
+def _where(run: Run, apart: Sequence[str]) -> str:
+    """Where a run is on these axes, in words; nothing of a task that goes by its own name."""
+    shown = {axis: str(run.condition.factors[axis]) for axis in apart}
+    named = (value if axis in ("task", "neuron") else f"{axis}={value}" for axis, value in shown.items())
+    return ", ".join(value for value in named if value != run.config.task.name)
 
 
 def _relative_path(run: Run, study: Path) -> str:

@@ -16,9 +16,10 @@ FOLDER = "fates"
 
 
 def note(study: Path, result: JobResult) -> None:
-    """Write down how a run ended."""
+    """Write down how a run ended; those that were done beside it have notes of their own."""
     durable.make_folder(study / FOLDER)
-    durable.write(_file(study, result.name), json.dumps(result._asdict()))
+    kept = {name: value for name, value in result._asdict().items() if name != "beside"}
+    durable.write(_file(study, result.name), json.dumps(kept))
 
 
 def noted(study: Path) -> dict[str, JobResult]:

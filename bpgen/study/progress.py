@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bpgen.run.durations import duration
+from bpgen.run.screen import at_a_terminal
 from bpgen.study.remaining import RemainingTime
 from bpgen.study.runs import ENDED, Run
 
@@ -87,9 +87,10 @@ class LiveProgress:
             table.add_row(label, *(str(n) if n else "" for n in (*(count[s] for s in (*ENDED, "failed")), rest)))
         left = self._remaining.seconds_left()
         spent = duration(time.time() - self._remaining.started)
-        return Group(table, Text(f"{spent} gone, {'?' if left is None else duration(left)} left   {self._last}"))
+        known = "no run has measured yet" if left is None else f"{duration(left)} left"
+        return Group(table, Text(f"{spent} gone, {known}   {self._last}"))
 
 
 def progress_display() -> Progress:
     """The one that fits where the user is."""
-    return LiveProgress() if sys.stderr.isatty() else PrintedProgress()
+    return LiveProgress() if at_a_terminal() else PrintedProgress()

@@ -49,8 +49,8 @@ class Npz(Task):
         class_weights: "balanced" weighs every class of the training set as much as any other, "equal" every sequence.
         data_seed: of the random split; "run" is the seed of the run.
         noise_sd: standard deviation of the Gaussian noise added to test inputs, in units of x.
-        mask_weights: weights of the steps as "given", so that a mask of ones is T times no mask; or "mean", each
-            sequence's divided by their sum: then a mask of ones is no mask.
+        mask_weights: "mean" divides the weights of each sequence by their sum, so that a mask of ones is no mask; as
+            "given", which version 0.1 took, a mask of ones is T times no mask, and needs a smaller learning rate.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Npz(Task):
         class_weights: ClassWeights = "equal",
         data_seed: DataSeed = 0,
         noise_sd: float = 0.2,
-        mask_weights: MaskWeights = "given",
+        mask_weights: MaskWeights = "mean",
     ) -> None:
         super().__init__(noise_sd)
         require(tolerance is None or tolerance > 0, f"task.tolerance must be > 0, got {tolerance}.")

@@ -52,7 +52,7 @@ def picture(task: Task, title: str, trials: int = 3) -> Figure:
 class _Inputs(NamedTuple):
     """How the inputs of a task are drawn: as lines where they can be told apart, else as an image.
 
-    as_lines: not where there are many, nor where all of them are 0 or 1, as symbols are.
+    as_lines: not where there are many, nor where all are counts, as symbols and spikes are.
     names: of the inputs; none where there are many.
     steps: whether an input has few values, and jumps between them.
     greys: what is white and what is black in an image, of all its trials, with and without noise.
@@ -68,7 +68,7 @@ class _Inputs(NamedTuple):
         """From all training inputs [T,n,I]."""
         few = task.n_in <= len(_COLOURS)
         names = list(task.input_names) or ([f"input {i}" for i in range(task.n_in)] if few else [])
-        symbols = bool(((x == 0) | (x == 1)).all())
+        symbols = bool(((x >= 0) & (x == x.round())).all())
         steps = [len(torch.unique(x[..., i])) <= _FEW for i in range(task.n_in)] if few else []
         known = names if few or len(names) == task.n_in else []
         return cls(few and not symbols, known, steps, (float(x.min()), float(x.max())))

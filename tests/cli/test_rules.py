@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 import bpgen
 from bpgen.cli import main
 from bpgen.registry import find, plugins
@@ -28,6 +30,16 @@ def test_the_table_has_every_rule_with_its_traits(capsys):
     assert len({row.count("|") for row in rows}) == 1
     assert rows[0].startswith("| rule ")
     assert set(rows[1]) == set("| -")
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120, 200])
+def test_no_row_of_traits_is_wider_than_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    plain = out(capsys, "rules", "--traits").splitlines()
+    tables = [line.split() for line in plain if line.startswith("rflo ")]
+    assert max(len(line) for line in plain if line.startswith(("rule ", "rflo ", "snap ", "--"))) <= columns
+    assert (len(tables) > 2) is (columns < 107)
+    assert sum("broadcast" in cells for cells in tables) == 1
 
 
 def test_one_rule_is_shown_with_equations_options_and_traits(capsys):

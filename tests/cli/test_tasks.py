@@ -1,5 +1,6 @@
 """`bpgen tasks NAME`: what a task says of itself, and its picture."""
 
+import numpy as np
 import pytest
 
 from bpgen.cli import main
@@ -35,6 +36,14 @@ def test_noisy_spikes_are_as_black_as_the_others():
     """Also where two fall into one step."""
     figure = picture(find("task", "encoded").load()(), "encoded")
     assert {ax.images[0].get_clim() for ax in figure.axes if ax.images} == {(0, 1)}
+
+
+def test_counts_of_spikes_are_not_joined_by_lines(tmp_path):
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "counts.npz", x=random.poisson(0.7, (12, 40, 3)), y=random.integers(2, size=40))
+    top = picture(find("task", "npz").make(file=str(tmp_path / "counts.npz")), "counts").axes[0]
+    assert top.images
+    assert not top.lines
 
 
 def test_a_picture_is_drawn_with_the_options_given(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """A run from Python: trained by `bpgen.fit`, read back with the weights that act, its activity and its metrics."""
 
+import signal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,6 +47,18 @@ def test_bad_input_is_that_of_the_command(tmp_path):
     with pytest.raises(BpgenError, match="momentun"):
         bpgen.fit(optimizer={"momentun": 0.9}, out=str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_says_what_it_is(run):
+    assert repr(run) == f"<run {run.folder.path}: rflo on digits, seed 3, finished>"
+
+
+def test_signals_are_as_they_were(tmp_path):
+    """Whether the run ends well or not: a script that trained a network can still be ended."""
+    asked = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    for lr in (0.01, 1e9):
+        bpgen.fit(network={"n_rec": 4}, optimizer={"lr": lr}, out=str(tmp_path), quiet=True, draw=False, **SMALL)
+        assert {s: signal.getsignal(s) for s in asked} == asked
 
 
 def test_weights_are_those_that_act(run):

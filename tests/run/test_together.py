@@ -120,6 +120,7 @@ def test_a_seed_that_diverges_ends_alone(tmp_path, monkeypatch, runs):
     assert [ending.status for ending in endings] == ["finished", "diverged", "finished"]
     assert "Try a smaller --optimizer.lr" in endings[1].message
     assert [ending.folder.summary()["status"] for ending in endings] == ["finished", "diverged", "finished"]
+    assert all("together" in ending.folder.summary() for ending in endings)
     last, alone = endings[2].folder.rows()[-1], runs[1][2].folder.rows()[-1]
     assert last["train/loss"] == pytest.approx(alone["train/loss"], abs=1e-5)
 

@@ -5,6 +5,7 @@ import yaml
 
 from bpgen.cli import main
 from bpgen.cli.options import resolve
+from bpgen.cli.study import EXAMPLE
 from bpgen.errors import BpgenError
 from bpgen.run.files import read_config
 from bpgen.shipped import plans
@@ -123,7 +124,7 @@ def test_an_axis_cannot_be_set(tmp_path, capsys):
         (["compare", "--rules", "bptt,bptt"], "names a rule twice"),
         (["compare", "--rules", "bptt,rfol"], "Did you mean 'rflo'?"),
         (["compare", "--seeds", "0"], "--seeds must be positive"),
-        (["reproduce", "liu2020"], "Did you mean 'liu2022'?"),
+        (["reproduce", "lui2022"], "Did you mean 'liu2022'?"),
         (["reproduce", "liu2022", "--quick", "--full"], "not allowed with"),
         (["reproduce", "liu2022", "--data-dir", "/nowhere"], "/nowhere"),
         (["reproduce", "liu2022", "--data-dir", "/nowhere", "--engine", "ray"], "unknown launcher 'ray'"),
@@ -154,3 +155,10 @@ def test_what_the_study_gives_cannot_be_set_or_varied(option):
     plan = read_plan({"axes": {"rule": ["rflo"]}}, "p").with_options({option: "1"})
     with pytest.raises(BpgenError, match=f"{option} cannot be set or varied"):
         plan.conditions(lambda argv: {})
+
+
+def test_the_plan_in_the_help_is_one():
+    text = "\n".join(EXAMPLE.split("\n\n")[0].splitlines()[1:])
+    plan = read_plan(yaml.safe_load(text), "leak")
+    assert (plan.name, list(plan.axes), plan.seeds) == ("leak", ["rule", "neuron.alpha"], [0, 1, 2])
+    assert len(plan.conditions(resolve)) == 4

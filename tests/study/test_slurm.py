@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+import bpgen
 from tests.study import slurm_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
@@ -142,30 +144,82 @@ def test_one_run_fails_one_is_cancelled_and_both_can_be_retried(slurm, tmp_path)
     study.until(lambda: not study.ask("squeue", "-h").strip())
 
 
+HELD = """\
+import pathlib, time
+from bpgen_rules.bptt import BPTT
+class Held(BPTT):
+    def gradients(self, problem, draws):
+        if not pathlib.Path({go!r}).exists():
+            time.sleep(0.5)
+        return super().gradients(problem, draws)
+"""
+STEPS = 400  # which take longer than the time limit, as long as they are held up
+
+
+class HeldUp(Cluster):
+    """A study of one run, each step of which takes half a second until its task has once been taken away from it."""
+
+    def __init__(self, folder, environment, *options):
+        self.go, rule = folder / "go", folder / "held.py"
+        rule.write_text(HELD.format(go=str(self.go)))
+        long = {**TINY, "trainer.max_steps": STEPS, "evaluation.every": STEPS}
+        super().__init__(folder, environment, {"axes": {"rule": [f"{rule}:Held"]}, "seeds": 1, "set": long}, *options)
+
+    def checkpoints(self):
+        """The last one; without a signal there is none between the first step and the last."""
+        return list(self.folder.glob("s/runs/**/checkpoints/last.ckpt"))
+
+    def to_the_end(self, login):
+        """Wait for the call of the study; what was requeued runs at once, not in two minutes, and at full speed."""
+        while login.poll() is None:
+            queue = self.ask("squeue", "-h", "-p", "main", "-o", "%i %r").splitlines()
+            for job in [line.split()[0] for line in queue if "BeginTime" in line]:
+                (file,) = self.checkpoints()
+                assert 0 < torch.load(file, weights_only=True)["global_step"] < STEPS  # written when it was warned
+                self.go.touch()
+                self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+            time.sleep(1)
+        assert login.returncode == 0, (self.folder / "typed.log").read_text()
+
+    def assert_it_went_on_bit_for_bit(self):
+        """As if nothing had been taken away: one folder, not begun anew, equal to a run from first to last step."""
+        assert self.go.exists(), "nothing was requeued"
+        assert list(self.rows()["status"]) == ["finished"]
+        assert len(self.starts()) == 1
+        assert len(list(self.folder.glob("s/slurm/*.json"))) == 1  # SLURM requeued it, nobody submitted it again
+        (log,) = self.folder.glob("s/logs/*.log")  # of the process that ended it
+        assert f"step {STEPS}: " in log.read_text()
+        assert "step 0: " not in log.read_text()
+        config = next(self.folder.glob("s/runs/**/config.yaml"))
+        whole = [sys.executable, "-m", "bpgen", "fit", "--config", str(config), "--out", str(self.folder / "whole")]
+        subprocess.run(whole, env=self.environment, check=True, capture_output=True)
+        assert metrics(self.folder / "s" / "runs") == metrics(self.folder / "whole")
+        one, other = (last_weights(self.folder / name) for name in ("s/runs", "whole"))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def last_weights(folder):
+    (config,) = folder.glob("**/config.yaml")
+    return bpgen.load_run(config.parent).network.state_dict()
+
+
 def test_a_time_limit_is_survived_bit_for_bit(slurm, tmp_path):
-    steps = int(os.environ.get("BPGEN_SLURM_STEPS", "40000"))
-    long = {**TINY, "trainer.max_steps": steps, "evaluation.every": steps // 3}
-    plan = {"axes": {"rule": ["bptt"]}, "seeds": 1, "set": long}
-    study = Cluster(tmp_path, slurm, plan, "--engine.time", "1", "--engine.warning", "15")
+    study = HeldUp(tmp_path, slurm, "--engine.time", "2", "--engine.warning", "15")
+    study.to_the_end(study.start())
+    logs = "".join(file.read_text() for file in tmp_path.glob("s/slurm/tasks/*_log.*"))
+    assert "Requeued job" in logs  # by the task itself, when it was warned
+    study.assert_it_went_on_bit_for_bit()
+
+
+def test_preemption_is_survived_bit_for_bit(slurm, tmp_path):
+    study = HeldUp(tmp_path, slurm, "--engine.partition", "main")
     login = study.start()
-    while login.poll() is None:  # SLURM lets a requeued job wait for two minutes
-        queue = study.ask("squeue", "-h", "-o", "%i %r").splitlines()
-        waiting = [line.split()[0] for line in queue if "BeginTime" in line]
-        for job in waiting:
-            study.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
-        time.sleep(1)
-    assert login.returncode == 0, (tmp_path / "typed.log").read_text()
-    rows = study.rows()
-    assert list(rows["status"]) == ["finished"]
-    logs = "".join(file.read_text() for file in tmp_path.glob("s/slurm/tasks/*_log.err"))
-    logs += "".join(file.read_text() for file in tmp_path.glob("s/slurm/tasks/*_log.out"))
-    requeued = len(re.findall("Requeued job", logs))
-    assert requeued >= 1, logs
-    print(f"{requeued} times requeued, {rows['seconds'].iloc[0]:.0f} s of training")
-    config = next(tmp_path.glob("s/runs/**/config.yaml"))
-    whole = [sys.executable, "-m", "bpgen", "fit", "--config", str(config), "--out", str(tmp_path / "whole")]
-    subprocess.run(whole, env=slurm, check=True, capture_output=True)
-    assert metrics(tmp_path / "s" / "runs") == metrics(tmp_path / "whole")
+    study.until(study.checkpoints)
+    said = study.ask("sbatch", "-p", "urgent", "--exclusive", "-o", str(tmp_path / "urgent"), "--wrap", "echo first")
+    assert "Submitted" in said
+    study.to_the_end(login)
+    assert (tmp_path / "urgent").read_text() == "first\n"
+    study.assert_it_went_on_bit_for_bit()
 
 
 if __name__ == "__main__":  # a cluster to look at

@@ -207,7 +207,8 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
     ]
     fresh = Study(read_plan({**content, "seeds": 1}, "k"), tmp_path / "fresh", resolve).run(Here(), Silent())
     first = done.table[done.table["seed"] == 0].drop(columns="run").reset_index(drop=True)
-    assert first.equals(fresh.table.drop(columns="run"))
+    alone = fresh.table.drop(columns="run")  # the killed one trained seeds at once: other rounding
+    pd.testing.assert_frame_equal(first, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_worker_killed_twice_is_given_up_and_the_others_go_on(tmp_path):

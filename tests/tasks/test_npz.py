@@ -46,7 +46,7 @@ def test_what_is_asked_follows_from_y(tmp_path, y, loss, when, n_out):
 def test_own_splits_and_mask_are_kept(tmp_path):
     names = np.array(["train"] * 12 + ["test"] * 5 + ["val"] * 3)
     mask = RANDOM.random((T, N))
-    task = Npz(write(tmp_path, x=X, y=np.tile(CLASSES, (T, 1)), mask=mask, split=names))
+    task = Npz(write(tmp_path, x=X, y=np.tile(CLASSES, (T, 1)), mask=mask, split=names), mask_weights="given")
     assert torch.equal(task.split("test").x, torch.tensor(X[:, 12:17], dtype=torch.float32))
     assert torch.equal(task.split("val").mask, torch.tensor(mask[:, 17:], dtype=torch.float32))
 
@@ -141,22 +141,25 @@ def test_classes_at_every_step_up_to_each_length(tmp_path):
 def test_weights_and_lengths(tmp_path):
     weights = RANDOM.random((T, N))
     _, _, mask = split_of(tmp_path, y=TIMED, mask=weights, lengths=LENGTHS)
-    torch.testing.assert_close(mask, torch.tensor(np.where(PADDING, 0, weights)).float())
+    there = np.where(PADDING, 0, weights)
+    torch.testing.assert_close(mask, torch.tensor(there / there.sum(0)).float())
 
 
 @pytest.mark.parametrize("values", [False, True])
-def test_a_mask_of_ones_is_no_mask_where_weights_are_a_mean(tmp_path, values):
+def test_a_mask_of_ones_is_no_mask_unless_its_weights_are_taken_as_given(tmp_path, values):
+    """Version 0.1 took them as given, and configs that it wrote still do: see `Younger`."""
     y = RANDOM.normal(size=(T, N, 2)) if values else TIMED
     file = write(tmp_path, x=X, y=y, mask=np.ones((T, N)), split=ALL)
-    assert (Npz(file).split("train").mask == 1).all()  # as given, the default: T times no mask
-    assert "mask are 5 a sequence" in " ".join(Npz(file).notes())
-    assert "mask" not in " ".join(Npz(file, mask_weights="mean").notes())
-    mean = Npz(file, mask_weights="mean").split("train").mask
+    given = Npz(file, mask_weights="given")
+    assert (given.split("train").mask == 1).all()  # T times no mask
+    assert "mask are 5 a sequence" in " ".join(given.notes())
+    assert "mask" not in " ".join(Npz(file).notes())
+    mean = Npz(file).split("train").mask
     without = Npz(write(tmp_path, x=X, y=y, split=ALL)).split("train").mask
     torch.testing.assert_close(mean, torch.full((T, N), 1 / T) if without is None else without)
     uneven = RANDOM.random((T, N)) * ~PADDING
     uneven[:, 0] = 0  # a sequence of which nothing is asked
-    mask = Npz(write(tmp_path, x=X, y=y, mask=uneven, split=ALL), mask_weights="mean").split("train").mask
+    mask = Npz(write(tmp_path, x=X, y=y, mask=uneven, split=ALL)).split("train").mask
     expected = torch.tensor(uneven / np.maximum(uneven.sum(0), 1e-30)).float()
     torch.testing.assert_close(mask, expected)
     assert mask[:, 0].sum() == 0

@@ -93,6 +93,13 @@ def inspect(run: Path, *options: str) -> str:
     return wandb_command(run.parents[3], "leet", "inspect", *options, str(run))
 
 
+def as_logged(run: RunFolder) -> dict[str, Any]:
+    """A run's config as W&B has it where no sweep locks any of it: without its place, with the names of its parts."""
+    config = {key: value for key, value in run.plain_config().items() if key != "out"}
+    parts = ("rule", "task", "neuron", "optimizer", "schedule")
+    return {**config, "names": {part: config[part]["name"] for part in parts}}
+
+
 class FakeRun:
     """A W&B run that remembers how it was opened."""
 

@@ -19,7 +19,7 @@ from bpgen.errors import BpgenError
 from bpgen.run.folder import RunFolder
 from bpgen.tracking.own_settings import has_key
 from bpgen.tracking.wandb import Tracking, start
-from tests.tracking.bench import EPOCH, REMOTE, SMALL, USER, Bench, Run, inspect, refusing, wandb_command
+from tests.tracking.bench import EPOCH, REMOTE, SMALL, USER, Bench, Run, as_logged, inspect, refusing, wandb_command
 from tests.tracking.stub import KEY, Stub
 
 FIGURES = {"alignment", "confusion", "gap", "loss", "overview", "performance", "sharpness"}
@@ -55,8 +55,7 @@ def test_without_a_key_the_run_is_complete_offline(offline: Run, server: Stub) -
     kept = {name: seen["summary"].get(name) for name in last}
     kept = {name: value["last"] if isinstance(value, dict) else value for name, value in kept.items()}
     assert kept == pytest.approx(last)
-    config = {k: v for k, v in offline.folder.plain_config().items() if k != "out"}
-    assert seen["config"] == config
+    assert seen["config"] == as_logged(offline.folder)
     assert server.connections == 0
 
 
@@ -174,7 +173,7 @@ def test_with_a_key_the_run_is_complete_online(online: tuple[Run, Stub]) -> None
     assert stub.run["name"] == run.folder.summary()["wandb_id"]
     assert stub.run["displayName"] == run.folder.path.name
     config = {key: value for key, value in stub.config.items() if key != "_wandb"}
-    assert config == {key: value for key, value in run.folder.plain_config().items() if key != "out"}
+    assert config == as_logged(run.folder)
     sent = [row for row in stub.history if "train/loss" in row]
     rows = run.folder.rows()
     assert [{name: row[name] for name in rows[0]} for row in sent] == [pytest.approx(row) for row in rows]

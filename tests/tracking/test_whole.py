@@ -12,7 +12,7 @@ import torch
 
 import bpgen
 from bpgen.run.tracked import caption
-from tests.tracking.bench import Bench, Run, wandb_command
+from tests.tracking.bench import Bench, Run, as_logged, wandb_command
 from tests.tracking.stub import KEY, Stub
 
 WHOLE = ("--trainer.max_epochs", "3", "--tracking.artifacts", "true", "--tracking.job_type", "pilot", "--seed", "3")
@@ -62,7 +62,7 @@ def test_the_loss_of_training_batches_between_them(sent: tuple[Run, Stub]) -> No
 def test_every_value_of_the_config(sent: tuple[Run, Stub]) -> None:
     run, stub = sent
     config = {key: value for key, value in stub.config.items() if key != "_wandb"}
-    assert config == {key: value for key, value in run.folder.plain_config().items() if key != "out"}
+    assert config == as_logged(run.folder)
     assert (config["rule"]["name"], config["tracking"]["artifacts"], config["seed"]) == ("rflo", True, 3)
     assert (stub.run["jobType"], stub.run["displayName"]) == ("pilot", run.folder.path.name)
 

@@ -20,6 +20,8 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 class LocalPool(Launcher):
     """Runs jobs in processes of this machine; every run computes on one thread, faster than many threads on one run.
 
+    Up to eight seeds of a condition are trained at once in one process where that is faster (`bpgen.study.together`).
+
     Args:
         processes: runs at once; by default as many as there are CPUs that may be used.
     """

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from tests.faults.table import in_four_rows
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -41,3 +43,11 @@ def test_the_rule_in_the_readme_is_the_example_plugin():
 def test_files_the_readme_names_exist():
     for name in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_faults_quoted_are_those_that_are_tried():
+    lines = [line for line in README.splitlines() if line.startswith("| ")]
+    first = lines.index(in_four_rows([])[0])
+    for quoted, named in zip(lines[first + 1 :], in_four_rows([])[1:], strict=False):
+        assert quoted.split("|")[1] == named.split("|")[1]
+        assert quoted.split("|")[-2].strip() in ("0", "---")

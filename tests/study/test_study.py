@@ -186,7 +186,9 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
         while not list(folder.glob("runs/*/*/summary.json")) and process.poll() is None:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL  # it was in the middle: of three groups of eight seeds, one is not begun
+        assert (
+            process.wait() == -signal.SIGKILL
+        )  # it was in the middle: of three groups of eight seeds, one is not begun
     with study_lock(folder, patience=60):  # its workers see that it is gone, and end
         pass
     before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.glob("runs/*/*/summary.json")}

@@ -19,6 +19,7 @@ import yaml
 import bpgen
 from bpgen.cli import main
 from bpgen.losses import Activity
+from bpgen.run.config import Config
 from bpgen.run.record import Interrupt
 from bpgen.training.options import LossOptions
 
@@ -414,3 +415,15 @@ def test_a_constructor_that_fails_is_bad_input(monkeypatch, capsys):
     monkeypatch.setattr(RFLO, "__signature__", inspect.Signature(), raising=False)
     assert main(["fit", "--rule", "rflo"]) == 2
     assert "out of order" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_there_is_a_run_says_what_is_left(tmp_path, capsys, monkeypatch):
+    def pressed(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Config, "make_task", pressed)
+    assert main(["fit", *SMALL, "--out", str(tmp_path / "runs")]) == 130
+    said = capsys.readouterr().err
+    assert "interrupted: all files so far are whole" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "runs").exists()

@@ -115,7 +115,7 @@ class Setting:
 
 def settings(table: pd.DataFrame, level: Level = LOWEST_COMMON) -> list[Setting]:
     """The settings of a study's table, in its order."""
-    where = table[WHERE].fillna("") if WHERE in table else pd.Series("", table.index)
+    where = table[WHERE].astype(object).fillna("") if WHERE in table else pd.Series("", table.index)
     found = []
     for (task, alpha, rest), part in table.groupby([table["task"], table["alpha"], where], sort=False, dropna=False):
         names = [str(task), *([] if pd.isna(alpha) else [f"alpha={alpha:g}"]), *([rest] if rest else [])]

@@ -23,11 +23,13 @@ class Measurement(Callback):
     Attributes:
         name: prefix of its columns, and its entry in the timings of the summary.
         columns: what it measures, in the order of the table.
+        alone: whether it asks the trainer or its optimizer, which seeds that are trained at once do not have each.
         rows: what it measured so far, each with its epoch and step.
     """
 
     name: str = ""
     columns: ClassVar[tuple[Column, ...]] = ()
+    alone: ClassVar[bool] = False
 
     @property
     def rows(self) -> list[Metrics]:

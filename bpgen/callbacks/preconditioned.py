@@ -44,6 +44,7 @@ class Preconditioned(Measurement):
     """
 
     name = "preconditioned"
+    alone = True
     columns = with_surrogates(
         Column("preconditioned/lambda_max", "preconditioned λ_max", "1 / rate", "preconditioned", optional=True),
         Column("preconditioned/bound", "bound of stable steps", "1 / rate", "preconditioned", optional=True),

@@ -74,6 +74,9 @@ def why_apart(experiments: Sequence[Experiment]) -> str | None:
         return "chunks of a sequence carry a state on (trainer.chunk)"
     if options.patience is not None:
         return "each ends by itself (trainer.patience)"
+    alone = [measurement.name for measurement in first.measurements if measurement.enabled and measurement.alone]
+    if alone:
+        return f"a measurement asks the trainer of each ({', '.join(alone)})"
     if any(split.x.shape != splits[0].x.shape for split in splits):
         return "their data differ in size"
     if slower(first.multiplications, options.accelerator):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from bpgen.registry import find
 from bpgen.study.launchers import Job, Launcher
 from bpgen.study.runs import Run
 from bpgen.training.at_once import slower
@@ -38,6 +39,9 @@ def _may_be_grouped(run: Run) -> bool:
     """Whether it begins now, is small, and ends when all its seeds do."""
     config, options = run.config, run.config.trainer
     if run.folder is not None or options.chunk is not None or options.patience is not None:
+        return False
+    measuring = (find("measurement", name).make(**given) for name, given in config.measurements.items())
+    if any(measurement.enabled and measurement.alone for measurement in measuring):
         return False
     N = int(config.network.get("n_rec", 128))
     return not slower(options.batch_size * config.neuron.make().n_currents * N * N, options.accelerator)

@@ -131,6 +131,7 @@ def test_a_seed_that_diverges_ends_alone(tmp_path, monkeypatch, runs):
         (["--trainer.chunk", "4"], "chunks of a sequence"),
         (["--trainer.patience", "5"], "each ends by itself"),
         (["--network.n_rec", "256"], "keep a processor busy"),
+        (["--preconditioned.samples", "8", "--optimizer.name", "adam"], "asks the trainer of each (preconditioned)"),
     ],
 )
 def test_what_cannot_be_or_is_no_faster_is_looped_and_said(tmp_path, options, reason):

@@ -57,6 +57,15 @@ def test_the_table_is_the_same(both):
     pd.testing.assert_frame_equal(together.table, alone.table, rtol=1e-4, atol=1e-5)
 
 
+def test_what_asks_the_trainer_of_each_is_not_done_at_once(tmp_path):
+    launcher = Here()
+    measure = {**PLAN["measure"], "preconditioned": {"samples": 8}}
+    done = study(tmp_path, measure=measure, axes={"rule": ["bptt"]}, seeds=2).run(launcher, PrintedProgress())
+    assert beside(launcher) == [0, 0]
+    assert [run.status for run in done.runs] == ["finished"] * 2
+    assert done.table["preconditioned/lambda_max"].notna().all()
+
+
 def test_a_study_goes_on_with_what_is_left(both, tmp_path):
     begun = Here()
     study(tmp_path, seeds=1).run(begun, PrintedProgress())

@@ -125,11 +125,7 @@ class Network(Structure):
         require(0 <= output_feedback < math.inf, f"network.output_feedback must be >= 0, got {output_feedback}.")
         choice("bias", bias, Bias)
         choice("init", init, InitName)
-        require_bytes(  # float64 when they are drawn, and once more when they are scaled
-            16.0 * neuron.n_currents * n_rec * (n_rec + n_in),
-            f"{n_rec:,} neurons need memory for their weights",
-            "Take a smaller --network.n_rec.",
-        )
+        _require_room(neuron.n_currents * n_rec * (n_rec + n_in), n_rec)
         neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
         neuron.check(n_rec, dtype)
         connectivity = Connectivity(autapses, cell_types, dale, density, ring, areas, torus, readout_density)
@@ -229,6 +225,16 @@ class Network(Structure):
         )
         params = dict(self.named_parameters())
         return self.run(params, x, when=when, initial_state=initial_state, in_place=False).outputs
+
+
+def _require_room(weights: int, n_rec: int) -> None:
+    """See that there is memory for the weights: float64 when they are drawn, and once more when they are scaled.
+
+    Raises:
+        BpgenError: there is not.
+    """
+    advice = "Take a smaller --network.n_rec."
+    require_bytes(16.0 * weights, f"{n_rec:,} neurons need memory for their weights", advice)
 
 
 def _zeros(*shape: int, dtype: torch.dtype) -> nn.Parameter:

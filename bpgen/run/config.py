@@ -1,11 +1,10 @@
 """The config of a run: everything that decides it, as one frozen value.
 
-    rule, task, neuron               parts that are chosen by name, each with its options (`Choice`)
-    network, evaluation              options of a constructor
-    loss, optimizer, ..., tracking   values of their own
-    gap, sharpness, ...              the options of each measurement, by its name
-    seed, name, out, wandb, threads  of the run itself
-As a plain dictionary (`config.yaml`) it has these keys in this order, one level deep.
+rule, task, neuron               parts that are chosen by name, each with its options (`Choice`)
+network, evaluation              options of a constructor
+loss, optimizer, ..., tracking   values of their own
+gap, sharpness, ...              the options of each measurement, by its name
+seed, name, out, wandb, threads  of the run itself; `config.yaml` has these keys in this order, one level deep
 """
 
 from __future__ import annotations

@@ -140,9 +140,8 @@ def stability(
     Raises:
         BpgenError: a shape or option that does not fit, or a rule whose gradient cannot be differentiated.
     """
-    objective = Loss.of(loss, when, mask, regulariser, activity)
-    problem = problem_of(network, x, target, objective, initial_state, lengths)
-    bound = rule_of(rule)
+    given = Loss.of(loss, when, mask, regulariser, activity), initial_state, lengths
+    problem, bound = problem_of(network, x, target, *given), rule_of(rule)
     bound.bind(network, seed)
     jacobian = RuleJacobian(bound, problem, bound.draw(network, problem.x, generator(seed, "draws")))
     search = Search(top, tol, seed, max_products=max_products)

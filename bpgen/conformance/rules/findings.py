@@ -1,7 +1,6 @@
 """What the suite finds out about a rule by itself, and what it could not check; none of it passes or fails.
 
-It is for the author, above all where the traits claim nothing that could be checked: where the rule equals BPTT, what
-would be wrong first if it claimed to, which rule is next to it, what it learns.
+For the author: where it equals BPTT, what would be wrong first if it claimed to, which rule is next, what it learns.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ class SeedsTraining(pl.LightningModule):
         self.last_loss = math.nan
         self._asked = (_Asked(first.network, first.rule, first.loss),)  # in a tuple: no part of this module
         parameters = [dict(member.network.named_parameters()) for member in members]
-        self.weights = nn.ParameterDict(
-            {name: nn.Parameter(torch.stack([p[name].detach() for p in parameters])) for name in parameters[0]}
-        )
+        self.weights = nn.ParameterDict()  # filled in the network's order, in which a checkpoint counts its states
+        for name in parameters[0]:
+            self.weights[name] = nn.Parameter(torch.stack([p[name].detach() for p in parameters]))
         self._wiring: Rows | None = None
         self._learns = type(first.rule).learn is not Rule.learn
         self._kept: Rows | None = None

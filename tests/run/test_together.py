@@ -108,6 +108,24 @@ def test_an_interrupted_seed_goes_on_alone(tmp_path, runs):
             assert torch.allclose(own["network"][name], W, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [["--optimizer.name", "adam"], ["--optimizer.momentum", "0.9"]])
+def test_an_interrupted_seed_has_the_state_of_its_own_optimizer(tmp_path, options):
+    options = [*options, "--optimizer.lr", "0.01", "--sharpness.samples", "0"]
+
+    def stop_at(line):
+        if "seed 3: epoch" in line and "step 20" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    endings = fit_seeds(config(tmp_path / "together", *options), SEEDS[:2], say=stop_at, draw=False)
+    for seed, ending in zip(SEEDS, endings, strict=False):
+        went_on = resume(str(ending.folder.path), say=lambda line: None, draw=False)
+        alone = fit(of_seed(config(tmp_path / "alone", *options), seed), say=lambda line: None, draw=False)
+        own, other = (weights(run.folder)[-1] for run in (went_on, alone))
+        assert own["step"] == other["step"] == 40
+        for name, W in other["network"].items():
+            assert torch.allclose(own["network"][name], W, atol=1e-5)
+
+
 def test_a_seed_that_diverges_ends_alone(tmp_path, monkeypatch, runs):
     def built(*arguments, build=together._built):
         experiments = build(*arguments)

@@ -32,7 +32,7 @@ def picture(task: Task, title: str, trials: int = 3) -> Figure:
     inputs = _Inputs.of(task, whole.x)
     for b, (clean, perturbed, asked) in enumerate(axes.T):
         inputs.draw(clean, whole.x[:, b], f"trial {b + 1} (of {whole.size} for training)")
-        inputs.draw(perturbed, noisy[:, b], f"the same with test noise, sd {task.noise_sd:g}")
+        inputs.draw(perturbed, noisy[:, b], f"the same with test noise (noise_sd {task.noise_sd:g})")
         _asked(asked, whole.take(torch.tensor([b])), task)
         asked.set_xlabel("time step")
         asked.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

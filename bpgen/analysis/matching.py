@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 Array = NDArray[np.float64]
-LOSS = "train/loss"
+LOSS, ACCURACY = "train/loss", "train/accuracy"
+LOSS_ITSELF = "train/loss itself"  # where the error has taken its place
 LEAST = 1e-12  # a loss below this counts as this: one of exactly 0 has no logarithm
+LEAST_ERROR = 1e-3  # likewise a training error, which is a share of samples
 ROUNDING = 1e-9  # in log loss
 BLOWN_UP = 10  # times the loss at its start: a run that ends above has not finished, whatever its status
 LOG_SCALE = ("sharpness/",)  # measures that are compared, and interpolated, in their logarithm
 RUN = ["condition", "seed"]
 Curve = Literal["monotone", "as it is"]
+Measure = Literal["loss", "error"]
 
 
 class Level(NamedTuple):
@@ -40,11 +43,13 @@ class Level(NamedTuple):
     way: how far down to that loss, in log loss, from the lowest of the losses at the start.
     curve: what comes down to it: the monotone curve closest to a run's log loss, or that loss as it is, which is at the
         level the first time it touches it.
+    on: what is matched: the training loss, or in tasks with an accuracy the training error, see `on_error`.
     """
 
     share: float = 0.8
     way: float = 1.0
     curve: Curve = "monotone"
+    on: Measure = "loss"
 
     def of(self, table: pd.DataFrame) -> float:
         """The loss, for the conditions in the table; nan where no seed finishes under all that have finished runs."""
@@ -100,6 +105,21 @@ def blown_up(table: pd.DataFrame) -> NDArray[np.bool_]:
     start[runs[order[::-1]]], end[runs[order]] = loss[order[::-1]], loss[order]  # the last one written stays
     lost = np.isin(runs, runs[~np.isfinite(loss)])
     return np.asarray(lost | (end > BLOWN_UP * start)[runs])
+
+
+def on_error(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the training error, 1 - accuracy, in place of the training loss; as it is where there is none.
+
+    What matches losses then matches accuracies. The loss goes on as `LOSS_ITSELF`; blowing up is seen in it, so that
+    such runs are marked as diverged.
+    """
+    if ACCURACY not in table or not table[ACCURACY].notna().any():
+        return table
+    status = table["status"] if "status" in table else pd.Series("finished", table.index)
+    status = status.mask((status == "finished") & blown_up(table), "diverged")
+    return table.assign(
+        **{"status": status, LOSS_ITSELF: table[LOSS], LOSS: (1 - table[ACCURACY]).clip(lower=LEAST_ERROR)}
+    )
 
 
 def at_loss(table: pd.DataFrame, level: float, columns: list[str], curve: Curve = "monotone") -> pd.DataFrame:

@@ -8,7 +8,18 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from bpgen.analysis.matching import LEAST, LOSS, LOWEST_COMMON, Array, Level, along_loss, at_loss, finished
+from bpgen.analysis.matching import (
+    LEAST,
+    LOSS,
+    LOSS_ITSELF,
+    LOWEST_COMMON,
+    Array,
+    Level,
+    along_loss,
+    at_loss,
+    finished,
+    on_error,
+)
 
 SHARPNESS = "sharpness/lambda_max"
 SURROGATE = "sharpness/surrogate/lambda_max"
@@ -119,7 +130,7 @@ def settings(table: pd.DataFrame, level: Level = LOWEST_COMMON) -> list[Setting]
     found = []
     for (task, alpha, rest), part in table.groupby([table["task"], table["alpha"], where], sort=False, dropna=False):
         names = [str(task), *([] if pd.isna(alpha) else [f"alpha={alpha:g}"]), *([rest] if rest else [])]
-        found.append(Setting(", ".join(names), part, level))
+        found.append(Setting(", ".join(names), on_error(part) if level.on == "error" else part, level))
     return found
 
 
@@ -139,6 +150,6 @@ def with_surrogates(table: pd.DataFrame) -> pd.DataFrame:
 
 def with_logs(values: pd.DataFrame) -> pd.DataFrame:
     """With the logarithms of sharpness and training loss, as far as they are there."""
-    logs = {LOG_SHARPNESS: (SHARPNESS, 0.0), LOG_LOSS: (LOSS, LEAST)}
+    logs = {LOG_SHARPNESS: (SHARPNESS, 0.0), LOG_LOSS: (LOSS_ITSELF if LOSS_ITSELF in values else LOSS, LEAST)}
     with np.errstate(invalid="ignore", divide="ignore"):
         return values.assign(**{k: np.log(values[c].clip(lower=low)) for k, (c, low) in logs.items() if c in values})

@@ -22,6 +22,7 @@ OTHER_LEVELS = {
     "half way there": Level(way=0.5),
     "where all get": Level(share=1.0),
     "at the first touch": Level(curve="as it is"),
+    "at the same accuracy": Level(on="error"),
 }
 _HEADER = (
     *("claim", "setting", "statement", "verdict", "effect", "95 % interval", "of the verdict", "n", "of interest"),
@@ -47,7 +48,9 @@ and as many were lost; a rough guide, not to be followed again and again: errors
 _LEVELS = """\
 Above, losses are matched at the lowest that 80 % of all planned seeds reach under each rule, on the monotone curve \
 closest to a run's loss. Half way there: in log loss, from the start of training. Where all get: the lowest that every \
-seed reaches whose runs finish. At the first touch: where the loss as it is, with its jumps, first comes down to it."""
+seed reaches whose runs finish. At the first touch: where the loss as it is, with its jumps, first comes down to it. \
+At the same accuracy: matched on training accuracy in place of the loss, as "comparable training accuracy" has it; on \
+the loss in tasks without one."""
 
 
 def claims_section(paper: Paper, table: pd.DataFrame, folder: Path | None, runs: Sequence[Run] = ()) -> list[str]:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bpgen.analysis.matching import Level
+from bpgen.analysis.matching import LEAST_ERROR, Level, on_error
 from bpgen.analysis.verdicts import judge
-from bpgen.papers.claims import at_other_levels
+from bpgen.papers.claims import OTHER_LEVELS, at_other_levels
 from bpgen.papers.liu2022 import Liu2022
 from tests.analysis import planted
 
@@ -40,3 +40,35 @@ def test_levels():
     assert Level().of(table) == pytest.approx(tenth)
     assert Level(way=0.5).of(table) == pytest.approx(np.sqrt(start * tenth))
     assert Level(way=0.0).of(table) == pytest.approx(start)
+
+
+def test_at_the_same_accuracy_a_rule_that_is_only_less_sure_is_no_sharper():
+    """Curvature follows the training error in both rules; the local rule's loss is twice as large at the same error."""
+    table = planted.study(np.random.default_rng(0), 12, RULES)
+    local = table["rule"] == "three_factor"
+    error = table["train/loss"] / table["train/loss"].max()
+    by_run = table.groupby(["rule", "seed"]).ngroup().map(dict(enumerate(np.random.default_rng(1).normal(0, 0.02, 24))))
+    table = table.assign(**{"train/accuracy": 1 - error, "sharpness/lambda_max": 10 * error**-1.5 * np.exp(by_run)})
+    table.loc[local, "train/loss"] *= 2
+    rows = at_other_levels(Liu2022(), judge(Liu2022().checks(table)), table).values()
+    sharper = next(
+        row for row in rows if row[0].check.text.startswith("three_factor is sharper than bptt, at training")
+    )
+    said = dict(zip(["loss", *OTHER_LEVELS], sharper, strict=True))
+    assert not any("at the end" in row[0].check.text for row in rows)  # given the loss itself
+    assert said["loss"].decision == "supported"
+    assert said["loss"].check.effect.estimate == pytest.approx(1.5 * np.log(2), rel=0.1)
+    assert said["at the same accuracy"].decision == "not supported"
+    assert said["at the same accuracy"].check.effect.estimate == pytest.approx(0, abs=0.02)
+
+
+def test_the_error_takes_the_place_of_the_loss():
+    table = planted.study(np.random.default_rng(0), 3, RULES)
+    assert on_error(table) is table  # no accuracy
+    table["train/accuracy"] = np.where(table["train/loss"] < 1, 1.0, 0.4)
+    blown = (table["rule"] == "bptt") & (table["seed"] == 1)
+    table.loc[blown & (table["step"] == table["step"].max()), "train/loss"] = 1e6
+    errors = on_error(table)
+    assert set(errors["train/loss"].round(6)) == {0.6, LEAST_ERROR}
+    assert errors["status"].eq("diverged").equals(blown)
+    assert Level(on="error").of(errors) == pytest.approx(LEAST_ERROR)

@@ -41,6 +41,7 @@ SIZES = (64, 128, 256)
 ORDERS = {  # rule -> p and B: cost N^p a step; enough samples that a step is more than its fixed costs
     "rtrl": (4, 1),
     "kf_rtrl": (3, 4),
+    "sk_rtrl": (3, 4),
     **{rule: (2, 8) for rule in ("snap", "uoro", "kernl", "dni", "eprop_online", "rflo_online")},
 }
 _LOSS = Loss("cross_entropy", "all")

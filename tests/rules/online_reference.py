@@ -70,6 +70,49 @@ def snap(m: Model, n: int) -> dict[str, np.ndarray]:
     return _unpack(total / m.x.shape[1], N, I)
 
 
+def sk_rtrl(m: Model, rank: int) -> tuple[dict[str, np.ndarray], float, float]:
+    """SK-RTRL (Yi and Wang 2026), dense: a block diagonal S and a rest that is truncated by its SVD, their sum in full.
+
+    The rows are the states, and with κ > 0 the filtered activities below them. Returns the gradients, and what bounds
+    their error: by the published number, and by the matrix that covers E Eᵀ.
+    """
+    N, I = m.U.shape
+    X, n = N + I + 1, 2 if m.kappa else 1
+    total, published, covered = np.zeros((N, X)), 0.0, 0.0
+    for sample in range(m.x.shape[1]):
+        run = forward(m, sample)
+        S, rest, cover, bound = np.zeros((n * N, N * X)), np.zeros((n * N, N * X)), np.zeros((n * N, n * N)), 0.0
+        for t in range(1, len(m.x) + 1):
+            J, immediate, out = pieces(m, run, t)
+            new = np.zeros((N, N * X))
+            for p in range(N):
+                new[p, p * X : (p + 1) * X] = immediate[p] * sources(m, run, t, sample)
+            if m.kappa:
+                read = (1 - m.kappa) * np.diag(out)
+                J = np.block([[J, np.zeros((N, N))], [read @ J, m.kappa * np.eye(N)]])
+                new = np.concatenate([new, read @ new])
+            own = np.zeros((n * N, n * N))
+            for i in range(n * N):
+                for j in range(n * N):
+                    own[i, j] = J[i, j] * (i % N == j % N)
+            whole = J @ rest + (J - own) @ S
+            U, sizes, V = np.linalg.svd(whole, full_matrices=False)
+            rest = (U[:, :rank] * sizes[:rank]) @ V[:rank]
+            S, lost = own @ S + new, whole - rest
+            norm = np.linalg.norm
+            passed = min(norm(J), np.sqrt(norm(J, 1) * norm(J, np.inf)))
+            bound = passed * bound + norm(lost)
+            came, x, y = J @ cover @ J.T, np.sqrt(np.trace(J @ cover @ J.T)), norm(lost)
+            cover = came + lost @ lost.T + (y / x * came + x / y * lost @ lost.T if x * y > 0 else 0)
+            q = m.R.T @ run.error[t]
+            q = np.concatenate([0 * q, q]) if m.kappa else q * out
+            total += (q @ (S + rest)).reshape(N, X)
+            published += norm(q) * bound
+            covered += np.sqrt(max(q @ cover @ q, 0.0))
+    B = m.x.shape[1]
+    return _unpack(total / B, N, I), published / B, covered / B
+
+
 def kernl(m: Model, A: np.ndarray, gamma: np.ndarray, kicks: np.ndarray, sigma: float):
     """KeRNL (Roth et al. 2019): M_kpq ~ A_kp B_pq, and what A and γ learn from a run that is kicked at every step.
 

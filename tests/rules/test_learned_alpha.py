@@ -52,6 +52,7 @@ RULES = {
     "bptt": ({}, lambda p, rule: autograd(p)),
     "rtrl": ({}, lambda p, rule: autograd(p)),
     "snap": ({"n": 1000}, lambda p, rule: autograd(p)),
+    "sk_rtrl": ({"rank": 1000}, lambda p, rule: autograd(p)),
     "three_factor": ({}, lambda p, rule: autograd(p, **no_hop())),
     "eprop_online": ({}, lambda p, rule: autograd(p, **no_hop())),
     "snap-1": ({"n": 1}, lambda p, rule: autograd(p, **no_hop())),
@@ -89,7 +90,7 @@ def test_rule_equals_autograd_with_its_paths_cut(name, neuron, options):
 
 @pytest.mark.parametrize("kappa", [0.0, 0.6])
 @pytest.mark.parametrize("neuron", ["potential", "alif, plain, attached"])
-@pytest.mark.parametrize("name", ["rtrl", "snap", "snap-1", "eprop_online", "rflo_online"])
+@pytest.mark.parametrize("name", ["rtrl", "snap", "snap-1", "sk_rtrl", "eprop_online", "rflo_online"])
 def test_chunks_add_up_to_the_whole_sequence(name, neuron, kappa):
     """What came before a chunk meets the errors after it, by step and by block."""
     p = generic(neuron, kappa=kappa, T=9, masked=True)

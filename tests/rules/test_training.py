@@ -65,7 +65,10 @@ def report(task, name, losses, baselines):
 ABOVE = {
     **{name: (0.1, {}) for name in ("bptt", "three_factor", "rflo", "mdgl", "modprop")},
     "tbptt": (0.1, {"window": 4}),
-    **{name: (0.1, {}) for name in ("rtrl", "snap", "eprop_online", "rflo_online", "uoro", "kf_rtrl", "kernl")},
+    **{
+        name: (0.1, {})
+        for name in ("rtrl", "snap", "sk_rtrl", "eprop_online", "rflo_online", "uoro", "kf_rtrl", "kernl")
+    },
     **{name: (0.1, {}) for name in ("scaled_bptt", "unscaled", "norm_matched", "noisy_bptt")},
     "node_perturbation": (0.05, {"sigma": 0.1}),
     "weight_perturbation": (0.01, {"over": "recurrent"}),

@@ -20,6 +20,7 @@ from tests.rules import (
     test_online,
     test_perturbation,
     test_sketch,
+    test_spiking_rules,
     test_steps,
 )
 from tests.rules.test_online import mutant
@@ -152,7 +153,7 @@ def test_every_built_in_rule_has_a_mutant():
     killed = {name for name, *_ in MUTANTS.values()}
     killed |= {
         name
-        for table in (test_online, test_modulators, test_diffusion, test_causal, test_sketch)
+        for table in (test_online, test_modulators, test_diffusion, test_causal, test_sketch, test_spiking_rules)
         for name, *_ in table.MUTANTS.values()
     }
     killed |= set(test_controls.MUTANTS.values())

@@ -201,6 +201,8 @@ ELSEWHERE = {
     "rmhl": "test_perturbation",
     "force": "test_steps",
     "hebbian": "test_steps",
+    "ottt": "test_spiking_rules",
+    "sltt": "test_spiking_rules",
 }
 
 
@@ -234,6 +236,7 @@ REFUSED_ELSEWHERE = {
     ("uoro", "cost of the activity"): "runs forward",
     ("kf_rtrl", "cost of the activity"): "runs forward",
     ("force", "last step"): "squared errors",
+    **{(name, option): words for name in ("ottt", "sltt") for option, words in FORWARD.items()},
 }
 
 
@@ -285,8 +288,8 @@ def test_random_feedback_that_equals_the_readout_is_symmetric_feedback(name):
     assert_equal(other, symmetric, READOUT)
 
 
-def test_there_are_ten_rules_with_a_choice_of_feedback():
+def test_there_are_twelve_rules_with_a_choice_of_feedback():
     assert set(FED_BACK) == {
         *("eprop", "eprop_online", "kernl", "mdgl", "modprop", "rflo", "rflo_online", "three_factor"),
-        *("diffusive_eprop", "diffusive_eprop_online"),
+        *("diffusive_eprop", "diffusive_eprop_online", "ottt", "sltt"),
     }

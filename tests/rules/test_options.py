@@ -34,6 +34,7 @@ from tests.oracles import (
     through,
     true_loss,
 )
+from tests.rules.reference_spiking_rules import kernel
 
 T = 7
 COST = Activity(3.0, "rate", 0.2)
@@ -92,6 +93,23 @@ def diffused(p, rule, cost):
             spread = rule.decay * field @ rule.mean if isinstance(field, torch.Tensor) else 0
             field = spread + (e if last else e[t]) @ rule.feedback.weight
             told = told + (field * r).sum()
+    got = torch.autograd.grad(told, list(params.values()), allow_unused=True, materialize_grads=True)
+    return {**dict(zip(params, got, strict=True)), **{n: autograd(p, cost, **no_hop())[n] for n in READOUT}}
+
+
+def smoothed(p, rule, cost):
+    """E-prop with errors and traces convolved with a kernel α: the slope of Σ_t (α*e)_t W_out (α*r)_t, no hops."""
+    params, last, kappa = leaves(p), p.when == "last", p.network.kappa
+    slow, alpha = run_slow(p, params, **no_hop()), torch.from_numpy(kernel(rule.tau_rise, rule.tau_decay, T))
+    y = slow.outputs.detach().requires_grad_()
+    e = torch.autograd.grad(true_loss(y, p.target, p.loss, p.when, p.mask), y)[0]
+    errors = [*([torch.zeros_like(e)] * (T - 1)), e] if last else list(e)
+    r, told = [torch.zeros_like(slow.h[0])], cost(slow.h)
+    for h in slow.h[1:]:
+        r.append(kappa * r[-1] + (1 - kappa) * h)
+    for t in range(T):
+        e, seen = (sum(alpha[t - s] * of[s] for s in range(t + 1)) for of in (errors, r[1:]))
+        told = told + (e @ params["W_out"].detach() * seen).sum()
     got = torch.autograd.grad(told, list(params.values()), allow_unused=True, materialize_grads=True)
     return {**dict(zip(params, got, strict=True)), **{n: autograd(p, cost, **no_hop())[n] for n in READOUT}}
 
@@ -184,6 +202,7 @@ ROWS = {
     "causal_credit": Row({"boost": 0.5}, lambda p, rule, cost: autograd(p, cost, **no_hop())),
     "diffusive_eprop": Row({"density": 0.6}, diffused),
     "diffusive_eprop_online": Row({"density": 0.6}, diffused, FORWARD),
+    "superspike": Row({"tau_rise": 0.7, "tau_decay": 2.0}, smoothed),
     "mdgl": Row({"weights": "true", "tail": "leaky"}, one_hop, tol=1e-5),
     "modprop": Row({"weights": "true", "mu": 1.0}, blind, activation="linear"),
     "readout_only": Row({}, readout),
@@ -288,8 +307,8 @@ def test_random_feedback_that_equals_the_readout_is_symmetric_feedback(name):
     assert_equal(other, symmetric, READOUT)
 
 
-def test_there_are_twelve_rules_with_a_choice_of_feedback():
+def test_there_are_thirteen_rules_with_a_choice_of_feedback():
     assert set(FED_BACK) == {
         *("eprop", "eprop_online", "kernl", "mdgl", "modprop", "rflo", "rflo_online", "three_factor"),
-        *("diffusive_eprop", "diffusive_eprop_online", "ottt", "sltt"),
+        *("diffusive_eprop", "diffusive_eprop_online", "ottt", "sltt", "superspike"),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ import bpgen
 from bpgen.errors import BpgenError
 from bpgen.neurons import ALIF, LIF, Leaky
 from bpgen.rules import Rule
-from tests.oracles import RECURRENT, assert_differ, assert_equal, distance, problem
+from tests.oracles import RECURRENT, assert_differ, assert_equal, distance, leaves, no_hop, problem, run_slow
 from tests.rules import reference_spiking_rules
 from tests.rules.test_online import mutant
 from tests.rules.test_references import SPIKING, every_readout, spiking, tensors
@@ -101,6 +103,83 @@ def test_a_trace_that_does_not_decay_is_refused(decay):
         bpgen.load_rule("ottt", trace_decay=decay)
 
 
+# SuperSpike
+
+
+def check_superspike(
+    rule: Rule, name: str = "ALIF", kappa: float = 0.6, rise=0.7, decay=2.0, filter_error=True
+) -> None:
+    """The rule against traces and errors convolved with the kernel."""
+    p, model = spiking(name, kappa)
+    rule.tau_rise, rule.tau_decay, rule.filter_error = rise, decay, filter_error
+    expected = reference_spiking_rules.superspike(model, model.R, rise, decay, filter_error)
+    assert_equal(p.rule(rule).grads, tensors(expected), RECURRENT)
+
+
+@every_readout
+@every_neuron
+@pytest.mark.parametrize("filter_error", [True, False])
+def test_superspike_equals_its_convolutions(name, kappa, filter_error):
+    check_superspike(bpgen.load_rule("superspike"), name, kappa, filter_error=filter_error)
+    p, _ = spiking(name, kappa)
+    plain, other = (p.rule("superspike", filter_error=value).grads for value in (filter_error, not filter_error))
+    assert_differ(plain, other, RECURRENT, by=0.01)
+    assert_equal(plain, other, ["W_out", "b_out"])
+
+
+def test_the_kernel_of_superspike_is_the_neurons_own_by_default():
+    p, tau = problem(near_threshold(), T=9, kappa=0.5), -1 / np.log(0.7)
+    given = p.rule("superspike", tau_rise=tau / 2, tau_decay=tau).grads
+    assert_equal(p.rule("superspike").grads, given, RECURRENT)
+    assert_differ(p.rule("superspike", tau_rise=tau, tau_decay=tau).grads, given, RECURRENT, by=0.01)
+
+
+@every_readout
+@pytest.mark.parametrize("make", [near_threshold, lambda **o: ALIF(0.3, **o), lambda **o: Leaky(0.4, "tanh")])
+def test_superspike_of_a_delta_is_three_factor_with_the_same_surrogate(make, kappa):
+    p = problem(make(), T=9, kappa=kappa)
+    delta = p.rule("superspike", tau_rise=0.0, tau_decay=0.0).grads
+    assert_equal(delta, p.rule("three_factor").grads)
+    near = p.rule("superspike", tau_rise=0.05, tau_decay=0.05).grads  # and goes there: of e^-20 is left
+    assert_equal(near, delta, tol=1e-7)
+    assert_differ(p.rule("superspike").grads, delta, RECURRENT, by=0.05)
+    if make is near_threshold:  # another surrogate is another rule
+        other = problem(make(surrogate="fast_sigmoid"), T=9, kappa=kappa)
+        assert_differ(other.rule("superspike", tau_rise=0.0, tau_decay=0.0).grads, delta, RECURRENT)
+
+
+@every_readout
+def test_superspike_is_the_gradient_of_the_van_rossum_distance_along_own_paths(kappa):
+    """Autograd of ½ Σ_t |α * (y - y*)|² with the recurrent paths cut; and of the loss itself it is not the gradient."""
+    p = problem(Leaky(0.4, "tanh"), T=9, kappa=kappa)
+    alpha = torch.from_numpy(reference_spiking_rules.kernel(0.7, 2.0, 9))
+    params = leaves(p)
+    difference = run_slow(p, params, **no_hop()).outputs - p.target
+    smooth = [sum(alpha[t - s] * difference[s] for s in range(t + 1)) for t in range(9)]
+    distance_ = 0.5 * torch.stack(smooth).square().sum() / 3
+    grads = dict(zip(params, torch.autograd.grad(distance_, list(params.values()), allow_unused=True), strict=True))
+    got = p.rule("superspike", tau_rise=0.7, tau_decay=2.0).grads
+    assert_equal(got, {n: grads[n] for n in RECURRENT}, RECURRENT)
+    assert_differ(p.rule("superspike", tau_rise=0.7, tau_decay=2.0, filter_error=False).grads, grads, RECURRENT)
+    assert_differ(p.rule("three_factor").grads, grads, RECURRENT)
+
+
+def test_superspike_hears_nothing_behind_the_last_error():
+    """Steps of weight 0 at the end are as good as no steps; with errors there, they are not."""
+    p = problem(near_threshold(), T=9, masked=True)
+    p.mask[6:] = 0
+    short = replace(p, x=p.x[:6], target=p.target[:6], mask=p.mask[:6])
+    assert_equal(p.rule("superspike").grads, short.rule("superspike").grads)
+    p.mask[8] = 1.0
+    assert_differ(p.rule("superspike").grads, short.rule("superspike").grads, RECURRENT)
+
+
+@pytest.mark.parametrize("options", [{"tau_rise": -1.0}, {"tau_decay": float("inf")}])
+def test_a_kernel_without_an_end_is_refused(options):
+    with pytest.raises(BpgenError, match="must be a number of steps >= 0"):
+        bpgen.load_rule("superspike", **options)
+
+
 # Mutants: the likely mistake of each rule, and that the checks above see it. The last word: what is planted in `step`.
 
 MUTANTS = {
@@ -114,6 +193,21 @@ MUTANTS = {
         check_ottt,
     ),
     "ottt keeps what leaks": ("ottt", "1 - network.neuron.alpha if", "network.neuron.alpha if", check_ottt),
+    "superspike forgets the rise": ("superspike", "return rise, own if", "return 0.0, own if", check_superspike),
+    "superspike smooths traces the wrong way": (
+        "superspike",
+        "_smoothed(q.flip(0), keep).flip(0)",
+        "_smoothed(q, keep)",
+        check_superspike,
+    ),
+    "superspike smooths no error": ("superspike", "if self.filter_error", "if not self.filter_error", check_superspike),
+    "superspike's kernel does not sum to one": ("superspike", "(1 - keep) * value", "value", check_superspike),
+    "superspike drops the readout's filter": (
+        "superspike",
+        "filtered_back(error, trajectory.network.kappa, trajectory.n_steps)",
+        "error",
+        check_superspike,
+    ),
     "sltt keeps a trace": ("sltt", "trace_decay=0.0", "trace_decay=0.1", lambda rule: check_ottt(rule, 0.0)),
 }
 

@@ -42,7 +42,7 @@ ORDERS = {  # rule -> p and B: cost N^p a step; enough samples that a step is mo
     "rtrl": (4, 1),
     "kf_rtrl": (3, 4),
     "sk_rtrl": (3, 4),
-    **{rule: (2, 8) for rule in ("snap", "uoro", "kernl", "dni", "eprop_online", "rflo_online")},
+    **{rule: (2, 8) for rule in ("snap", "uoro", "kernl", "dni", "eprop_online", "rflo_online", "pp_prop")},
 }
 _LOSS = Loss("cross_entropy", "all")
 

@@ -20,6 +20,24 @@ def transition(moment: Moment) -> Tensor:
     return torch.cat([torch.cat([J, read], dim=1), torch.cat([kept.new_zeros(B, d * N, N), kept], dim=1)], dim=2)
 
 
+def own(A: Tensor, C: Tensor, D: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
+    """A_t [...,n,n,N] and C_t [...,n,K,N] of each neuron, with the filter below where κ > 0."""
+    if not kappa:
+        return A, C
+    read = (1 - kappa) * (D.unsqueeze(-2) * A).sum(-3, keepdim=True)  # [...,1,d,N]
+    kept = torch.full_like(read[..., :1, :], kappa)
+    A = torch.cat([A, read], dim=-3)
+    A = torch.cat([A, torch.cat([torch.zeros_like(A[..., :-1, :1, :]), kept], dim=-3)], dim=-2)
+    return A, torch.cat([C, (1 - kappa) * (D.unsqueeze(-2) * C).sum(-3, keepdim=True)], dim=-3)
+
+
+def told(moment: Moment, q: Tensor) -> Tensor:
+    """What a learning signal [B,N] tells the n states [B,n,N]."""
+    if not moment.kappa:
+        return moment.tell(q)
+    return torch.nn.functional.pad(q.unsqueeze(1), (0, 0, moment.s.shape[1], 0))
+
+
 def direct(moment: Moment) -> Tensor:
     """C_t ∂I_t/∂θ [B,n,N,X] of each neuron's own parameters, and what the filter takes in of it."""
     added = torch.stack([moment.of_credit(C) for C in moment.C.unbind(1)], dim=1)

@@ -4,6 +4,10 @@
     (2) ē_t = κ ē_{t-1} + (1-κ) D_t ε_t           eligibility trace, filtered as the readout filters
     (3) ∂L/∂w ≈ Σ_t q_t ē_t,   q_t = e_t B        learning signal of the instantaneous error; B = W_out by default
 Source: Bellec et al. 2020, Nat. Commun. 11:3625, and its methods for (2).
+`d_rtrl` is another name of it: D-RTRL (Wang et al. 2026, Nat. Commun., bioRxiv 2024.09.24.614728; github
+chaobrain/braintrace) is (1) with A_t the diagonal blocks of the recurrence that a neuron's states have by themselves,
+without the way through any recurrent weight, the neuron's own one included (with that one it is `snap` with n = 1,
+which braintrace calls OSTLRecurrent), times the instantaneous error: (2) and (3) with κ = 0 and symmetric feedback.
 For ALIF, (1) is their trace (`bpgen.neurons.lif`, 5). The sum over a sequence is that of `eprop`, which filters
 the learning signal backwards instead; a learned initial state is a parameter with ε_0 = 1.
 Deviation: the readout has its exact gradient.
@@ -39,7 +43,7 @@ from bpgen.rules import (
 
 
 class EPropOnline(Broadcast, OnlineRule):
-    """E-prop with explicit eligibility traces, online."""
+    """E-prop with explicit eligibility traces, online; also D-RTRL (Wang et al. 2026)."""
 
     trains_neurons = True
     traits = Traits(

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from bpgen.rules import Increments, Limit, Moment, Network, OnlineRule, State, Traits, own_influence, require
-from bpgen_rules._filtered_state import direct, transition
+from bpgen_rules._filtered_state import direct, told, transition
 
 _TINY = 1e-30
 
@@ -80,8 +80,7 @@ class SKRTRL(OnlineRule):
         state = {"own": S, **rest, **_missing(state, J, dropped)}
         if moment.error is None:
             return state, {}
-        told = moment.error @ moment.params["W_out"]
-        q = torch.nn.functional.pad(told.unsqueeze(1), (0, 0, n - 1, 0)) if moment.kappa else moment.tell(told)
+        q = told(moment, moment.error @ moment.params["W_out"])  # [B,n,N]
         row = q.flatten(1).unsqueeze(1)  # [B,1,n·N]
         through = (row @ state["left"]).squeeze(1)  # [B,r]
         own = torch.einsum("bdn,bdnx->nx", q, S) + torch.einsum("br,bnxr->nx", through, state["right"])

@@ -113,6 +113,45 @@ def sk_rtrl(m: Model, rank: int) -> tuple[dict[str, np.ndarray], float, float]:
     return _unpack(total / B, N, I), published / B, covered / B
 
 
+def traces(m: Model, step) -> dict[str, np.ndarray]:
+    """Σ_t q_t D_t ε_t of a trace ε [N,N+I+1] that `step(memory, D, D_f, sources, t)` gives; `memory` is its own.
+
+    D, D_f [N]: ∂(state of p at t)/∂(its state before) at fixed currents, and by its current (Wang et al. 2026).
+    """
+    N, I = m.U.shape
+    total = np.zeros((N, N + I + 1))
+    for sample in range(m.x.shape[1]):
+        run, memory = forward(m, sample), {}
+        for t in range(1, len(m.x) + 1):
+            J, D_f, out = pieces(m, run, t)  # no neuron acts on itself by W: the diagonal of J is D
+            trace = step(memory, np.diag(J), D_f, sources(m, run, t, sample), t)
+            total += ((m.R.T @ run.error[t]) * out)[:, None] * trace
+    return _unpack(total / m.x.shape[1], N, I)
+
+
+def d_rtrl(m: Model) -> dict[str, np.ndarray]:
+    """D-RTRL (Wang et al. 2026): ε' = D ε + D_f ⊗ x."""
+
+    def step(memory, D, D_f, x, t):
+        memory["e"] = D[:, None] * memory.get("e", 0) + np.outer(D_f, x)
+        return memory["e"]
+
+    return traces(m, step)
+
+
+def pp_prop(m: Model, alpha: float) -> dict[str, np.ndarray]:
+    """ES-D-RTRL (Wang et al. 2026): ε ≈ ε_f ⊗ ε_x, with the published code's correction of ε_f and its bias."""
+
+    def step(memory, D, D_f, x, t):
+        memory["x"] = alpha * memory.get("x", 0) + x
+        memory["f"] = alpha * D * memory.get("f", 0) + (1 - alpha) * D_f
+        right = memory["x"].copy()
+        right[-1] = 1.0
+        return np.outer(memory["f"] / (1 - alpha**t), right)
+
+    return traces(m, step)
+
+
 def kernl(m: Model, A: np.ndarray, gamma: np.ndarray, kicks: np.ndarray, sigma: float):
     """KeRNL (Roth et al. 2019): M_kpq ~ A_kp B_pq, and what A and γ learn from a run that is kicked at every step.
 

@@ -187,7 +187,7 @@ def test_both_forms_of_rflo_agree_on_either_trace(leak, trace):
 
 
 TRAINS = [n for n, p in plugins("rule").items() if p.class_path.startswith("bpgen_rules")]
-WITHOUT = ("dni", "kernl", "kf_rtrl", "force", "hebbian", "ottt", "readout_only", "rmhl", "sltt")
+WITHOUT = ("dni", "kernl", "kf_rtrl", "force", "hebbian", "ottt", "pp_prop", "readout_only", "rmhl", "sltt")
 
 
 @pytest.mark.parametrize("name", TRAINS)

@@ -16,6 +16,7 @@ from tests.rules import (
     test_causal,
     test_controls,
     test_diffusion,
+    test_factored,
     test_modulators,
     test_online,
     test_perturbation,
@@ -153,7 +154,15 @@ def test_every_built_in_rule_has_a_mutant():
     killed = {name for name, *_ in MUTANTS.values()}
     killed |= {
         name
-        for table in (test_online, test_modulators, test_diffusion, test_causal, test_sketch, test_spiking_rules)
+        for table in (
+            test_online,
+            test_modulators,
+            test_diffusion,
+            test_causal,
+            test_sketch,
+            test_factored,
+            test_spiking_rules,
+        )
         for name, *_ in table.MUTANTS.values()
     }
     killed |= set(test_controls.MUTANTS.values())

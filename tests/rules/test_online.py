@@ -60,7 +60,7 @@ TWINS = {
         {"seed": 4, "feedback": "sparse", "density": 0.5},
     ),
 }
-ONLINE = ("rtrl", "snap", "sk_rtrl", "uoro", "kf_rtrl", "kernl", "dni", "eprop_online", "rflo_online")
+ONLINE = ("rtrl", "snap", "sk_rtrl", "uoro", "kf_rtrl", "kernl", "dni", "eprop_online", "rflo_online", "pp_prop")
 every_rule = pytest.mark.parametrize("rule", ONLINE)
 
 

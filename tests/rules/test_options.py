@@ -199,6 +199,7 @@ ROWS = {
     "rflo": Row({}, local),
     "eprop_online": Row({}, local, FORWARD),
     "rflo_online": Row({}, local, FORWARD),
+    "d_rtrl": Row({}, local, FORWARD),
     "causal_credit": Row({"boost": 0.5}, lambda p, rule, cost: autograd(p, cost, **no_hop())),
     "diffusive_eprop": Row({"density": 0.6}, diffused),
     "diffusive_eprop_online": Row({"density": 0.6}, diffused, FORWARD),
@@ -215,6 +216,7 @@ ROWS = {
 ELSEWHERE = {
     "uoro": "test_online, test_means_exactly",
     "kf_rtrl": "test_online, test_means_exactly",
+    "pp_prop": "test_factored",
     "random_gradient": "test_controls",
     "reinforce": "test_perturbation",
     "rmhl": "test_perturbation",
@@ -252,7 +254,9 @@ def test_rule_equals_what_it_claims_or_says_no(name, option):
 REFUSED_ELSEWHERE = {
     ("uoro", "output feedback"): "not defined for networks with output feedback",
     ("kf_rtrl", "output feedback"): "not defined for networks with output feedback",
+    ("pp_prop", "output feedback"): "not defined for networks with output feedback",
     ("uoro", "cost of the activity"): "runs forward",
+    ("pp_prop", "cost of the activity"): "runs forward",
     ("kf_rtrl", "cost of the activity"): "runs forward",
     ("force", "last step"): "squared errors",
     **{(name, option): words for name in ("ottt", "sltt") for option, words in FORWARD.items()},
@@ -307,8 +311,8 @@ def test_random_feedback_that_equals_the_readout_is_symmetric_feedback(name):
     assert_equal(other, symmetric, READOUT)
 
 
-def test_there_are_thirteen_rules_with_a_choice_of_feedback():
+def test_there_are_fifteen_rules_with_a_choice_of_feedback():
     assert set(FED_BACK) == {
         *("eprop", "eprop_online", "kernl", "mdgl", "modprop", "rflo", "rflo_online", "three_factor"),
-        *("diffusive_eprop", "diffusive_eprop_online", "ottt", "sltt", "superspike"),
+        *("diffusive_eprop", "diffusive_eprop_online", "ottt", "sltt", "superspike", "d_rtrl", "pp_prop"),
     }

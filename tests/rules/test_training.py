@@ -67,7 +67,7 @@ ABOVE = {
     "tbptt": (0.1, {"window": 4}),
     **{
         name: (0.1, {})
-        for name in ("rtrl", "snap", "sk_rtrl", "eprop_online", "rflo_online", "uoro", "kf_rtrl", "kernl")
+        for name in ("rtrl", "snap", "sk_rtrl", "eprop_online", "rflo_online", "uoro", "kf_rtrl", "kernl", "pp_prop")
     },
     **{name: (0.1, {}) for name in ("scaled_bptt", "unscaled", "norm_matched", "noisy_bptt")},
     "node_perturbation": (0.05, {"sigma": 0.1}),

@@ -237,7 +237,9 @@ def test_the_sequences_of_delayed_recall_are_the_same_task():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["rtrl", "snap", "sk_rtrl", "eprop_online", "rflo_online", "uoro", "kf_rtrl"])
+@pytest.mark.parametrize(
+    "rule", ["rtrl", "snap", "sk_rtrl", "eprop_online", "rflo_online", "uoro", "kf_rtrl", "pp_prop"]
+)
 def test_online_rules_learn_from_a_stream_step_by_step(rule):
     """One symbol back, weights changed at every step: all but chance, whose accuracy is 1/4."""
     task = DelayedRecall(delay=1, symbols=4, n_steps=21, size=64)

@@ -54,7 +54,7 @@ class SnAp(OnlineRule):
         super().__init__()
         require(n >= 1, f"rule.n must be a positive number of steps, got {n}.")
         self.n = n
-        self.alone: EPropOnline | None = None
+        self.alone: OnlineRule | None = None
 
     def bind(self, network: Network, seed: int = 0) -> "SnAp":
         """See whether an influence ever leaves its neuron."""
@@ -78,12 +78,16 @@ class SnAp(OnlineRule):
         """S_0, and the pattern: for each neuron p the R neurons it reaches, p first."""
         if self.alone is not None:
             return self.alone.start(network, params, batch)
-        near, kept = reached(network, self.n)  # [R,N]
+        near, kept = self.pattern(network)  # [R,N]
         own = own_influence(network, params, batch)  # [B,d,X]
         first = (torch.arange(len(near), device=near.device) == 0).to(own)
         influence = own[:, :, None, None] * first[:, None, None].expand(-1, network.n_rec, 1)  # [B,d,R,N,X]
         filtered = {"read": torch.zeros_like(influence[:, 0])} if network.kappa else {}
         return {"influence": influence, "near": near, "kept": kept.to(own), **filtered}
+
+    def pattern(self, network: Network) -> tuple[Tensor, Tensor]:
+        """Equation (2): see `reached`."""
+        return reached(network, self.n)
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3), on gathered gains and weights."""
@@ -113,9 +117,15 @@ def reached(network: Network, n: int) -> tuple[Tensor, Tensor]:
     N = network.n_rec
     mask = network.masks().get("W_rec")
     synapse = torch.ones(N, N) if mask is None else mask.unflatten(0, (-1, N)).amax(0)  # [post, pre]
-    within = one = torch.eye(N).to(synapse)
+    within = torch.eye(N).to(synapse)
     for _ in range(min(n - 1, N)):
         within = (within + synapse @ within > 0).to(synapse)
+    return compact(within)
+
+
+def compact(within: Tensor) -> tuple[Tensor, Tensor]:
+    """The ones of each column p of a pattern [N,N] as a list [R,N], p first, and which of its entries count."""
+    one = torch.eye(len(within)).to(within)
     order = (within + one).argsort(dim=0, descending=True, stable=True)
     order = order[: int(within.sum(0).max())]
     return order, within.gather(0, order) > 0

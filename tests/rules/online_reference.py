@@ -113,6 +113,28 @@ def sk_rtrl(m: Model, rank: int) -> tuple[dict[str, np.ndarray], float, float]:
     return _unpack(total / B, N, I), published / B, covered / B
 
 
+def ostl(m: Model, layer: np.ndarray) -> dict[str, np.ndarray]:
+    """OSTL with recurrence (Bohnstingl et al. 2023): RTRL within each layer; `layer` [N] is that of each neuron."""
+    N, I = m.U.shape
+    total = np.zeros((N, N + I + 1))
+    for sample in range(m.x.shape[1]):
+        run = forward(m, sample)
+        for one in set(layer):
+            mine = [k for k in range(N) if layer[k] == one]
+            P, Pbar = ({(k, p): np.zeros(N + I + 1) for k in mine for p in mine} for _ in range(2))
+            for t in range(1, len(m.x) + 1):
+                J, immediate, out = pieces(m, run, t)
+                pre, q = sources(m, run, t, sample), m.R.T @ run.error[t]
+                new = {(k, p): sum(J[k, l] * P[l, p] for l in mine) for k in mine for p in mine}
+                for k in mine:
+                    new[k, k] = new[k, k] + immediate[k] * pre
+                P = new
+                for k, p in P:
+                    Pbar[k, p] = m.kappa * Pbar[k, p] + (1 - m.kappa) * out[k] * P[k, p]
+                    total[p] += q[k] * Pbar[k, p]
+    return _unpack(total / m.x.shape[1], N, I)
+
+
 def traces(m: Model, step) -> dict[str, np.ndarray]:
     """Σ_t q_t D_t ε_t of a trace ε [N,N+I+1] that `step(memory, D, D_f, sources, t)` gives; `memory` is its own.
 

@@ -52,6 +52,7 @@ RULES = {
     "bptt": ({}, lambda p, rule: autograd(p)),
     "rtrl": ({}, lambda p, rule: autograd(p)),
     "snap": ({"n": 1000}, lambda p, rule: autograd(p)),
+    "ostl": ({}, lambda p, rule: autograd(p)),
     "sk_rtrl": ({"rank": 1000}, lambda p, rule: autograd(p)),
     "three_factor": ({}, lambda p, rule: autograd(p, **no_hop())),
     "eprop_online": ({}, lambda p, rule: autograd(p, **no_hop())),

@@ -17,6 +17,7 @@ from tests.rules import (
     test_controls,
     test_diffusion,
     test_factored,
+    test_layers,
     test_modulators,
     test_online,
     test_perturbation,
@@ -161,6 +162,7 @@ def test_every_built_in_rule_has_a_mutant():
             test_causal,
             test_sketch,
             test_factored,
+            test_layers,
             test_spiking_rules,
         )
         for name, *_ in table.MUTANTS.values()

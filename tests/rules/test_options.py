@@ -193,6 +193,7 @@ ROWS = {
     "noisy_bptt": Row({"scale": 0.0}),
     "rtrl": Row({}, exact, FORWARD),
     "snap": Row({"n": 100}, exact, FORWARD),
+    "ostl": Row({}, exact, FORWARD),
     "sk_rtrl": Row({"rank": 100}, exact, FORWARD),
     "three_factor": Row({}, local),
     "eprop": Row({"feedback": "random"}, local),

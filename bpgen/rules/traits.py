@@ -65,7 +65,8 @@ class Limit:
 class Traits:
     """Traits of a temporal credit-assignment rule.
 
-    signal_origin: who carries the output error to a neuron; "bootstrapped" is a learned prediction of the error.
+    signal_origin: who carries the output error to a neuron; "bootstrapped" is a learned prediction of the error;
+        "local readouts" are the rule's own, which it compares with the targets: the outputs' error is not asked for.
     signal_scope: whether a neuron learns from its own error alone ("local"), from a broadcast of the output
         error ("broadcast"), from other neurons' credit ("network"), or from nothing ("none").
     recurrence: what is kept of the paths through the recurrent weights: no path at all ("none"), each neuron's
@@ -88,7 +89,9 @@ class Traits:
     update: "gradient" for the optimizer, or "step" for a finished weight change.
     """
 
-    signal_origin: Literal["symmetric", "random feedback", "bootstrapped", "perturbation", "none"] = "symmetric"
+    signal_origin: Literal["symmetric", "random feedback", "local readouts", "bootstrapped", "perturbation", "none"] = (
+        "symmetric"
+    )
     signal_scope: Literal["local", "broadcast", "network", "none"] = "network"
     recurrence: Literal["none", "diagonal", "sparse", "coupled"] = "coupled"
     weight_transport: bool = True

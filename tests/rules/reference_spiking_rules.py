@@ -1,4 +1,4 @@
-"""OTTT, SLTT and SuperSpike for spiking neurons, forward in time and synapse by synapse, from their papers. No bpgen.
+"""OTTT, SLTT, SuperSpike and DECOLLE for spiking neurons, synapse by synapse, from their papers. No bpgen.
 
 The network is that of `reference_spiking`; a_t = (z_{t-1}, x_t, 1) is the presynaptic side, e_t = y_t - y*_t.
     OTTT (Xiao 2022)   â_t = λ â_{t-1} + a_t,   g_t = G ψ_t (1-κ) B e_t,   Δ = Σ_t g_t â_t;  the bias: Σ_t g_t
@@ -75,4 +75,25 @@ def superspike(m: Spiking, B: np.ndarray, rise: float, decay: float, filter_erro
             smooth = sum(alpha[t - s] * seen[s] for s in range(t + 1))
             e = sum(alpha[t - s] * errors[s] for s in range(t + 1)) if filter_error else errors[t]
             total += (B.T @ e)[:, None] * smooth
+    return _unpack(total / samples, N, I)
+
+
+def decolle(m: Spiking, G: np.ndarray, area: np.ndarray) -> dict[str, np.ndarray]:
+    """The gradient with local readouts G [O,N] of the areas [N], for squared errors at all steps.
+
+    Kaiser 2020: y^a_t = Σ_{i in a} G_i r_i,  Δ_i = Σ_t G_iᵀ (y^a_t - y*_t) · (readout filter of ψ_i ε_i).
+    """
+    N, I = m.U.shape
+    total, samples = np.zeros((N, N + I + 1)), m.x.shape[1]
+    for sample in range(samples):
+        eps_v, eps_a, seen = np.zeros((3, N, N + I + 1))
+        r = np.zeros(N)
+        for t, (pre, before, psi, z, _) in enumerate(steps_of(m, sample)):
+            eps_a = before[:, None] * eps_v + (m.rho - before[:, None] * m.beta) * eps_a
+            eps_v = (1 - m.alpha) * eps_v + m.gain * pre
+            seen = m.kappa * seen + (1 - m.kappa) * psi[:, None] * (eps_v - m.beta * eps_a)
+            r = m.kappa * r + (1 - m.kappa) * z
+            for i in range(N):
+                local = sum(G[:, j] * r[j] for j in range(N) if area[j] == area[i])
+                total[i] += G[:, i] @ (local - m.target[t, sample]) * seen[i]
     return _unpack(total / samples, N, I)

@@ -223,6 +223,7 @@ ELSEWHERE = {
     "rmhl": "test_perturbation",
     "force": "test_steps",
     "hebbian": "test_steps",
+    "decolle": "test_spiking_rules",
     "ottt": "test_spiking_rules",
     "sltt": "test_spiking_rules",
 }
@@ -281,7 +282,7 @@ def test_rules_compared_elsewhere_run_or_say_no(name, option):
     assert (grads["W_rec"].norm() > 1e-9) == (name != "force")
     assert not grads["W_rec"][p.network.masks()["W_rec"] == 0].any()
     if option == "learned start":
-        assert grads["initial_state"].any() == (name == "random_gradient")
+        assert grads["initial_state"].any() == (name in ("decolle", "random_gradient"))
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o != "plain"])

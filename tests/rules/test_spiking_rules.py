@@ -12,7 +12,7 @@ import bpgen
 from bpgen.errors import BpgenError
 from bpgen.neurons import ALIF, LIF, Leaky
 from bpgen.rules import Rule
-from tests.oracles import RECURRENT, assert_differ, assert_equal, distance, leaves, no_hop, problem, run_slow
+from tests.oracles import RECURRENT, assert_differ, assert_equal, distance, leaves, no_hop, problem, randn, run_slow
 from tests.rules import reference_spiking_rules
 from tests.rules.test_online import mutant
 from tests.rules.test_references import SPIKING, every_readout, spiking, tensors
@@ -180,6 +180,94 @@ def test_a_kernel_without_an_end_is_refused(options):
         bpgen.load_rule("superspike", **options)
 
 
+# DECOLLE
+
+AREAS = {"V1": {"size": 2, "input": True}, "PFC": {"size": 3, "readout": True, "from": {"V1": 1.0}}}
+
+
+def in_areas(name: str, kappa: float, areas=AREAS):
+    """`spiking` with areas that have weights between them, masked as the network says."""
+    p, model = spiking(name, kappa)
+    if areas is None:
+        return p, model
+    neuron = p.network.neuron
+    q = problem(neuron, T=9, kappa=kappa, areas=areas)
+    with torch.no_grad():
+        q.network.b_rec[2:] += 1.0  # PFC fires
+    masks = q.network.masks()
+    W, U, b, R, c = (q.network.params()[n].detach() for n in ("W_rec", "W_in", "b_rec", "W_out", "b_out"))
+    W, U, R = W * masks["W_rec"], U * masks["W_in"], R * masks["W_out"]
+    weights = dict(zip("WUbRc", (w.numpy() for w in (W, U, b, R, c)), strict=True))
+    return q, replace(model, **weights, x=q.x.numpy(), target=q.target.numpy())
+
+
+def check_decolle(rule: Rule, name: str = "ALIF", kappa: float = 0.6, areas=AREAS) -> None:
+    """The rule against local readouts written out, with areas or as one."""
+    p, model = in_areas(name, kappa, areas)
+    rule.feedback.weight = randn(77, 3, 5)
+    expected = tensors(reference_spiking_rules.decolle(model, randn(77, 3, 5).numpy(), p.network.area.numpy()))
+    expected = {n: g * p.network.masks().get(n, 1) for n, g in expected.items()}
+    assert_equal(p.rule(rule).grads, expected, RECURRENT)
+
+
+@every_readout
+@every_neuron
+@pytest.mark.parametrize("areas", [None, AREAS])
+def test_decolle_equals_its_local_readouts(name, kappa, areas):
+    check_decolle(bpgen.load_rule("decolle"), name, kappa, areas)
+    p, _ = in_areas(name, kappa, areas)
+    random = bpgen.load_rule("rflo", seed=3).bind(p.network)  # control: the outputs' error through the same weights
+    local = bpgen.load_rule("decolle")
+    local.feedback.weight = random.feedback.weight
+    assert_differ(p.rule(local).grads, p.rule(random).grads, RECURRENT, by=0.05)
+    assert_equal(p.rule(local).grads, p.rule("bptt").grads, ["W_out", "b_out"])
+
+
+@every_readout
+@pytest.mark.parametrize("make", [near_threshold, lambda: ALIF(0.3, reset="attached"), lambda: Leaky(0.4, "tanh")])
+@pytest.mark.parametrize("options", [{}, {"loss": "cross_entropy", "when": "last"}, {"masked": True}])
+def test_decolle_of_one_area_whose_readout_is_the_networks_is_e_prop(make, kappa, options):
+    """G = W_out and b_out = 0; each half of the condition alone is not enough, nor are two areas."""
+    p = problem(make(), T=9, kappa=kappa, **options)
+    with torch.no_grad():
+        p.network.b_out.zero_()
+    W_out = p.network.params()["W_out"]
+    same, other = bpgen.load_rule("decolle"), bpgen.load_rule("decolle", seed=5)
+    random = bpgen.load_rule("rflo")
+    same.feedback.weight = random.feedback.weight = W_out
+    e_prop = p.rule("three_factor").grads
+    assert_equal(p.rule(same).grads, e_prop, RECURRENT)
+    assert_equal(p.rule(random).grads, e_prop, RECURRENT)
+    assert_differ(p.rule(other).grads, e_prop, RECURRENT, by=0.05)
+    with torch.no_grad():
+        p.network.b_out.fill_(0.5)
+    if options.get("loss") != "cross_entropy":  # to the classes, a bias that is the same for all is none
+        assert_differ(p.rule(same).grads, p.rule("three_factor").grads, RECURRENT)
+    with torch.no_grad():
+        p.network.b_out.zero_()
+    p.network.area, p.network.area_names = torch.tensor([0, 0, 1, 1, 1]), ("V1", "PFC")
+    assert_differ(p.rule(same).grads, e_prop, RECURRENT, by=0.01)
+
+
+def test_decolle_hears_nothing_of_the_readout_or_of_other_areas():
+    """Another W_out, and other neurons downstream, leave the credit of an area as it is, bit for bit."""
+    p, _ = in_areas("LIF", 0.0)
+    rule = bpgen.load_rule("decolle", seed=2).bind(p.network)
+    before, bptt = p.rule(rule).grads, p.rule("bptt").grads
+    V1 = p.network.area == 0
+    with torch.no_grad():
+        p.network.W_out.mul_(-2.0)
+    assert all(torch.equal(p.rule(rule).grads[n], before[n]) for n in RECURRENT)
+    with torch.no_grad():
+        p.network.W_rec[~V1] *= -1.0  # PFC receives otherwise, and sends nothing back
+        p.network.b_rec[~V1] += 1.0
+    after = p.rule(rule).grads
+    assert all(torch.equal(after[n][V1], before[n][V1]) for n in RECURRENT)
+    assert distance(after["b_rec"][~V1], before["b_rec"][~V1]) > 0.01
+    assert distance(p.rule("bptt").grads["b_rec"][V1], bptt["b_rec"][V1]) > 0.01
+    assert before["W_in"][V1].norm() > 1e-6
+
+
 # Mutants: the likely mistake of each rule, and that the checks above see it. The last word: what is planted in `step`.
 
 MUTANTS = {
@@ -208,6 +296,20 @@ MUTANTS = {
         "error",
         check_superspike,
     ),
+    "decolle takes one readout for all areas": (
+        "decolle",
+        "network.area == number",
+        "network.area >= 0",
+        check_decolle,
+    ),
+    "decolle sends the outputs' error": (
+        "decolle",
+        "loss.data_and_error(r @ G.mT, problem.target)",
+        "problem.value_and_error(run)",
+        check_decolle,
+    ),
+    "decolle's readouts do not leak": ("decolle", "else run.r", "else run.h[1:]", check_decolle),
+    "decolle hears through W_out": ("decolle", "run.n_steps) @ G", 'run.n_steps) @ run.params["W_out"]', check_decolle),
     "sltt keeps a trace": ("sltt", "trace_decay=0.0", "trace_decay=0.1", lambda rule: check_ottt(rule, 0.0)),
 }
 

@@ -120,6 +120,8 @@ def audit(rule: str | type[Rule], options: Mapping[str, Any] = MappingProxyType(
 
 
 def _measured(case: Case) -> tuple[Dependence, ...]:
+    if case.traits.signal_origin == "local readouts":
+        raise Inapplicable("it compares readouts of its own with the targets, which cannot be held fixed from outside.")
     p = case.problem(sizes=(I, N, O), T=T, B=1)
     if (p.loss.kind, p.loss.when) != ("mse", "all"):
         raise Inapplicable("it takes no squared errors at all steps, whose targets could hold the error fixed.")

@@ -25,6 +25,11 @@ def _perturbs(t: Traits) -> str:
     return "it measures the effect of weights by perturbation" if t.signal_origin == "perturbation" else ""
 
 
+def _own_targets(t: Traits) -> str:
+    own = t.signal_origin == "local readouts"
+    return "it compares readouts of its own with the targets, which hold the error fixed here" if own else ""
+
+
 def _other_W_rec(p: Problem) -> Problem:
     """Other recurrent weights under the same activity."""
     mask = p.network.masks().get("W_rec", torch.ones_like(p.params["W_rec"]))
@@ -72,6 +77,7 @@ def _local(case: Case) -> None:
     lambda t: (
         steps_are_no_gradients(t)
         or _perturbs(t)
+        or _own_targets(t)
         or ("its traits say that it needs weight transport" if t.weight_transport else "")
     ),
 )
@@ -170,5 +176,5 @@ def _seeded(case: Case) -> None:
     draws = draws_of(case.bound(p), p)
     one, same, other = (ask(case.bound(p, seed=s), p, draws).grads for s in (3, 3, 4))
     assert_same(same, one, "bound twice with one seed, it gives two gradients")
-    if case.traits.signal_origin == "random feedback" and case.options.get("seed") is None:
+    if case.traits.signal_origin in ("random feedback", "local readouts") and case.options.get("seed") is None:
         assert_apart(other, one, ["W_rec"], "another seed")

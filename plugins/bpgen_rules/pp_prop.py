@@ -8,7 +8,9 @@
 has no source: its ε_t is f_t / (1-α^t), without x̄.
 Source: Wang et al. 2026, Nat. Commun. (bioRxiv 2024.09.24.614728): ES-D-RTRL; in all of this the published code
 (github chaobrain/braintrace, `pp_prop`), whose integer rank r is the decay α = (r-1)/(r+1). A_t is the neuron's own
-recurrence there, too: the path through its weight onto itself is left out.
+recurrence there, too: the path through its weight onto itself is left out. On leaky neurons both agree to rounding. On
+an LSTM that code (0.2.6) tells c_t again what it has told h_t, which c_t makes in the same step: already at T = 1 its
+gradients of the gates i, f and g are twice those of the loss. Here they are right.
 Deviation: a readout with κ > 0 has its filtered activity as one more state of each neuron; there it is no part of the
 trace. A learned initial state earns nothing. The readout has its exact gradient.
 Limits: biased even for a neuron alone: (3) is a product of two sums over time where `d_rtrl` has the sum of products.

@@ -9,6 +9,8 @@
         error times the filtered trace, Σ_t (e_t W_out) F_κ(e)_t, which is how it runs online
     (6) a cost E of the activity adds ∂E/∂h_t to q_t at all steps: for the rates of Bellec 2020, c (f - f*) / T
 For LIF and ALIF with reset="detached", (1) and (2) are the published eligibility vectors (`bpgen.neurons.lif`).
+Deep e-prop is this rule on layers, the areas of a network (`network.areas`): no credit goes from layer to layer, each
+hears the output error by feedback of its own (feedback = "random"; by W_out those alone that the readout sees).
 Source: Bellec et al. 2020, Nat. Commun. 11:3625; the "three-factor" rule of Liu et al. 2022,
 whose released code is (1) to (3) with α = 1 and a loss at the last step, where it is the last-step outer product.
 Deviation: the readout is trained with its exact gradient, and weights change after the sequence, not within.

@@ -103,8 +103,9 @@ def _rest(state: State, J: Tensor, across: Tensor) -> tuple[State, Tensor]:
     met = torch.einsum("bnxr,bdnx->brdn", R, S).flatten(2)  # Rᵀ Sᵀ [B,r,n·N]
     cross = (moved @ met + 0.5 * left) @ across.mT
     gram = (moved * sizes.unsqueeze(1)) @ moved.mT + cross + cross.mT  # M Mᵀ; Rᵀ R is diagonal
-    found, vectors = torch.linalg.eigh(gram)
-    found = found.clamp(min=0)
+    finite = gram.flatten(1).isfinite().all(1)[:, None, None]  # a run that diverges says so by its gradients
+    found, vectors = torch.linalg.eigh(torch.where(finite, gram, 0.0))
+    found, vectors = found.clamp(min=0), torch.where(finite, vectors, torch.nan)
     V, U = vectors[..., :-r], vectors[..., -r:]
     fresh = (across.mT @ U).view(B, n, N, 1, r)
     R = (R.flatten(1, 2) @ (moved.mT @ U)).view_as(R)

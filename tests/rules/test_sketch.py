@@ -136,6 +136,14 @@ def test_the_bounds_hold_along_the_trajectory_and_one_is_tight(row, rank):
     assert last[1] > last[0]
 
 
+def test_a_run_that_diverges_has_gradients_that_say_so_and_no_failure_of_linear_algebra():
+    p = problem()
+    with torch.no_grad():
+        p.network.W_in[0] = torch.inf
+    assert p.rule("sk_rtrl").grads["W_rec"].isnan().any()
+    assert problem().rule("sk_rtrl").grads["W_rec"].isfinite().all()
+
+
 def test_a_rank_below_zero_is_refused():
     with pytest.raises(BpgenError, match="rank must be a number of directions, 0 or more, got -1"):
         bpgen.load_rule("sk_rtrl", rank=-1)

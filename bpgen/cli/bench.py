@@ -17,7 +17,7 @@ def run(argv: list[str]) -> int:
     if options.peers and options.threads[0] == 1:  # JAX reads it once, when it starts
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     from bpgen import bench
-    from bpgen.bench import curvature, online, seeds, side_by_side, trainer
+    from bpgen.bench import curvature, online, seeds, side_by_side, trainer, whole
 
     print("measuring ...", file=sys.stderr)
     if options.curvature:
@@ -32,6 +32,10 @@ def run(argv: list[str]) -> int:
     if options.seeds is not None:
         at_once = seeds.rows(options.seeds or [8], options.threads[-1], options.rounds, options.accelerator)
         print(bench.to_json(at_once) if options.json else seeds.table(at_once))
+        return 0
+    if options.whole:
+        commands = whole.rows(rounds=min(options.rounds, 3))
+        print(bench.to_json(commands) if options.json else whole.table(commands))
         return 0
     if options.online:
         steps_in_n = online.run(rounds=min(options.rounds, 8))
@@ -71,6 +75,12 @@ def _parser() -> Parser:
         "last thread count only)",
     )
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="where seeds are trained")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="measure whole commands instead, each a process of its own: a misspelt name, help and a run beside the "
+        "import of Lightning, a run beside a busy process, eight seeds at once against eight alone (ten minutes)",
+    )
     parser.add_argument(
         "--peers",
         action="store_true",

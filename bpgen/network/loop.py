@@ -53,25 +53,27 @@ def run_in_place(
     neuron, T, B, N = network.neuron, *x.shape[:2], network.n_rec
     d, K = neuron.n_states, neuron.n_currents
     h, currents = x.new_empty(T + 1, B, N), x.new_empty(T + 1, B, K * N)
-    drive(params, x, noise, out=currents[1:])
+    driven = currents[1:]
+    drive(params, x, noise, out=driven)
     states = neuron.state_buffer(currents, h) if d == 1 else x.new_empty(T + 1, B, d, N)
-    W = neuron.fold(currents[1:], params["W_rec"].mT)
-    left = currents.unflatten(-1, (K, N))
+    W = neuron.fold(driven, params["W_rec"].mT)
+    left = currents.unflatten(-1, (K, N)) if K > 1 or d > 1 else None
     hs, Is = h.unbind(0), currents.unbind(0)
     ss = hs if states is h else Is if states is currents else states.unbind(0)
-    lefts = left.unbind(0) if K > 1 else Is
+    lefts = left.unbind(0) if left is not None and K > 1 else Is
     ss[0].copy_(s_0.squeeze(-2) if d == 1 else s_0)
     hs[0].copy_(neuron.g(s_0))
     reached = neuron.recurrent_currents
     parts = [(Is, W)]
     if reached is not None:
         parts = [(currents[..., rows].unbind(0), W[:, rows]) for rows in rows_of(reached, N)]
+    advance = neuron.advance_into
     for t in range(1, T + 1):
         if t > 1 or not from_rest:
             for into, W_part in parts:
                 into[t].addmm_(hs[t - 1], W_part)
-        neuron.advance_into(lefts[t], ss[t - 1], ss[t], hs[t])
-    return h, states.unsqueeze(-2) if d == 1 else states, None, left if K > 1 or d > 1 else None
+        advance(lefts[t], ss[t - 1], ss[t], hs[t])
+    return h, states.unsqueeze(-2) if d == 1 else states, None, left
 
 
 def rows_of(currents: tuple[int, ...] | None, N: int) -> list[slice]:
@@ -95,5 +97,5 @@ torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 def is_traced(*tensors: Tensor) -> bool:
     """Whether autograd, vmap or jvp follows any of these tensors, so that nothing may be overwritten."""
-    follows = torch._C._functorch.is_functorch_wrapped_tensor
-    return any(follows(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors)
+    follows, grad = torch._C._functorch.is_functorch_wrapped_tensor, torch.is_grad_enabled()
+    return any(follows(t) or (grad and t.requires_grad) for t in tensors)

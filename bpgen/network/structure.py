@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,6 @@ class Structure(nn.Module):
         silent_at_rest: whether the activity of the zero state is zero.
     """
 
-    neuron: Neuron
     rec_mask: Tensor | None
     in_mask: Tensor | None
     out_mask: Tensor | None
@@ -59,7 +59,7 @@ class Structure(nn.Module):
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.neuron, self.kappa = neuron, float(kappa)
+        self._modules["neuron"], self.kappa = neuron, float(kappa)
         self.n_in, self.n_rec, self.n_out = n_in, len(wiring.cell_type), n_out
         self.area_names, self.cell_type_names = wiring.areas.names, wiring.names
         self.silent_at_rest = not neuron.g(torch.zeros(neuron.n_states, self.n_rec)).any()
@@ -71,10 +71,17 @@ class Structure(nn.Module):
             self.register_buffer(name, None if value is None else value.to(dtype), persistent=False)
         self.register_buffer("W_fb", None if W_fb is None else W_fb.to(dtype))
 
+    @property
+    def neuron(self) -> Neuron:
+        """Its neurons, without torch's search for a module of that name: a step of a stream asks ten times."""
+        neuron: Any = self._modules["neuron"]
+        return neuron
+
     def masks(self) -> dict[str, Tensor]:
         """0-1 masks of the weights that cannot act, by parameter name; such entries have no gradient."""
-        masks = {"W_rec": self.rec_mask, "W_in": self.in_mask, "W_out": self.out_mask}
-        return {name: mask for name, mask in masks.items() if mask is not None}
+        masks = self._buffers
+        named = (("W_rec", masks["rec_mask"]), ("W_in", masks["in_mask"]), ("W_out", masks["out_mask"]))
+        return {name: mask for name, mask in named if mask is not None}
 
     def masked(self, tensors: Params) -> dict[str, Tensor]:
         """The same tensors, shaped like parameters of these names, with zeros where a weight cannot act."""
@@ -86,8 +93,9 @@ class Structure(nn.Module):
 
     def at(self, params: Params) -> Structure:
         """The structure with its neurons at the learned parameters that stand among `params`; itself without any."""
-        neuron = self.neuron.at(params)
-        if neuron is self.neuron:
+        known = self.neuron
+        neuron = known.at(params)
+        if neuron is known:
             return self
         here = copy.copy(self)
         here._modules = {**self._modules, "neuron": neuron}

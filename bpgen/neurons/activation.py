@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _aten = torch.ops.aten
+_relu_into, _tanh_into = _aten.threshold_backward.grad_input, _aten.tanh_backward.grad_input
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ def _retanh_into(v: Tensor, out: Tensor) -> None:
 
 
 def _pull_relu_into(u: Tensor, o: Tensor) -> None:
-    _aten.threshold_backward.grad_input(u, o, 0, grad_input=u)
+    _relu_into(u, o, 0, grad_input=u)
 
 
 def _pull_tanh_into(u: Tensor, o: Tensor) -> None:
-    _aten.tanh_backward.grad_input(u, o, grad_input=u)
+    _tanh_into(u, o, grad_input=u)
 
 
 def _pull_retanh_into(u: Tensor, o: Tensor) -> None:

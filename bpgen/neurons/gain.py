@@ -10,7 +10,7 @@ index or a slice of times.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -67,7 +67,10 @@ class PerNeuron:
 
 def scale(factor: float | Tensor) -> Scale | PerNeuron:
     """The gain that is one number, or one per neuron [N]."""
-    return PerNeuron(factor) if isinstance(factor, Tensor) else Scale(factor)
+    return PerNeuron(factor) if isinstance(factor, Tensor) else _number(factor)
+
+
+_number = lru_cache(maxsize=256)(Scale)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Slope:
     o: Tensor
     factor: float | Tensor = 1.0
 
-    @cached_property
+    @property
     def _scale(self) -> Scale | PerNeuron:
         return scale(self.factor)
 

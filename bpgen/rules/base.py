@@ -222,7 +222,7 @@ def completed(rule: Rule, result: RuleGradients, problem: Problem, share: float 
         loss = loss + share * l2.value(problem.params)
         for name, gradient in l2.gradient(problem.params).items():
             grads[name] = grads[name] + share * gradient
-    return result._replace(loss=loss, grads={name: grads[name] for name in problem.params})
+    return RuleGradients(loss, result.outputs, {name: grads[name] for name in problem.params}, result.aux)
 
 
 def as_rules_see_it(problem: Problem) -> Problem:

@@ -203,11 +203,14 @@ class Moment:
 def gradients_of_own(network: Structure, params: Mapping[str, Tensor], own: Tensor) -> dict[str, Tensor]:
     """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
     K, Q = network.neuron.n_currents, network.n_rec + network.n_in + ("b_rec" in params)
-    synapses = own[:, : K * Q] if own.shape[1] > K * Q else own
+    synapses, more = own, own.shape[1] > K * Q
+    if more:
+        synapses, rest = own[:, : K * Q], own[:, K * Q :]
     if K > 1:
         synapses = synapses.unflatten(-1, (K, Q)).movedim(1, 0).flatten(0, 1)
     grads = gradients_of_currents(network, params, synapses)
-    rest = own[:, K * Q :]
+    if not more:
+        return grads
     if "initial_state" in params:
         d = network.neuron.n_states
         grads["initial_state"], rest = rest[:, :d].mT, rest[:, d:]

@@ -9,15 +9,13 @@ with a weight change after each (`gradients_of_chunk`), are the same loop; what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bpgen.errors import BpgenError
-from bpgen.losses import Loss
-from bpgen.network import Network
+from bpgen.network import Network, Trajectory
 from bpgen.problem import Problem
 from bpgen.rules.base import (
     Draws,
@@ -131,10 +129,9 @@ class OnlineRule(Rule):
         at_once = self.at_once and k > 1 and not by_step
         sums, values, outputs = _Sums(problem.params), list[Tensor](), list[Tensor]()
         for part, target, loss in loss_of_all.in_blocks(problem.x, problem.target, k if at_once and back else BLOCK):
-            here = _going_on(problem, part, carry, target, loss)
-            run = here.run()
+            run = _going_on(problem, part, carry)
             if loss is None:
-                error = run.outputs.new_zeros(0, here.batch, network.n_out)
+                error = run.outputs.new_zeros(0, problem.batch, network.n_out)
             else:
                 value, error = loss.data_and_error(run.outputs, target)
                 values.append(value)
@@ -163,17 +160,15 @@ class OnlineRule(Rule):
         return self.advance(problem, self.begin(problem), draws)[1]
 
 
-def _going_on(problem: Problem, part: slice, carry: Carry, target: Tensor, loss: Loss | None) -> Problem:
-    """The problem on some of its steps, from where a carry has come."""
-    changed: dict[str, Any] = {}
+def _going_on(problem: Problem, part: slice, carry: Carry) -> Trajectory:
+    """The network's run over some steps of a problem, from where a carry has come."""
+    network, x, noise = problem.network, problem.x, problem.current_noise
+    s_0, r_0 = problem.initial_state, problem.readout_state
     if part.stop - part.start < problem.n_steps:
-        noise = problem.current_noise
-        changed = {"x": problem.x[part], "target": target, "loss": loss or problem.loss}
-        changed["current_noise"] = None if noise is None else noise[part]
+        x, noise = x[part], None if noise is None else noise[part]
     if carry.t > 0:
-        changed["initial_state"] = carry.s
-        changed["readout_state"] = carry.r if problem.network.kappa else None
-    return replace(problem, **changed) if changed else problem
+        s_0, r_0 = carry.s, carry.r if network.kappa else None
+    return network.run(problem.params, x, when=problem.loss.when, initial_state=s_0, current_noise=noise, r_0=r_0)
 
 
 class _Sums:

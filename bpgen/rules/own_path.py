@@ -61,26 +61,36 @@ def traces_met(run: Trajectory, signal: Tensor, vector: Tensor) -> tuple[Tensor,
 
     Args:
         run: the block.
-        signal: q [L,B,N] at its last L steps.
+        signal: q [L,B,N] at its last L steps; may be overwritten.
         vector: ε_0 [B,1,1,X].
     """
-    A, C, T = run.local.A, run.local.C, run.n_steps
+    local, T = run.local, run.n_steps
+    A, C = local.A, local.C
     assert isinstance(A, Scale)
     assert isinstance(C, Scale)
-    silent = T - len(signal)
-    credit = run.local.D.pull(signal.unsqueeze(-2), slice(silent + 1, T + 1)).squeeze(-2)
+    silent = T - signal.shape[0]
+    credit, times = signal, slice(silent + 1, T + 1)
+    if run.in_place:
+        local.D.pull_into(credit, times)
+    else:
+        credit = local.D.pull(credit.unsqueeze(-2), times).squeeze(-2)
     pre = _with_learned(presynaptic(run.params, run.h[:-1], run.x), vector)
     last, sums = vector.view(1, -1, vector.shape[-1]), list[Tensor]()
     for first in range(0, T, _PIECE):
-        given = torch.cat([last, pre[first : first + _PIECE]])
-        filters = _filter(len(given) - 1, A.factor, C.factor, pre.dtype, pre.device)
-        trace = (filters @ given.flatten(1)).view(-1, *given.shape[1:])  # [·,B,X]
+        trace = _traces(torch.cat([last, pre if T <= _PIECE else pre[first : first + _PIECE]]), A.factor, C.factor)
+        end, told = first + trace.shape[0], max(first, silent)  # the first of these steps that is told anything
         last = trace[-1:]
-        told = max(first, silent)  # the first of these steps that is told anything
-        if told < first + len(trace):
-            here = credit[told - silent : first + len(trace) - silent]
-            sums.append(here.flatten(0, 1).mT @ trace[told - first :].flatten(0, 1))
+        if told < end:
+            here = credit if told == silent and end == T else credit[told - silent : end - silent]
+            met = trace if told == first else trace[told - first :]
+            sums.append(here.flatten(0, 1).mT @ met.flatten(0, 1))
     return sum(sums[1:], sums[0]), last.view_as(vector)
+
+
+def _traces(given: Tensor, A: float, C: float) -> Tensor:
+    """Equation (3): ε_1 ... ε_k [k,B,X], of ε_0 and the presynaptic sides of k steps [k+1,B,X]."""
+    F = _filter(given.shape[0] - 1, A, C, given.dtype, given.device)
+    return (F @ given.flatten(1)).view(-1, *given.shape[1:])
 
 
 @lru_cache(maxsize=64)

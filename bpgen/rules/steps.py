@@ -34,7 +34,7 @@ class Steps:
     @property
     def error_back(self) -> Tensor:
         """ē [L,B,O] at the last L >= 1 steps: the error filtered back through the readout, see `filtered_back`."""
-        error = self.error if len(self.error) else self.error_at_all
+        error = self.error if self.error.shape[0] else self.error_at_all
         return filtered_back(error, self.run.network.kappa, self.run.n_steps)
 
     @property
@@ -69,8 +69,8 @@ class Steps:
 
 def presynaptic(params: Mapping[str, Tensor], h: Tensor, x: Tensor) -> Tensor:
     """The presynaptic side [...,Q] of all currents: h_{t-1} [...,N], x_t [...,I], and 1 where there is a bias b_rec."""
-    bias = [torch.ones_like(h[..., :1])] if "b_rec" in params else []
-    return torch.cat([h, x, *bias], dim=-1)
+    parts = (h, x, h.new_ones(*h.shape[:-1], 1)) if "b_rec" in params else (h, x)
+    return torch.cat(parts, dim=-1)
 
 
 def jacobians(gain: Gain, run: Trajectory) -> Tensor:

@@ -25,6 +25,7 @@ SHARPNESS = "sharpness/lambda_max"
 SURROGATE = "sharpness/surrogate/lambda_max"
 LOG_SHARPNESS, LOG_LOSS = "log sharpness", "log loss"
 REUSES, BLOCK, WHERE = "reuses_training", "sharpness_of", "setting"
+PASSES = "forward_passes"  # of the network over the batch, in one update
 EDGE = "stability/edge"  # λ_max of all weights over 2/η
 CLEAN_GAP, NOISY_GAP = "gap", "gap_noisy"  # on test inputs as they are, and with noise
 ROBUSTNESS, GENERALIZATION = "gap_robustness", "gap_generalization"  # what the noisy gap is the sum of

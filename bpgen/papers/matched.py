@@ -23,7 +23,7 @@ CURVATURE = math.log(1.1)  # a tenth sharper; two curvatures within a tenth are 
 def larger_gap(setting: Setting, claim: str, text: str, more: str, less: str, gap: str, figure: str) -> Check:
     """That one condition has a larger gap than another where training losses are equal; `gap` is one of `GAPS`."""
     values = setting.matched(more, less)
-    at = _loss(values)
+    at = loss_of(values)
     smallest, unit = (GAP_POINTS, "points") if setting.gap_unit == "accuracy" else (GAP_LOSS * at, "loss")
     effect = paired(values, setting.gap(gap), more, less)
     text = f"{text}, at training loss {at:.3g}"
@@ -34,11 +34,11 @@ def sharper(setting: Setting, claim: str, text: str, more: str, less: str, figur
     """That one condition is sharper than another where their training losses are equal."""
     values = setting.matched(more, less)
     effect = paired(values, SHARPNESS, more, less, log=True)
-    text = f"{text}, at training loss {_loss(values):.3g}"
+    text = f"{text}, at training loss {loss_of(values):.3g}"
     return Check(claim, setting.name, text, effect, "larger", CURVATURE, "ratio", figure, conditions=(more, less))
 
 
-def _loss(values: pd.DataFrame) -> float:
+def loss_of(values: pd.DataFrame) -> float:
     """The training loss at which values are matched."""
     return float(values["level"].iloc[0]) if len(values) else math.nan
 

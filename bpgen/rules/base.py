@@ -64,6 +64,11 @@ class Rule(nn.Module):
     when_diverged: ClassVar[str] = ""
     trains_neurons: ClassVar[bool] = True
 
+    @property
+    def forward_passes(self) -> int:
+        """How many times the network runs over the batch for one gradient; once, unless a rule says otherwise."""
+        return 1
+
     def bind(self, network: Network, seed: int = 0) -> Rule:
         """Fit the rule to a network: draw what is fixed for life. Returns itself.
 

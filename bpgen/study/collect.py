@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bpgen.analysis.sequential import with_looks
-from bpgen.analysis.settings import BLOCK, REUSES, WHERE, with_surrogates
+from bpgen.analysis.settings import BLOCK, PASSES, REUSES, WHERE, with_surrogates
 from bpgen.study.runs import Run
 
 KEYS = ("condition", "rule", "alpha", "task", "seed")  # what figures and statistics group by
@@ -65,6 +65,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "alpha": config.neuron.options.get("alpha"),
         "task": config.task.name,
         REUSES: task.clean_gap is not True,
+        PASSES: config.rule.make().forward_passes,
         **({BLOCK: str(sharpness["block"])} if sharpness else {}),
         "seed": run.seed,
     }

@@ -47,6 +47,11 @@ class Control(Rule):
         if self.reference is not None and self.reference.traits.update != "gradient":
             raise BpgenError(f"rule {reference!r} changes weights by finished steps: it has no gradient to compare.")
 
+    @property
+    def forward_passes(self) -> int:
+        """That of BPTT and those of the reference."""
+        return 1 + (0 if self.reference is None else self.reference.forward_passes)
+
     def bind(self, network: Network, seed: int = 0) -> "Control":
         """Bind the reference as it would be bound alone."""
         super().bind(network, seed)

@@ -98,6 +98,11 @@ class CausalCredit(OfflineRule):
             type(self).traits, stochastic=control == "random" or self.host.traits.stochastic
         )
 
+    @property
+    def forward_passes(self) -> int:
+        """The host's run, and one for every segment (of at least as many steps); random importance masks none."""
+        return 1 if self.control == "random" else 1 + self.segments
+
     def bind(self, network: Network, seed: int = 0) -> "CausalCredit":
         """Bind the host as it would be bound alone."""
         super().bind(network, seed)

@@ -53,6 +53,11 @@ class NodePerturbation(Rule):
         require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
         self.sigma, self.antithetic, self.repeats = sigma, antithetic, repeats
 
+    @property
+    def forward_passes(self) -> int:
+        """One as it is, and one or two for every perturbation."""
+        return 1 + self.repeats * (2 if self.antithetic else 1)
+
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """ξ [T,repeats·B,K·N]."""
         shape = (x.shape[0], self.repeats * x.shape[1], network.W_rec.shape[0])

@@ -83,6 +83,11 @@ class RewardModulatedHebbian(Rule):
         self.jump, self.probability, self.trace, self.decay, self.repeats = jump, probability, trace, decay, repeats
         self.reward = RunningMean(reward_decay)
 
+    @property
+    def forward_passes(self) -> int:
+        """One for every repeat, which are all that is run."""
+        return self.repeats
+
     def bind(self, network: Network, seed: int = 0) -> "RewardModulatedHebbian":
         """Check that there is a potential, and keep R̄ for every type."""
         super().bind(network, seed)

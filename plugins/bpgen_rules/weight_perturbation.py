@@ -67,6 +67,11 @@ class WeightPerturbation(Rule):
         require(repeats >= 1, f"repeats must be a positive number, got {repeats}.")
         self.sigma, self.antithetic, self.repeats, self.over = sigma, antithetic, repeats, choice("over", over, Over)
 
+    @property
+    def forward_passes(self) -> int:
+        """One as it is, and one or two for every perturbation."""
+        return 1 + self.repeats * (2 if self.antithetic else 1)
+
     def draw(self, network: Network, x: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """ξ for every parameter, [repeats, ...]."""
         drawn = [draw_noise(network, random) for _ in range(self.repeats)]

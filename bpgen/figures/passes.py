@@ -52,7 +52,7 @@ class LossAgainstPasses:
 
 @dataclass(frozen=True)
 class SpeedUps:
-    """How many times fewer updates (hollow) and forward passes (filled) a condition needs than uniform credit does.
+    """Updates (hollow) and forward passes (filled) that uniform credit needs, over those that a condition needs.
 
     hosts: conditions with uniform credit; those called "host, ..." are compared with theirs, at the loss both reach.
     """
@@ -80,7 +80,7 @@ class SpeedUps:
         ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if _inside(ax, math.log10(t))]
         ax.set_yticks([math.log10(t) for t in ticks], [f"{t:g}" for t in ticks])
         ax.set_xlabel("weights of the credit (at a training loss that both reach)")
-        ax.set_ylabel("times fewer than with uniform credit")
+        ax.set_ylabel("needs of uniform credit ÷ its own (above 1: faster)")
         filled: dict[str, Any] = {"color": "0.3", "marker": "o", "ls": ""}
         marks = [
             Line2D([], [], **filled, mfc="none", label="updates"),

@@ -37,6 +37,7 @@ from bpgen.figures.style import (
 )
 
 Panel = Callable[[Axes, Setting, Styles], Axes]
+COSINE = "alignment/cosine"
 _STEPS = "training step (updates)"
 _BAND = (band_mark("lines: median; bands: middle half of the seeds"),)
 _SHARPNESS = r"sharpness $\lambda_{\max}$ (loss per weight²)"
@@ -55,8 +56,9 @@ def study_figures(
     table = by_rule(finished(table))
     if table.empty:
         return {}
-    measured = SHARPNESS in table and table[SHARPNESS].notna().any()
+    measured, aligned = (c in table and table[c].notna().any() for c in (SHARPNESS, COSINE))
     drawn = {name: p for name, p in {**PANELS, **(panels or {})}.items() if measured or p in (gap_by_rule, alignment)}
+    drawn = {name: p for name, p in drawn.items() if aligned or p is not alignment}
     style_of = styles(table["condition"], fixed)
     sheets = {name: setting_sheet(table, panel, style_of) for name, panel in drawn.items()}
     return {name: figure for name, figure in sheets.items() if figure is not None}
@@ -206,10 +208,12 @@ def alignment(ax: Axes, setting: Setting, style_of: Styles) -> Axes:
     shown, exact = [("-", "cosine"), ("--", r"$\rho$")], []
     for condition, own in setting.finished.groupby("condition", sort=False):
         style = style_of[str(condition)]
-        if bool(((own[["alignment/cosine", "alignment/rho"]] - 1).abs().fillna(0) < 1e-4).all(axis=None)):
+        if not own[COSINE].notna().any():  # not measured
+            continue
+        if bool(((own[[COSINE, "alignment/rho"]] - 1).abs().fillna(0) < 1e-4).all(axis=None)):
             exact.append(style.label)
             continue
-        band(ax, *by_step(own, own["alignment/cosine"]), style)
+        band(ax, *by_step(own, own[COSINE]), style)
         steps, rho = by_step(own, own["alignment/rho"])
         ax.plot(steps, median(rho), color=style.colour, ls="--", lw=1)
         if recurrent in own and own[recurrent].notna().any():

@@ -120,6 +120,7 @@ def test_figures_have_the_cost_in_them():
     figures = study_figures(planted(two, n=3), Khandoga2026.styles, Khandoga2026.figures)
     (ax,) = figures["loss_against_passes_bptt"].axes
     assert sorted({float(line.get_xdata()[-1]) for line in ax.lines}) == [200, 200 * (1 + SEGMENTS)]
+    assert "alignment" not in figures  # nobody measured it
     (ax,) = figures["speed_ups"].axes
     bars = [float(np.mean(c.lines[0].get_ydata())) for c in ax.containers]
     signed = bars  # updates, then passes

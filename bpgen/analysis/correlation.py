@@ -2,7 +2,8 @@
 
 Pooled over conditions a correlation is a description: it sees mostly the means of few conditions, of whose variation
 the seeds say nothing. With two rules whose means differ by chance, every seed shows the same correlation. Within
-conditions it can be tested: by a jackknife over seeds and by a permutation of seeds, which have to agree.
+conditions it can be tested: by a jackknife over seeds and by a permutation of seeds, which have to agree; and where
+runs are missing, by ranks with these at their worst (`_at_worst`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from bpgen.analysis.statistics import RNG, Array, Effect, not_measured
+from bpgen.analysis.statistics import RNG, Array, Effect, Location, Side, not_measured
+from bpgen.analysis.worst import Bounded, jackknife
 
 PERMUTATIONS = 500
 
@@ -30,7 +32,7 @@ def correlation(
     All runs of a seed leave together, because they share weights and batches: seeds are independent, runs are not.
 
     Args:
-        values: one row per run.
+        values: one row per run; of a planned run without values, an empty one.
         x, y: columns; give logarithms as columns of their own.
         within: take each condition's mean away first, so that differences between conditions count for nothing
             (Simpson's paradox).
@@ -38,26 +40,27 @@ def correlation(
         rank: Spearman's correlation instead of Pearson's.
     """
     columns = [x, y, *([given] if given else [])]
-    data = values[["condition", "seed", *columns]].replace([np.inf, -np.inf], np.nan).dropna()
+    table = values[["condition", "seed", *columns]].replace([np.inf, -np.inf], np.nan)
+    data = table.dropna()
     planned, n = values["seed"].nunique(), data["seed"].nunique()
     if n < 4 or len(data) < 6 or data[x].std() == 0 or data[y].std() == 0:
         return not_measured(planned, n, "too few runs")
     runs = _Runs.of(data, columns, within, rank)
-    left_out = np.array([runs.take(runs.seed != seed).z for seed in range(n)])
-    pseudo = n * runs.z - (n - 1) * left_out
+    found = jackknife(lambda kept: runs.take(kept[runs.seed]).z, n)
+    all_runs = planned * values["condition"].nunique()
+    missing = within and len(data) < all_runs
     return FisherZ(
-        estimate=runs.z,
-        se=float(pseudo.std(ddof=1) / math.sqrt(n)),
-        df=n - 1,
+        *found,
         n=n,
         planned=planned,
-        note=f"{len(data)} runs",
+        note=f"{len(data)} of {all_runs} runs" if missing else f"{len(data)} runs",
+        at_worst=cache(partial(_at_worst, _cells(table, columns))) if missing else None,
         permuted=runs.permuted if within else None,
     )
 
 
 @dataclass(frozen=True)
-class FisherZ(Effect):
+class FisherZ(Bounded):
     """A Fisher z with a permutation test of its own, without which no correlation is shown.
 
     permuted: gives r, and r with x moved between seeds many times; None where that is no test.
@@ -150,3 +153,40 @@ class _Runs:
         """Without the mean of each condition."""
         n = np.bincount(self.condition).clip(1)
         return v - (np.bincount(self.condition, v) / n)[self.condition]
+
+
+def _cells(table: pd.DataFrame, columns: list[str]) -> Array:
+    """The measures of every planned run, [measures, conditions, seeds]; all nan where one is missing."""
+    wide = np.stack([table.pivot(index="condition", columns="seed", values=c).to_numpy(float) for c in columns])
+    return np.where(np.isfinite(wide).all(axis=0), wide, np.nan)
+
+
+def _at_worst(cells: Array, side: Side) -> Location:
+    """Fisher's z of Spearman's correlation within conditions, with missing runs in the corner that speaks against it.
+
+    For a correlation above a bound: largest in x, smallest in y. (Some of them in the opposite corner, smallest in x
+    and largest in y, make the same sum of products of ranks.) Ranks bound what a run can do. A third measure is taken
+    from the other two before they are ranked.
+    """
+    sign = 1 if side == "above" else -1
+
+    def z(kept: NDArray[np.bool_]) -> float:
+        sums = np.sum([_worst_sums(row, sign) for row in cells[:, :, kept].swapaxes(0, 1)], axis=0)
+        covariance, x, y = (float(v) for v in sums)
+        r = covariance / math.sqrt(x * y) if x > 0 and y > 0 else 0.0
+        return sign * math.atanh(min(max(r, -0.999999), 0.999999))
+
+    return jackknife(z, cells.shape[2])
+
+
+def _worst_sums(row: Array, sign: int) -> tuple[float, float, float]:
+    """Sums of products and squares of the centred ranks of one condition, [measures, seeds], missing runs at worst."""
+    present = np.isfinite(row[0])
+    x, y, *given = row[:, present]
+    if given and len(x) > 1 and np.ptp(given[0]) > 0:
+        x, y = (v - np.polyval(np.polyfit(given[0], v, 1), given[0]) for v in (x, y))
+    n, missing = len(present), int((~present).sum())
+    x, y = stats.rankdata(x), stats.rankdata(sign * y)
+    a = np.concatenate([x, n - np.arange(missing)]) - (n + 1) / 2
+    b = np.concatenate([y + missing, 1.0 + np.arange(missing)]) - (n + 1) / 2
+    return float(a @ b), float(a @ a), float(b @ b)

@@ -37,14 +37,15 @@ simultaneous over the claim in the setting, without the outer fifths of the seed
 to the matched loss at their worst. "Assumes normality": so few seeds that flips of signs could not have agreed. \
 With an outlier in ten seeds, always in one direction, errors are up to 6 % at 20 seeds and 11 % at 40; what \
 collapses in one seed of twenty is mostly not seen among 10: of a mean it makes errors of up to 37 %, so that a \
-verdict is on seeds that do not collapse. Spreads and correlations are of the seeds that reach the loss; the others \
-cannot be counted in: where the fifth with the largest gaps drops out of one rule, verdicts on spreads err in up to \
-17 % at 20 seeds and 28 % at 40, on correlations in up to 7 %. Power: the probability that so many seeds support \
-the statement if the effect is the smallest of interest (of "as ... as" and "no ... than": if there is none). Same \
-elsewhere: at how many of the other matched losses below the verdict is the same. Ratios are of curvatures or \
-spreads. More seeds: how many to add for a decision with 80 % probability if the present estimate were the truth, \
-and as many were lost; a rough guide, not to be followed again and again: errors of 1.5 % at the first look became \
-3 % after one addition and 3.5 % after three (simulated)."""
+verdict is on seeds that do not collapse. Spreads and correlations are shown of the seeds that reach the loss, and \
+judged with the others at their worst as well: a spread without the outer fifth of its deviations, what is missing \
+at the median or beyond all others; a correlation by ranks, what is missing sharpest with the smallest gap (against \
+one: with the largest). Power: the probability that so many seeds support the statement if the effect is the smallest \
+of interest (of "as ... as" and "no ... than": if there is none). Same elsewhere: at how many of the other matched \
+losses below the verdict is the same. Ratios are of curvatures or spreads. More seeds: how many to add for a decision \
+with 80 % probability if the present estimate were the truth, and as many were lost; a rough guide, not to be followed \
+again and again: errors of 1.5 % at the first look became 3 % after one addition and 3.5 \
+% after three (simulated)."""
 _LEVELS = """\
 Above, losses are matched at the lowest that 80 % of all planned seeds reach under each rule, on the monotone curve \
 closest to a run's loss. Half way there: in log loss, from the start of training. Where all get: the lowest that every \

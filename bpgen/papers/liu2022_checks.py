@@ -81,7 +81,7 @@ def _spreads(setting: Setting) -> Iterator[Check]:
 def _correlations(setting: Setting) -> Iterator[Check]:
     """(c): within rules at matched loss, and at the end of training given the loss; pooled as a description."""
     rules = [REFERENCE, *_local(setting)]
-    at_loss, last = setting.matched(*rules), setting.last(*rules)
+    at_loss, last = setting.matched(*rules), setting.planned(setting.last(*rules))
     for how, values, within, given in (
         ("pooled over rules, at matched training loss", at_loss, False, None),
         ("within rules, at matched training loss", at_loss, True, None),

@@ -3,8 +3,8 @@
 `numbers.json.gz` was written by version 0.1 from the tables below. Since then its entries were replaced where a number
 had to be another one: the matched loss (four in five of the planned seeds reach it under both rules at once) and what
 is measured at it; p-values and verdicts (trimmed, missing seeds at their worst, flips of signs, bounds that no run
-comes near); spreads (a jackknife over pairs); pooled correlations (descriptions); spreads and correlations with runs missing (at
-their worst).
+comes near); spreads (a jackknife over pairs); pooled correlations (descriptions); spreads and correlations where runs
+are missing (at their worst).
 The checks of (g) and (h) are not in these tables, which are older.
 """
 

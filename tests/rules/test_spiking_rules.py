@@ -12,7 +12,19 @@ import bpgen
 from bpgen.errors import BpgenError
 from bpgen.neurons import ALIF, LIF, Leaky
 from bpgen.rules import Rule
-from tests.oracles import RECURRENT, assert_differ, assert_equal, distance, leaves, no_hop, problem, randn, run_slow
+from tests.oracles import (
+    RECURRENT,
+    WEIGHTS,
+    assert_differ,
+    assert_equal,
+    autograd,
+    distance,
+    leaves,
+    no_hop,
+    problem,
+    randn,
+    run_slow,
+)
 from tests.rules import reference_spiking_rules
 from tests.rules.test_online import mutant
 from tests.rules.test_references import SPIKING, every_readout, spiking, tensors
@@ -47,6 +59,16 @@ def test_ottt_and_sltt_equal_their_traces(name, kappa, reset):
     assert 0.1 < p.network.run(p.network.params(), p.x, initial_state=p.s_0).h.mean() < 0.9
     assert_differ(p.rule("ottt").grads, p.rule("sltt").grads, SYNAPSES, by=0.1)
     assert_equal(p.rule("ottt").grads, p.rule("sltt").grads, ["b_rec", "W_out", "b_out"])
+
+
+@pytest.mark.parametrize("reset", ["detached", "attached"])
+@every_neuron
+def test_sltt_is_autograd_with_the_state_before_detached_at_every_step(name, reset):
+    """As their code says it; of ALIF the adaptation is a part of that state."""
+    p, _ = spiking(name, 0.0, reset)
+    expected = autograd(p, **no_hop(), own=lambda s, t: s.detach())
+    assert_equal(p.rule("sltt").grads, {n: expected[n] for n in WEIGHTS})
+    assert_differ(p.rule("sltt").grads, autograd(p, **no_hop()), SYNAPSES)
 
 
 def test_ottt_with_random_feedback_and_leaks_of_their_own():

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bpgen.analysis.matching import (
+    ACCURACY,
     LEAST,
     LOSS,
     LOSS_ITSELF,
@@ -94,12 +95,12 @@ class Setting:
         return self.finished[self.finished["condition"].isin(conditions or self.conditions)]
 
     def matched(self, *conditions: str) -> pd.DataFrame:
-        """A row per planned run of these conditions: sharpness and gaps at the loss that they have in common, and that.
+        """A row per planned run of these conditions: what it is at the loss that they have in common, and that loss.
 
         Runs that did not finish, or never reach that loss, have a row without values.
         """
         level, curve = self.common_loss(*conditions), self.level.curve
-        columns = [SHARPNESS, *(self.gap(kind) for kind in GAPS)]
+        columns = [SHARPNESS, ACCURACY, *(self.gap(kind) for kind in GAPS)]
         return self.planned(with_logs(at_loss(self.of(*conditions), level, columns, curve).assign(level=level)))
 
     def along(self, *conditions: str) -> pd.DataFrame:

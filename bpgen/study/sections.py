@@ -8,7 +8,7 @@ import pandas as pd
 
 from bpgen.analysis.correlation import correlation
 from bpgen.analysis.markdown import markdown_table
-from bpgen.analysis.matching import LOSS, finished, roughness
+from bpgen.analysis.matching import ACCURACY, LOSS, finished, roughness
 from bpgen.analysis.settings import LOG_LOSS, LOG_SHARPNESS, SHARPNESS, Setting, by_rule, settings
 from bpgen.analysis.statistics import mean_effect, paired
 from bpgen.columns import written
@@ -69,9 +69,11 @@ def paired_differences(table: pd.DataFrame) -> list[str]:
     for setting in settings(table):
         conditions = list(dict.fromkeys(setting.finished["condition"]))
         rows += [_difference(setting, condition, conditions[0]) for condition in conditions[1:]]
-    header = ("comparison", "loss", "gap, noisy test inputs", "λ_max", "permutation p (gap, λ)", "n", "note")
+    where = ("loss", "at steps", "training accuracy")
+    header = ("comparison", *where, "gap, noisy test inputs", "λ_max", "permutation p (gap, λ)", "n", "note")
     title = "## At matched training loss, paired by seed (mean, 95 % interval over seeds)"
-    return [title, "", markdown_table(header, rows), ""] if rows else []
+    note = "Steps and training accuracy are medians over the runs that get to the loss, of either condition."
+    return [title, "", markdown_table(header, rows), "", note, ""] if rows else []
 
 
 def _difference(setting: Setting, condition: str, reference: str) -> tuple[str, ...]:
@@ -86,9 +88,16 @@ def _difference(setting: Setting, condition: str, reference: str) -> tuple[str, 
     sharper = f"x {math.exp(ratio.estimate):.3g} ({low:.3g} to {high:.3g})" if ratio.n else "not measured"
     p, n = f"{gap.p_permutation:.2g}, {ratio.p_permutation:.2g}", f"{gap.n} of {gap.planned}"
     level = f"{values['level'].iloc[0]:.3g}"
+    middle = values.groupby("condition")[["step", ACCURACY]].median().reindex([condition, reference])
+    steps, accuracies = (
+        ", ".join(written(form, scale * v) for v in middle[column])
+        for form, scale, column in (("{:.0f}", 1, "step"), ("{:.1f} %", 100, ACCURACY))
+    )
     return (
         f"{condition} - {reference}",
         level,
+        steps,
+        accuracies if accurate else "none",
         difference,
         sharper,
         p,

@@ -94,12 +94,19 @@ def cells(parts):
     return [row[:-2] if len(row) == 9 else row for row in rows]
 
 
+def without_steps(line):
+    """A line of the matched differences without the steps and training accuracies, which it has had since."""
+    cells = line.split("|")
+    return "|".join(cells[:3] + cells[5:]) if len(cells) == 11 else line
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_correlations_and_sections_are_as_before(name):
     table = correlations(TABLES[name]).to_dict(orient="records")
     for row, before in zip(table, NUMBERS[name]["correlations"], strict=True):
         assert all(same(row[key], before[key]) for key in before)
-    sections = [f(TABLES[name]) for f in (at_the_end, paired_differences, over_bounds)]
+    paired = [without_steps(line) for line in "\n".join(paired_differences(TABLES[name])).splitlines()]
+    sections = [at_the_end(TABLES[name]), paired[:-2], over_bounds(TABLES[name])]
     assert cells(line for section in sections for line in section) == cells(NUMBERS[name]["report"])
 
 

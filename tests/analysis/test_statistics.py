@@ -11,7 +11,7 @@ from bpgen.analysis import matching
 from bpgen.analysis import statistics as st
 from bpgen.analysis.correlation import correlation
 from bpgen.analysis.variability import spread
-from bpgen.study.sections import how_rough
+from bpgen.study.sections import how_rough, paired_differences
 
 
 def run(loss, values, condition="a", seed=0, column="sharpness/x"):
@@ -54,6 +54,19 @@ def test_a_loss_of_zero_is_a_loss():
     assert matching.LOWEST_COMMON.of(table) == pytest.approx(matching.LEAST)
     along = matching.along_loss(table, matching.LEAST, "sharpness/x")
     assert np.isfinite(along["sharpness/x"]).all()
+
+
+def test_matched_differences_say_where_in_training_they_are():
+    """By hand: at a loss of 0.5, half way in its logarithm between the second evaluation and the third."""
+    gaps = [0.01, 0.02, 0.03]
+    runs = [
+        run([2.0, 1.0, least], gaps, c, s, "gap_noisy/accuracy")
+        for c, least in (("a", 0.25), ("b", 0.5))
+        for s in (0, 1)
+    ]
+    table = pd.concat([r.assign(task="x", alpha=1.0, **{"train/accuracy": [0.1, 0.5, 0.9]}) for r in runs])
+    row = next(line for line in "\n".join(paired_differences(table)).splitlines() if line.startswith("| b - a"))
+    assert [cell.strip() for cell in row.split("|")[2:5]] == ["0.5", "20, 15", "90.0 %, 70.0 %"]
 
 
 def test_never_reached_is_counted_and_not_guessed():

@@ -26,7 +26,7 @@ def spread(values: pd.DataFrame, column: str, condition: str, reference: str) ->
 
     Where planned seeds have no value, a second test has to agree, with them at their worst (`_at_worst`); then 2.5 %
     hold whoever drops out (`tests/analysis/test_dropout.py`). It costs power: with a fifth of 20 seeds missing under
-    one condition, a spread three times as large is seen in one study of ten, five times in six.
+    one condition, a spread that is three times as large is seen in 16 % of studies, one that is five times in 66 %.
     """
     wide = by_seed(values, column)
     if condition not in wide or reference not in wide:

@@ -15,6 +15,7 @@ ABOVE = {
     "delayed_match_to_sample": (0.95, 0.95),
     "romo": (0.95, 0.95),  # the second stimulus alone 0.75
     "cue_accumulation": (0.85, 0.85),  # the last cue alone 0.72
+    "spiking_delayed_match": (0.85, 0.75),
 }
 
 

@@ -132,10 +132,8 @@ class Rule(nn.Module):
     def limit_weights(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights that have to change for the rule to equal BPTT in the limit that its traits name; none by default.
 
-        For the conformance suite: feedback through the signs of W_out, say, is exact where W_out holds only signs.
-
-        Args:
-            params: weights by name.
+        For the conformance suite, from weights by name: feedback through the signs of W_out is exact where W_out holds
+        only signs.
         """
         return {}
 
@@ -143,10 +141,7 @@ class Rule(nn.Module):
         """Take over what one batch taught the rule itself (a running mean, a synthesiser); nothing by default.
 
         `gradients` stays a function of its arguments: it hands new values out in `aux`, and whoever trains calls this
-        once after each of its training batches, never after a measurement.
-
-        Args:
-            aux: of the `RuleGradients` of that batch.
+        once after each of its training batches, with the `RuleGradients.aux` of that, never after a measurement.
         """
 
     def forward(self, *args: Any) -> RuleGradients:

@@ -172,9 +172,8 @@ class Moment:
         K, pre = self.network.neuron.n_currents, self.pre.unsqueeze(1)
         blocks = pre if K == 1 else (torch.eye(K).to(pre).unsqueeze(-1) * pre.unsqueeze(1)).flatten(-2)
         learned = self.params.get("initial_state")
-        if learned is None:
-            return blocks
-        return torch.cat([blocks, torch.zeros_like(blocks[..., :1]).expand(*blocks.shape[:-1], len(learned))], dim=-1)
+        none = [] if learned is None else [blocks.new_zeros(*blocks.shape[:-1], len(learned))]
+        return torch.cat([blocks, *none], dim=-1) if none else blocks
 
     @property
     def of_each(self) -> Tensor:
@@ -203,13 +202,11 @@ class Moment:
 def gradients_of_own(network: Structure, params: Mapping[str, Tensor], own: Tensor) -> dict[str, Tensor]:
     """Gradients by parameter name, from those of every neuron's own parameters [N,X]."""
     K, Q = network.neuron.n_currents, network.n_rec + network.n_in + ("b_rec" in params)
-    synapses, more = own, own.shape[1] > K * Q
-    if more:
-        synapses, rest = own[:, : K * Q], own[:, K * Q :]
+    synapses, rest = (own, None) if own.shape[1] == K * Q else (own[:, : K * Q], own[:, K * Q :])
     if K > 1:
         synapses = synapses.unflatten(-1, (K, Q)).movedim(1, 0).flatten(0, 1)
     grads = gradients_of_currents(network, params, synapses)
-    if not more:
+    if rest is None:
         return grads
     if "initial_state" in params:
         d = network.neuron.n_states

@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, told apart by colour-blind readers; lines also diff
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -175,8 +176,11 @@ def seeds_per_condition(table: pd.DataFrame) -> str:
 
 
 def on_lines(label: str) -> str:
-    """A long name on two lines, for the ticks of an axis."""
-    return label.replace(", ", ",\n").replace("_", "_\n", 1) if len(label) > 6 else label
+    """A long name on lines of about ten letters, for the ticks of an axis."""
+    if len(label) <= 6:
+        return label
+    parts = label.replace(", ", ",\n").split("\n")
+    return "\n".join(textwrap.fill(part, 10, break_long_words=False) for part in parts).replace("_", "_\n", 1)
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:

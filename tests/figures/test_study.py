@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from bpgen.figures.study import PANELS, study_figures
-from bpgen.figures.style import Style, log_axis, styles
+from bpgen.figures.style import Style, log_axis, on_lines, styles
 from bpgen.papers.liu2022 import Liu2022
 from tests.analysis.planted import study
 from tests.analysis.test_verdicts import YES
@@ -112,3 +112,9 @@ def test_colours_differ_in_lightness_or_hue_for_the_colour_blind():
 def test_diverged_runs_and_empty_tables_draw_nothing():
     table = study(np.random.default_rng(0), 3, YES)
     assert study_figures(table.assign(status="diverged")) == {}
+
+
+def test_long_names_do_not_meet_below_an_axis():
+    assert on_lines("bptt") == "bptt"
+    assert on_lines("three_factor, early lr") == "three_\nfactor,\nearly lr"
+    assert on_lines("bptt, a quarter of the rate") == "bptt,\na quarter\nof the\nrate"

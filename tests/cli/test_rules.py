@@ -26,7 +26,7 @@ def test_the_table_has_every_rule_with_its_traits(capsys):
     assert cost.split("  ")[-1].strip() == "W_rec = 0 with symmetric feedback"
     assert max(map(len, plain)) <= 120
     rows = [line for line in out(capsys, "rules", "--markdown").splitlines() if line.startswith("|")]
-    assert len(rows) == len(table) + 2 - 1  # eprop is another name of three_factor
+    assert len(rows) == len(table) + 2 - 2  # eprop and d_rtrl are other names
     assert len({row.count("|") for row in rows}) == 1
     assert rows[0].startswith("| rule ")
     assert set(rows[1]) == set("| -")
@@ -74,4 +74,4 @@ def test_two_names_of_one_rule_are_one_rule(capsys):
     assert plain.strip().endswith("eprop is another name of three_factor.")
     assert find("rule", "eprop").same_as == "three_factor"
     assert find("rule", "three_factor").same_as == ""
-    assert [p.name for p in plugins("rule").values() if p.same_as] == ["eprop"]
+    assert [p.name for p in plugins("rule").values() if p.same_as] == ["d_rtrl", "eprop"]

@@ -16,7 +16,7 @@ def test_what_a_command_spends_is_its_own():
     assert took.wall >= 0.3
     assert took.cpu < took.wall - 0.2  # asleep
     at_work = "import time\nwhile time.process_time() < 0.3: pass"
-    assert whole.spent([sys.executable, "-c", at_work]).cpu >= 0.3
+    assert whole.spent([sys.executable, "-c", at_work]).cpu >= 0.27  # counted in hundredths, in two parts
 
 
 def test_a_command_that_fails_is_not_timed():

@@ -79,7 +79,7 @@ def _parser() -> Parser:
         "--whole",
         action="store_true",
         help="measure whole commands instead, each a process of its own: a misspelt name, help and a run beside the "
-        "import of Lightning, a run beside a busy process, eight seeds at once against eight alone (ten minutes)",
+        "import of Lightning, a run beside a busy process, eight seeds at once against eight alone (five minutes)",
     )
     parser.add_argument(
         "--peers",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 
-def filtered(h: Tensor, kappa: float, start: Tensor | None = None) -> Tensor:
-    """r [T,B,N] of the activities h [T,B,N] from r_0 [B,N] (zero by default) on; r = h at κ = 0."""
-    if kappa == 0:
+def filtered(h: Tensor, kappa: float | Tensor, start: Tensor | None = None) -> Tensor:
+    """r [T,B,N] of the activities h [T,B,N] from r_0 [B,N] (zero by default) on; r = h at κ = 0. κ may be a tensor."""
+    if not isinstance(kappa, Tensor) and kappa == 0:
         return h
     r = torch.zeros_like(h[0]) if start is None else start
     steps = []

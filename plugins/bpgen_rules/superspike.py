@@ -34,6 +34,7 @@ from bpgen.rules import (
     OfflineRule,
     Traits,
     Trajectory,
+    filtered,
     filtered_back,
     propagate,
     require,
@@ -85,7 +86,7 @@ class SuperSpike(Broadcast, OfflineRule):
         if self.filter_error:
             more = (error != 0).any(-1, keepdim=True).flip(0).cumsum(0).flip(0) > 0  # errors to come, this one included
             for keep in self.kept(trajectory):
-                error = _smoothed(error, keep)
+                error = filtered(error, keep)
             error = error * more
         return filtered_back(error, trajectory.network.kappa, trajectory.n_steps)
 
@@ -95,21 +96,10 @@ class SuperSpike(Broadcast, OfflineRule):
         if any(isinstance(keep, Tensor) or keep > 0 for keep in self.kept(trajectory)):
             q = torch.cat([q.new_zeros(T - len(q), *q.shape[1:]), q])
         for keep in self.kept(trajectory):
-            q = _smoothed(q.flip(0), keep).flip(0)
+            q = filtered(q.flip(0), keep).flip(0)
         return propagate(trajectory, q)
 
 
 def _left(tau: float) -> float:
     """What is left after a step."""
     return math.exp(-1 / tau) if tau > 0 else 0.0
-
-
-def _smoothed(values: Tensor, keep: float | Tensor) -> Tensor:
-    """f_t = keep f_{t-1} + (1-keep) v_t along the first axis, from zero on."""
-    if not isinstance(keep, Tensor) and keep == 0:
-        return values
-    kept, steps = torch.zeros_like(values[0]), []
-    for value in values:
-        kept = keep * kept + (1 - keep) * value
-        steps.append(kept)
-    return torch.stack(steps)

@@ -306,12 +306,17 @@ MUTANTS = {
     "superspike forgets the rise": ("superspike", "return rise, own if", "return 0.0, own if", check_superspike),
     "superspike smooths traces the wrong way": (
         "superspike",
-        "_smoothed(q.flip(0), keep).flip(0)",
-        "_smoothed(q, keep)",
+        "filtered(q.flip(0), keep).flip(0)",
+        "filtered(q, keep)",
         check_superspike,
     ),
     "superspike smooths no error": ("superspike", "if self.filter_error", "if not self.filter_error", check_superspike),
-    "superspike's kernel does not sum to one": ("superspike", "(1 - keep) * value", "value", check_superspike),
+    "superspike's kernel does not sum to one": (
+        "superspike",
+        "filtered(error, keep)",
+        "filtered(error, keep) / (1 - keep)",
+        check_superspike,
+    ),
     "superspike drops the readout's filter": (
         "superspike",
         "filtered_back(error, trajectory.network.kappa, trajectory.n_steps)",

@@ -13,7 +13,7 @@ from bpgen.errors import BpgenError
 
 def test_what_a_command_spends_is_its_own():
     took = whole.spent([sys.executable, "-c", "import time; time.sleep(0.3); raise SystemExit(2)"], expected=2)
-    assert took.wall >= 0.3
+    assert 0.3 <= took.wall < 60  # since it began, not since the machine did
     assert took.cpu < took.wall - 0.2  # asleep
     at_work = "import time\nwhile time.process_time() < 0.3: pass"
     assert whole.spent([sys.executable, "-c", at_work]).cpu >= 0.27  # counted in hundredths, in two parts

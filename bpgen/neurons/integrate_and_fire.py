@@ -12,6 +12,7 @@ from bpgen.neurons.base import Recording
 from bpgen.neurons.gain import Dense, Gain, Local, scale
 from bpgen.neurons.leak import LeakyState
 from bpgen.neurons.surrogate import Surrogate, SurrogateName
+from bpgen.numbers import scalar
 
 Reset = Literal["detached", "attached"]
 Drive = Literal["scaled", "plain"]
@@ -82,6 +83,17 @@ class IntegrateAndFire(LeakyState):
         """u = v - A, the distance from the threshold [...,N], of states [...,d,N]."""
         raise NotImplementedError
 
+    def _above_into(self, s: Tensor, out: Tensor) -> Tensor:
+        """The same of states [B,d,N], into `out`."""
+        raise NotImplementedError
+
+    def _slope_into(self, s: Tensor, out: Tensor, spare: Tensor | None = None) -> Tensor:
+        """ψ at the states s [B,d,N], into `out`; a refractory period needs a buffer more."""
+        self.surrogate.slope_into(self._above_into(s, out), self.threshold)
+        if spare is not None:
+            keep_ready(out, s[:, -1], spare)
+        return out
+
     def _ready(self, s: Tensor) -> Tensor:
         """1[c = 0] of equation (5), [...,N]; without any derivative."""
         return (s[..., -1, :] <= 0).to(s.dtype)
@@ -132,6 +144,17 @@ class IntegrateAndFire(LeakyState):
         states = range(self.n_states)
         A = torch.stack([torch.stack([entry(i, j) for j in states], dim=-2) for i in states], dim=-3)
         return Local(Dense(A), C, D)
+
+
+def count_into(c_0: Tensor, z: Tensor, c: Tensor, n: int) -> None:
+    """Equation (5) of one step, into `c`, after `z`, which knows the potential alone, was kept to where c_0 = 0."""
+    keep_ready(z, c_0, spare=c)
+    torch.sub(c_0, scalar(1.0, c_0), out=c).relu_().add_(z, alpha=n)
+
+
+def keep_ready(values: Tensor, c: Tensor, spare: Tensor) -> None:
+    """Overwrite values [B,N] by values · 1[c = 0]."""
+    values.mul_(torch.le(c, scalar(0.0, c), out=spare))
 
 
 def folded(neuron: IntegrateAndFire, drive: Tensor, W: Tensor) -> Tensor:

@@ -50,8 +50,9 @@ from torch import Tensor
 from bpgen.errors import choice, require
 from bpgen.neurons.base import Neuron, Recording
 from bpgen.neurons.gain import Local
-from bpgen.neurons.integrate_and_fire import Drive, Factor, IntegrateAndFire, folded, plus
+from bpgen.neurons.integrate_and_fire import Drive, Factor, IntegrateAndFire, count_into, folded, keep_ready, plus
 from bpgen.neurons.leak import leak
+from bpgen.numbers import scalar
 
 Tau = float | Sequence[float] | Tensor
 
@@ -87,6 +88,11 @@ class LIF(IntegrateAndFire):
         """The closed forms above; see `Neuron.local`."""
         return self._local(recording, kept=(1 - self.alpha,), u_by_s=(1.0,))
 
+    @property
+    def in_place(self) -> bool:
+        """Of this class alone: what another one makes of `f` is not known here."""
+        return type(self).f is LIF.f and type(self).g is LIF.g
+
     def state_buffer(self, drive: Tensor, h: Tensor) -> Tensor:
         """The potential overwrites its current."""
         return drive
@@ -97,7 +103,28 @@ class LIF(IntegrateAndFire):
 
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
         """Equations (1) and (2) without the surrogate, which has no part in the values; I as `fold` prepared it."""
-        torch.gt(plus(I, before, 1 - self.alpha, s), self.threshold, out=h)
+        if not self.n_refractory:
+            torch.gt(plus(I, before, 1 - self.alpha, s), scalar(self.threshold, h), out=h)
+            return
+        (v_0, c_0), (v, c) = before.unbind(1), s.unbind(1)
+        count_into(c_0, torch.gt(v_0, scalar(self.threshold, h), out=h), c, self.n_refractory)
+        torch.gt(plus(I, v_0, 1 - self.alpha, v), scalar(self.threshold, h), out=h)
+        keep_ready(h, c, spare=I)
+
+    def retreat_into(self, arriving: Tensor, later: Tensor, left: Tensor, before: Tensor, s: Tensor, c: Tensor) -> None:
+        """With a refractory period: the gains above, transposed; see `ALIF.retreat_into`."""
+        (by_v, spare), slope = later.unbind(1), left.squeeze(1)
+        by_v.add_(self._slope_into(s, slope, spare).mul_(arriving))  # λ_t
+        torch.mul(by_v, scalar(self.gain, by_v), out=c.squeeze(1))
+        if self.reset == "attached":
+            told = self._slope_into(before, slope, spare).mul_(by_v).mul_(-self.threshold)
+            plus(told, by_v, 1 - self.alpha, by_v)
+        else:
+            by_v.mul_(scalar(1 - self.alpha, by_v))
+        spare.zero_()  # no credit goes through c
+
+    def _above_into(self, s: Tensor, out: Tensor) -> Tensor:
+        return torch.sub(s[:, 0], scalar(self.threshold, out), out=out)
 
 
 class ALIF(IntegrateAndFire):
@@ -200,39 +227,44 @@ class ALIF(IntegrateAndFire):
 
     @property
     def in_place(self) -> bool:
-        """Of this class alone, and without a refractory period: what another one makes of `f` is not known here."""
-        return type(self).f is ALIF.f and type(self).g is ALIF.g and not self.n_refractory
+        """Of this class alone: what another one makes of `f` is not known here."""
+        return type(self).f is ALIF.f and type(self).g is ALIF.g
 
     def fold(self, drive: Tensor, W: Tensor) -> Tensor:
         """As for LIF."""
         return folded(self, drive, W)
 
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
-        """Equations (1), (3), (4) without the surrogate, which has no part in the values; I as `fold` prepared it."""
-        (v_0, a_0), (v, a) = before.unbind(1), s.unbind(1)
-        torch.gt(plus(v_0, a_0, -self.beta, h), self.threshold, out=h)  # z_{t-1}
-        plus(torch.mul(a_0, self.rho, out=a), h, self.adaptation_gain, a)
+        """Equations (1) to (5) without the surrogate, which has no part in the values; I as `fold` prepared it."""
+        (v_0, a_0, *c_0), (v, a, *c) = before.unbind(1), s.unbind(1)
+        torch.gt(plus(v_0, a_0, -self.beta, h), scalar(self.threshold, h), out=h)  # z_{t-1}
+        if c:
+            count_into(c_0[0], h, c[0], self.n_refractory)
+        plus(torch.mul(a_0, scalar(self.rho, a_0), out=a), h, self.adaptation_gain, a)
         plus(I, v_0, 1 - self.alpha, v)
-        torch.gt(plus(v, a, -self.beta, h), self.threshold, out=h)
+        torch.gt(plus(v, a, -self.beta, h), scalar(self.threshold, h), out=h)
+        if c:
+            keep_ready(h, c[0], spare=I)
 
     def retreat_into(self, arriving: Tensor, later: Tensor, left: Tensor, before: Tensor, s: Tensor, c: Tensor) -> None:
-        """The gains above, transposed; the currents left are not needed, and their buffer is scratch."""
-        (by_v, by_a), spare = later.unbind(1), left.squeeze(1)
-        told = self._slope_into(s, spare).mul_(arriving)
+        """The gains above, transposed; the currents left are not needed, and their buffer is scratch.
+
+        So is the credit of the steps of silence, which is zero before and after.
+        """
+        (by_v, by_a, *silence), slope = later.unbind(1), left.squeeze(1)
+        told = self._slope_into(s, slope, *silence).mul_(arriving)
         by_v.add_(told)  # λ_t
         plus(by_a, told, -self.beta, by_a)
-        torch.mul(by_v, self.gain, out=c.squeeze(1))
-        by_z = torch.mul(by_a, self.adaptation_gain, out=arriving)
+        torch.mul(by_v, scalar(self.gain, by_v), out=c.squeeze(1))
+        by_z = torch.mul(by_a, scalar(self.adaptation_gain, by_a), out=arriving)
         if self.reset == "attached":
             plus(by_z, by_v, -self.threshold, by_z)
-        told = self._slope_into(before, spare).mul_(by_z)
+        told = self._slope_into(before, slope, *silence).mul_(by_z)
         plus(told, by_v, 1 - self.alpha, by_v)
-        by_a.mul_(self.rho)
+        by_a.mul_(scalar(self.rho, by_a))
         plus(by_a, told, -self.beta, by_a)
+        for spare in silence:
+            spare.zero_()
 
-    def _slope_into(self, s: Tensor, out: Tensor) -> Tensor:
-        """ψ at the states s [B,2,N], into `out`."""
-        v, a = s.unbind(1)
-        plus(torch.sub(v, self.threshold, out=out), a, -self.beta, out)
-        self.surrogate.slope_into(out, self.threshold)
-        return out
+    def _above_into(self, s: Tensor, out: Tensor) -> Tensor:
+        return plus(torch.sub(s[:, 0], scalar(self.threshold, out), out=out), s[:, 1], -self.beta, out)

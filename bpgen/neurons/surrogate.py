@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from bpgen.errors import choice, require
+from bpgen.numbers import scalar
 
 SurrogateName = Literal["piecewise_linear", "fast_sigmoid", "gaussian"]
 
@@ -105,7 +106,7 @@ class Surrogate:
             u.copy_(self.slope(u, threshold))
             return
         peak = self._dampening / threshold
-        torch.sub(u.new_tensor(peak), u.abs_(), alpha=peak / (self._width * threshold), out=u)
+        torch.sub(scalar(peak, u), u.abs_(), alpha=peak / (self._width * threshold), out=u)
         u.clamp_min_(0)
 
 

@@ -103,8 +103,8 @@ class Loss:
         """The loss without regulariser and e = ∂L/∂y [L,B,O] at the last L steps (1 or T), in closed form."""
         weights, n = self._weights(outputs)
         if weights is None and self.kind == "mse":  # no sum over steps and samples in between
-            error = outputs - target.to(outputs.dtype)
-            value, error = error.square().sum() * (0.5 / n), error / n
+            error = outputs - (target if target.dtype == outputs.dtype else target.to(outputs.dtype))
+            value, error = (error * error).sum() * (0.5 / n), error / n
             return value, error.unsqueeze(0) if self.when == "last" else error
         per_step, error = compared_and_error(self.kind, outputs, target)
         if weights is None:
@@ -144,8 +144,7 @@ class Loss:
             x, target: inputs [T,B,I], and the target of every step or of the last one.
             size: steps of a block; the last one may be shorter.
         """
-        T = len(x)
-        whole = self
+        T, whole = x.shape[0], self
         if size >= T:
             yield slice(0, T), target, self
             return

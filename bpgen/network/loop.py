@@ -13,7 +13,13 @@ from bpgen.network.structure import Params, Structure, drive
 
 
 def run_general(
-    network: Structure, params: Params, x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
+    network: Structure,
+    params: Params,
+    x: Tensor,
+    noise: Tensor | None,
+    s_0: Tensor,
+    h_0: Tensor | None,
+    from_rest: bool,
 ) -> tuple[Tensor, Tensor, Tensor, None]:
     """For any neuron and with output feedback: autograd, jvp and vmap may trace it.
 
@@ -22,7 +28,7 @@ def run_general(
     """
     W_rec, K, N = params["W_rec"].mT, network.neuron.n_currents, network.n_rec
     f, g, W_fb, kappa = network.neuron.f, network.neuron.g, network.W_fb, network.kappa
-    s, h = s_0, g(s_0)
+    s, h = s_0, g(s_0) if h_0 is None else h_0
     r, y = torch.zeros_like(h), None
     activities, states, currents = [h], [s], []
     for drive_t in drive(params, x, noise).unbind(0):
@@ -42,7 +48,13 @@ def run_general(
 
 
 def run_in_place(
-    network: Structure, params: Params, x: Tensor, noise: Tensor | None, s_0: Tensor, from_rest: bool
+    network: Structure,
+    params: Params,
+    x: Tensor,
+    noise: Tensor | None,
+    s_0: Tensor,
+    h_0: Tensor | None,
+    from_rest: bool,
 ) -> tuple[Tensor, Tensor, None, Tensor | None]:
     """Without output feedback: a matrix product and a few passes a step, and no new memory.
 
@@ -61,8 +73,12 @@ def run_in_place(
     hs, Is = h.unbind(0), currents.unbind(0)
     ss = hs if states is h else Is if states is currents else states.unbind(0)
     lefts = left.unbind(0) if left is not None and K > 1 else Is
-    ss[0].copy_(s_0.squeeze(-2) if d == 1 else s_0)
-    hs[0].copy_(neuron.g(s_0))
+    if from_rest:
+        ss[0].zero_()
+        hs[0].zero_()
+    else:
+        ss[0].copy_(s_0.squeeze(-2) if d == 1 else s_0)
+        hs[0].copy_(neuron.g(s_0) if h_0 is None else h_0)
     reached = neuron.recurrent_currents
     parts = [(Is, W)]
     if reached is not None:
@@ -97,5 +113,7 @@ torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 def is_traced(*tensors: Tensor) -> bool:
     """Whether autograd, vmap or jvp follows any of these tensors, so that nothing may be overwritten."""
-    follows, grad = torch._C._functorch.is_functorch_wrapped_tensor, torch.is_grad_enabled()
-    return any(follows(t) or (grad and t.requires_grad) for t in tensors)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return True
+    transforms = torch._C._functorch
+    return transforms.peek_interpreter_stack() is not None and any(map(transforms.is_functorch_wrapped_tensor, tensors))

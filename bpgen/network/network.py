@@ -179,6 +179,7 @@ class Network(Structure):
         current_noise: Tensor | None = None,
         in_place: bool | None = None,
         r_0: Tensor | None = None,
+        h_0: Tensor | None = None,
     ) -> Trajectory:
         """Run a batch of sequences at the weights `params`; nothing is read from the module behind its back.
 
@@ -192,16 +193,17 @@ class Network(Structure):
                 (`Neuron.in_place`), there is no output feedback and nothing is traced by autograd, vmap or jvp; both
                 paths give the same numbers.
             r_0: what the readout's filter holds before the first step [B,N], where a sequence goes on; None is nothing.
+            h_0: g(s_0) [B,N], where it is known.
         """
         params, here = self.masked(params), self.at(params)
         s_0 = self.start(params, x.shape[1], initial_state)
         if in_place is None:
-            simple = here.neuron.in_place and self.W_fb is None
+            simple = here.neuron.in_place and self._buffers["W_fb"] is None
             given = (x, s_0, *params.values(), *(() if current_noise is None else (current_noise,)))
             in_place = simple and not is_traced(*given)
         from_rest = self.silent_at_rest and initial_state is None and "initial_state" not in params
         loop = run_in_place if in_place else run_general
-        h, states, currents, left = loop(here, params, x, current_noise, s_0, from_rest)
+        h, states, currents, left = loop(here, params, x, current_noise, s_0, h_0, from_rest)
         trajectory = Trajectory(
             here, params, x, h, states, h, in_place, current_noise, currents, from_rest, None, r_0, left
         )

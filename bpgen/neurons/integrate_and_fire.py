@@ -79,6 +79,12 @@ class IntegrateAndFire(LeakyState):
         z = self.surrogate.spike(self._above(s), self.threshold)
         return z * self._ready(s) if self.n_refractory else z
 
+    def _integrate_into(self, I: Tensor, before: Tensor, out: Tensor) -> Tensor:
+        """(1-α) v_{t-1} + G I_t, into `out`."""
+        if self.drive == "scaled":
+            return torch.lerp(before, I, scalar(self.alpha, I), out=out)
+        return plus(I, before, 1 - self.alpha, out)
+
     def _above(self, s: Tensor) -> Tensor:
         """u = v - A, the distance from the threshold [...,N], of states [...,d,N]."""
         raise NotImplementedError
@@ -157,12 +163,16 @@ def keep_ready(values: Tensor, c: Tensor, spare: Tensor) -> None:
     values.mul_(torch.le(c, scalar(0.0, c), out=spare))
 
 
-def folded(neuron: IntegrateAndFire, drive: Tensor, W: Tensor) -> Tensor:
-    """W with G, which the drive takes as well, and with the reset, linear in z_{t-1}, on its diagonal."""
-    drive.mul_(neuron.gain)
-    W = W * neuron.gain
-    W.diagonal().sub_(neuron.threshold)
+def folded(neuron: IntegrateAndFire, W: Tensor) -> Tensor:
+    """W with the reset, linear in z_{t-1}, on its diagonal, as the current that it is equal to."""
+    W = W.clone(memory_format=torch.contiguous_format)  # as a transposed view it multiplies slower
+    W.diagonal().sub_(neuron.threshold / neuron.gain)
     return W
+
+
+def fires(u: Tensor, threshold: Factor, out: Tensor) -> Tensor:
+    """1 where u is above the threshold, else 0, into `out`."""
+    return torch.gt(u, scalar(threshold, u), out=out)
 
 
 def plus(a: Tensor, b: Tensor, factor: Factor, out: Tensor) -> Tensor:

@@ -50,7 +50,16 @@ from torch import Tensor
 from bpgen.errors import choice, require
 from bpgen.neurons.base import Neuron, Recording
 from bpgen.neurons.gain import Local
-from bpgen.neurons.integrate_and_fire import Drive, Factor, IntegrateAndFire, count_into, folded, keep_ready, plus
+from bpgen.neurons.integrate_and_fire import (
+    Drive,
+    Factor,
+    IntegrateAndFire,
+    count_into,
+    fires,
+    folded,
+    keep_ready,
+    plus,
+)
 from bpgen.neurons.leak import leak
 from bpgen.numbers import scalar
 
@@ -98,17 +107,17 @@ class LIF(IntegrateAndFire):
         return drive
 
     def fold(self, drive: Tensor, W: Tensor) -> Tensor:
-        """G goes into drive and weights, and the reset, which is linear in z_{t-1}, onto the weights' diagonal."""
-        return folded(self, drive, W)
+        """The reset, which is linear in z_{t-1}, goes onto the weights' diagonal."""
+        return folded(self, W)
 
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
         """Equations (1) and (2) without the surrogate, which has no part in the values; I as `fold` prepared it."""
         if not self.n_refractory:
-            torch.gt(plus(I, before, 1 - self.alpha, s), scalar(self.threshold, h), out=h)
+            fires(self._integrate_into(I, before, s), self.threshold, h)
             return
         (v_0, c_0), (v, c) = before.unbind(1), s.unbind(1)
-        count_into(c_0, torch.gt(v_0, scalar(self.threshold, h), out=h), c, self.n_refractory)
-        torch.gt(plus(I, v_0, 1 - self.alpha, v), scalar(self.threshold, h), out=h)
+        count_into(c_0, fires(v_0, self.threshold, h), c, self.n_refractory)
+        fires(self._integrate_into(I, v_0, v), self.threshold, h)
         keep_ready(h, c, spare=I)
 
     def retreat_into(self, arriving: Tensor, later: Tensor, left: Tensor, before: Tensor, s: Tensor, c: Tensor) -> None:
@@ -232,17 +241,17 @@ class ALIF(IntegrateAndFire):
 
     def fold(self, drive: Tensor, W: Tensor) -> Tensor:
         """As for LIF."""
-        return folded(self, drive, W)
+        return folded(self, W)
 
     def advance_into(self, I: Tensor, before: Tensor, s: Tensor, h: Tensor) -> None:
         """Equations (1) to (5) without the surrogate, which has no part in the values; I as `fold` prepared it."""
         (v_0, a_0, *c_0), (v, a, *c) = before.unbind(1), s.unbind(1)
-        torch.gt(plus(v_0, a_0, -self.beta, h), scalar(self.threshold, h), out=h)  # z_{t-1}
+        fires(plus(v_0, a_0, -self.beta, h), self.threshold, h)  # z_{t-1}
         if c:
             count_into(c_0[0], h, c[0], self.n_refractory)
         plus(torch.mul(a_0, scalar(self.rho, a_0), out=a), h, self.adaptation_gain, a)
-        plus(I, v_0, 1 - self.alpha, v)
-        torch.gt(plus(v, a, -self.beta, h), scalar(self.threshold, h), out=h)
+        self._integrate_into(I, v_0, v)
+        fires(plus(v, a, -self.beta, h), self.threshold, h)
         if c:
             keep_ready(h, c[0], spare=I)
 

@@ -80,7 +80,8 @@ def recurrent_gradients(trajectory: Trajectory, currents: Tensor) -> dict[str, T
 
 def readout_gradients(trajectory: Trajectory, error: Tensor) -> dict[str, Tensor]:
     """Gradients of W_out and b_out, from the unfiltered error e [L,B,O] at the last L steps."""
-    grads = {"W_out": _outer(error, trajectory.r[-error.shape[0] :])}
+    before = trajectory.n_steps - error.shape[0]
+    grads = {"W_out": _outer(error, trajectory.r[before:] if before else trajectory.r)}
     if "b_out" in trajectory.params:
         grads["b_out"] = error.sum((0, 1))
     return grads

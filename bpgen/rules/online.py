@@ -127,7 +127,9 @@ class OnlineRule(Rule):
         back = self.filters_back and (network.kappa > 0 or learned)
         by_step = carry.t > 0 or not ends if back else learned
         at_once = self.at_once and k > 1 and not by_step
-        sums, values, outputs = _Sums(problem.params), list[Tensor](), list[Tensor]()
+        values: list[Tensor] = []
+        outputs: list[Tensor] = []
+        sums = _Sums(problem.params)
         for part, target, loss in loss_of_all.in_blocks(problem.x, problem.target, k if at_once and back else BLOCK):
             run = _going_on(problem, part, carry)
             if loss is None:
@@ -163,12 +165,14 @@ class OnlineRule(Rule):
 def _going_on(problem: Problem, part: slice, carry: Carry) -> Trajectory:
     """The network's run over some steps of a problem, from where a carry has come."""
     network, x, noise = problem.network, problem.x, problem.current_noise
-    s_0, r_0 = problem.initial_state, problem.readout_state
+    s_0, r_0, h_0 = problem.initial_state, problem.readout_state, None
     if part.stop - part.start < problem.n_steps:
         x, noise = x[part], None if noise is None else noise[part]
     if carry.t > 0:
-        s_0, r_0 = carry.s, carry.r if network.kappa else None
-    return network.run(problem.params, x, when=problem.loss.when, initial_state=s_0, current_noise=noise, r_0=r_0)
+        s_0, r_0, h_0 = carry.s, carry.r if network.kappa else None, carry.h
+    return network.run(
+        problem.params, x, when=problem.loss.when, initial_state=s_0, current_noise=noise, r_0=r_0, h_0=h_0
+    )
 
 
 class _Sums:

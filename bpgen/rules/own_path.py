@@ -74,23 +74,19 @@ def traces_met(run: Trajectory, signal: Tensor, vector: Tensor) -> tuple[Tensor,
         local.D.pull_into(credit, times)
     else:
         credit = local.D.pull(credit.unsqueeze(-2), times).squeeze(-2)
-    pre = _with_learned(presynaptic(run.params, run.h[:-1], run.x), vector)
-    last, sums = vector.view(1, -1, vector.shape[-1]), list[Tensor]()
+    pre = _with_learned(presynaptic(run.params, run.h[:-1], run.x), vector).flatten(1)  # [T,B·X]
+    last, X = vector.reshape(1, -1), vector.shape[-1]
+    sums: list[Tensor] = []
     for first in range(0, T, _PIECE):
-        trace = _traces(torch.cat([last, pre if T <= _PIECE else pre[first : first + _PIECE]]), A.factor, C.factor)
-        end, told = first + trace.shape[0], max(first, silent)  # the first of these steps that is told anything
-        last = trace[-1:]
+        end = min(first + _PIECE, T)
+        F = _filter(end - first, A.factor, C.factor, pre.dtype, pre.device)
+        trace = F @ torch.cat([last, pre if T <= _PIECE else pre[first:end]])
+        last, told = trace[-1:], max(first, silent)  # the first of these steps that is told anything
         if told < end:
             here = credit if told == silent and end == T else credit[told - silent : end - silent]
             met = trace if told == first else trace[told - first :]
-            sums.append(here.flatten(0, 1).mT @ met.flatten(0, 1))
+            sums.append(here.flatten(0, 1).mT @ met.reshape(-1, X))
     return sum(sums[1:], sums[0]), last.view_as(vector)
-
-
-def _traces(given: Tensor, A: float, C: float) -> Tensor:
-    """Equation (3): ε_1 ... ε_k [k,B,X], of ε_0 and the presynaptic sides of k steps [k+1,B,X]."""
-    F = _filter(given.shape[0] - 1, A, C, given.dtype, given.device)
-    return (F @ given.flatten(1)).view(-1, *given.shape[1:])
 
 
 @lru_cache(maxsize=64)

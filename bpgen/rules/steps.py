@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bpgen.network import Trajectory
 from bpgen.network.readout import filtered_back
-from bpgen.neurons.gain import Gain
+from bpgen.neurons.gain import Gain, Scale
 
 
 @dataclass
@@ -60,6 +60,20 @@ class Steps:
         """∂h_t/∂s_t [k+1,B,d,N], per neuron, t = 0 included."""
         ones = torch.ones_like(self.run.h).unsqueeze(-2)
         return self.run.local.D.pull(ones, slice(0, self.run.n_steps + 1))
+
+    def carried(self, s: Tensor, k: int) -> Tensor:
+        """J_t s [B,d·N] of a vector of states [B,d·N], t the k-th of these steps: see `bpgen.rules.moment`."""
+        A, C, W, told = self.run.local.A, self.run.local.C, self.run.params["W_rec"].mT, self._D[k - 1] * s
+        if isinstance(A, Scale) and isinstance(C, Scale):
+            return torch.addmm(s, told, W, beta=A.factor, alpha=C.factor)
+        d, (K, N) = self.run.network.neuron.n_states, self.run.currents_shape
+        I = (told.unflatten(1, (d, N)).sum(1) @ W).unflatten(1, (1, K, N))
+        return ((self.A[k - 1] * s.unflatten(1, (1, d, N))).sum(2) + (self.C[k - 1] * I).sum(2)).flatten(1)
+
+    @cached_property
+    def _D(self) -> tuple[Tensor, ...]:
+        """D, step by step, [B,d·N] each."""
+        return self.D.flatten(2).unbind(0)
 
     @cached_property
     def pre(self) -> Tensor:

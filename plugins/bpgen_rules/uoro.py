@@ -33,6 +33,7 @@ from bpgen.rules import (
     gradients_of_own,
     own_influence,
 )
+from bpgen_rules._uoro_block import along, inner_products, outer, read
 
 
 class UORO(OnlineRule):
@@ -68,29 +69,17 @@ class UORO(OnlineRule):
     at_once = True
 
     def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
-        """Equations (1), (2) and (4); θ̃ and the sum over steps are one product each, at the end."""
-        run, kappa, nu, theta = steps.run, steps.run.network.kappa, steps.draws["signs"], state["theta"]
+        """Equations (1) to (4), see `bpgen_rules._uoro_block`."""
+        run, nu, theta = steps.run, steps.draws["signs"], state["theta"]
         post = (nu.unsqueeze(3) * steps.C).sum(2).flatten(2).transpose(0, 1)  # νᵀ C [B,k,K·N]
         pre = steps.pre.transpose(0, 1)  # [B,k,Q]
-        inner = _inner_products(theta, post, pre)  # [B,k+1,k]
-        sizes = inner[:, 1:].diagonal(dim1=1, dim2=2)  # ‖u_t‖² [B,k]
-        rho_1 = torch.sqrt((sizes.sqrt() + 1e-7) / (nu.flatten(2).norm(dim=2).mT + 1e-7))
-        new = torch.nn.functional.pad(torch.diag_embed(1 / rho_1), (1, 0))  # [B,k,k+1]
-        size, s, r = theta.flatten(1).square().sum(1), state["s"], state["r"]
-        w = torch.nn.functional.pad(torch.ones_like(rho_1[:, :1]), (0, nu.shape[0]))  # [B,k+1]
-        told, given = steps.error_at_all @ run.params["W_out"], torch.zeros_like(w)
-        for t in range(len(nu)):
-            moment = Moment.of(steps, t + 1)
-            s = moment.own(s) + moment.drive(moment.hop(s))  # J s̃
-            rho_0 = torch.sqrt((size.clamp(min=0).sqrt() + 1e-7) / (s.flatten(1).norm(dim=1) + 1e-7))
-            met = (w * inner[:, :, t]).sum(1)
-            size = size / rho_0**2 + (2 * met / rho_0 + sizes[:, t] / rho_1[:, t]) / rho_1[:, t]
-            w = w / rho_0.unsqueeze(1) + new[:, t]
-            s = scaled(rho_0, s) + scaled(rho_1[:, t], nu[t])
-            r = (1 - kappa) * moment.read(s) + (scaled(kappa * rho_0, r) if kappa else 0)
-            given = torch.addcmul(given, (told[t] * r).sum(1, keepdim=True), w)
-        state = {"s": s, "r": r, "theta": _outer(w, theta, post, pre)}
-        return state, gradients_of_own(run.network, run.params, _outer(given, theta, post, pre).sum(0))
+        s, w, rho_0 = along(state, steps, inner_products(theta, post, pre))
+        r = read(state["r"], steps, s, rho_0)
+        of_sample = ((steps.error_at_all @ run.params["W_out"]) * r).sum(2, keepdim=True)  # [k,B,1]
+        own = outer((of_sample * w).sum(0), theta, post, pre).sum(0)
+        end = s[-1].unflatten(1, nu.shape[2:])
+        state = {"s": end.clone(), "r": r[-1].clone(), "theta": outer(w[-1], theta, post, pre)}
+        return state, gradients_of_own(run.network, run.params, own)
 
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3)."""
@@ -109,21 +98,6 @@ class UORO(OnlineRule):
             return state, {}
         of_sample = (moment.error @ moment.params["W_out"] * r).sum(-1)  # [B]
         return state, moment.gradient(torch.einsum("b,bnx->nx", of_sample, theta))
-
-
-def _inner_products(theta: Tensor, post: Tensor, pre: Tensor) -> Tensor:
-    """Of θ̃_0 and every u_τ (rows) with every u_t [B,k+1,k], of outer products post [B,k,K·N] and pre [B,k,Q]."""
-    K = post.shape[2] // theta.shape[1]
-    synapses = theta[..., : K * pre.shape[2]].unflatten(2, (K, -1))  # [B,N,K,Q]
-    reached = post @ synapses.transpose(1, 2).flatten(1, 2)  # [B,k,Q]
-    return torch.cat([(reached * pre).sum(2).unsqueeze(1), (post @ post.mT) * (pre @ pre.mT)], dim=1)
-
-
-def _outer(w: Tensor, theta: Tensor, post: Tensor, pre: Tensor) -> Tensor:
-    """w_0 θ̃_0 + Σ_τ w_τ u_τ [B,N,X] of coefficients w [B,k+1]."""
-    N = theta.shape[1]
-    u = ((w[:, 1:].unsqueeze(2) * post).mT @ pre).unflatten(1, (-1, N)).transpose(1, 2).flatten(2)  # [B,N,K·Q]
-    return w[:, :1].unsqueeze(2) * theta + torch.nn.functional.pad(u, (0, theta.shape[2] - u.shape[2]))
 
 
 def balance(one: Tensor, other: Tensor) -> Tensor:

@@ -11,14 +11,16 @@ import torch
 from bpgen.conformance import plan
 from bpgen.conformance.rules.blocks import StepByStep
 from bpgen.losses import Loss
+from bpgen.network import Network
 from bpgen.neurons import ALIF, Leaky
+from bpgen.neurons.gain import Scale
 from bpgen.problem import Problem
-from bpgen.rules import online, own_path
+from bpgen.rules import Steps, online, own_path
 from bpgen.streams import generator
 from tests.oracles import assert_equal, problem
 from tests.rules.test_online import ONLINE, kappa_for, lively, mutant
 
-CHECK = "many steps at once equal step after step"
+CHECK, CHUNKS = "many steps at once equal step after step", "chunks carried across equal the whole sequence"
 PLANTED = {
     "rtrl forgets what came in": ("rtrl", "(P @ S.flatten(3).flatten(1, 2)).view(S.shape) + added", "added"),
     "rtrl credits its start with nothing": (
@@ -27,8 +29,13 @@ PLANTED = {
         "block_gradients(run, credit, None)",
     ),
     "rtrl's products in the wrong order": ("rtrl", "P = P @ Moment.of(steps, t).J", "P = Moment.of(steps, t).J @ P"),
-    "uoro's norm without the cross term": ("uoro", "(2 * met / rho_0", "(0 * met / rho_0"),
-    "uoro's coefficients grow": ("uoro", "w = w / rho_0.unsqueeze(1)", "w = w * rho_0.unsqueeze(1)"),
+    "uoro's norm without the cross term": ("uoro", "(w * products[t])", "(0 * products[t])"),
+    "uoro's coefficients grow": ("uoro", "torch.addcdiv(new[t], w, rho_0)", "torch.addcmul(new[t], w, rho_0)"),
+    "uoro hears each error a step late": (
+        "uoro",
+        "D = steps.run.network.kappa, steps.D[1:]",
+        "D = steps.run.network.kappa, steps.D[:-1]",
+    ),
     "kf_rtrl forgets a sign": ("kf_rtrl", "second = two * torch", "second = torch"),
     "kf_rtrl reads one step late": ("kf_rtrl", "if t >= silent:", "if t > silent:"),
     "kernl's traces are a step too old": ("kernl", "keep**ages", "keep ** (ages + 1)"),
@@ -48,8 +55,8 @@ PLANTED = {
 
 
 @cache
-def outcome(rule):
-    return next(check for check in plan(rule) if check.name == CHECK).run()
+def outcome(rule, name=CHECK):
+    return next(check for check in plan(rule) if check.name == name).run()
 
 
 @pytest.mark.parametrize("row", PLANTED)
@@ -70,6 +77,28 @@ def test_an_error_planted_in_what_these_rules_share_is_caught(neuron, monkeypatc
         right = own_path.trace_end
         monkeypatch.setattr("bpgen_rules.eprop_online.trace_end", lambda *given: right(*given) * (1 + 1e-9))
     assert outcome.__wrapped__("eprop_online").status == "fail"
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_an_error_planted_in_what_a_jacobian_carries_is_caught(numbers, monkeypatch):
+    right = Steps.carried
+
+    def planted(steps, s, k):
+        return right(steps, s, k) * (1 + 1e-9 * (isinstance(steps.run.local.A, Scale) == numbers))
+
+    monkeypatch.setattr(Steps, "carried", planted)
+    assert outcome.__wrapped__("uoro").status == "fail"
+
+
+def test_another_activity_to_go_on_from_is_caught(monkeypatch):
+    assert outcome("eprop_online", CHUNKS).status == "pass"
+    right = Network.run
+
+    def planted(*given, h_0=None, **options):
+        return right(*given, h_0=None if h_0 is None else h_0 * (1 + 1e-6), **options)
+
+    monkeypatch.setattr(Network, "run", planted)
+    assert outcome.__wrapped__("eprop_online", CHUNKS).status == "fail"
 
 
 @pytest.mark.parametrize("rule", ONLINE)

@@ -33,6 +33,7 @@ class Moment:
     error: e_t = ∂L/∂y_t [B,O], step weights and 1/B included; None at a step without a loss.
     ends: whether the sequence ends here (a stream never ends).
     draws: this step's random numbers by name: what `Rule.draw` returned, at t.
+    there: which sequences go on, bool [B]; None is all, and where ends are not known yet (`Steps.there`).
     """
 
     _steps: Steps
@@ -42,6 +43,7 @@ class Moment:
     error: Tensor | None
     ends: bool
     draws: Mapping[str, Tensor]
+    there: Tensor | None
 
     @classmethod
     def of(cls, steps: Steps, k: int) -> Moment:
@@ -49,8 +51,8 @@ class Moment:
         T = steps.run.n_steps
         at = k - 1 - (T - len(steps.error))  # among the errors
         drawn = {name: draw[k - 1] for name, draw in steps.draws.items()}
-        error = steps.error[at] if at >= 0 else None
-        return cls(steps, k, steps.run.params, steps.t + k, error, steps.ends and k == T, drawn)
+        error, there = steps.error[at] if at >= 0 else None, None if steps.there is None else steps.there[k - 1]
+        return cls(steps, k, steps.run.params, steps.t + k, error, steps.ends and k == T, drawn, there)
 
     @property
     def network(self) -> Structure:
@@ -158,8 +160,6 @@ class Moment:
         J = torch.einsum("bicn,cnm,bjm->binjm", self.C, W.unflatten(0, (K, N)), D)
         J.diagonal(dim1=2, dim2=4).add_(self.A)  # [B,d,d,N]
         return J.flatten(3).flatten(1, 2)
-
-    # A neuron's own parameters.
 
     @cached_property
     def pre(self) -> Tensor:

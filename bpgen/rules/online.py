@@ -93,6 +93,10 @@ class OnlineRule(Rule):
     As much holds where neurons learn, of which the credit of a block knows, and the state after it does not.
     """
 
+    def looks_back(self, network: Network) -> bool:
+        """Whether `block` is only of whole sequences on this network, see `filters_back`."""
+        return self.filters_back and (network.kappa > 0 or bool(network.neuron.learned))
+
     def block(self, state: State, steps: Steps) -> tuple[State, Increments]:
         """Many steps at fixed weights at once: what `step` after `step` gives, for rules that know a shorter way.
 
@@ -123,10 +127,10 @@ class OnlineRule(Rule):
         """
         refuse_activity(self, problem.loss)
         network, loss_of_all, k = problem.network, problem.loss, problem.n_steps
-        learned = bool(network.neuron.learned)
-        back = self.filters_back and (network.kappa > 0 or learned)
-        by_step = carry.t > 0 or not ends if back else learned
+        whole, back = carry.t == 0 and ends, self.looks_back(network)
+        by_step = not whole if back else bool(network.neuron.learned)
         at_once = self.at_once and k > 1 and not by_step
+        there = loss_of_all.there if whole else None  # of a chunk, later weights are not known
         values: list[Tensor] = []
         outputs: list[Tensor] = []
         sums = _Sums(problem.params)
@@ -139,7 +143,8 @@ class OnlineRule(Rule):
                 values.append(value)
                 sums.add(readout_gradients(run, error))
             drawn = {name: draw[part] for name, draw in draws.items()}
-            steps = Steps(run, carry.t, error, ends and part.stop == k, drawn)
+            here = None if there is None else there[part]
+            steps = Steps(run, carry.t, error, ends and part.stop == k, drawn, here)
             if at_once:
                 state, increments = self.block(carry.state, steps)
                 sums.add(increments)

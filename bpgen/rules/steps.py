@@ -23,6 +23,7 @@ class Steps:
     error: e [L,B,O] = ∂L/∂y at the last L of them, step weights and 1/B included; L = 0 where no loss is near.
     ends: whether the sequence ends with the last of them.
     draws: random numbers by name [k,...]: what `Rule.draw` returned, for these steps.
+    there: which of them are no padding, bool [k,B]; None is all, and where the rest of a sequence is yet to come.
     """
 
     run: Trajectory
@@ -30,6 +31,7 @@ class Steps:
     error: Tensor
     ends: bool
     draws: Mapping[str, Tensor] = field(default_factory=dict)
+    there: Tensor | None = None
 
     @property
     def error_back(self) -> Tensor:

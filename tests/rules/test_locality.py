@@ -27,6 +27,8 @@ KNOWN = {
     "sliding": ("tbptt", {"window": 2, "style": "sliding"}, ALL, (2, 2, 2)),
     "e-prop": ("eprop", {}, {READOUT: "yes"}, (1, 1, 1)),
     "e-prop, random": ("eprop", {"feedback": "random"}, {}, (1, 1, 1)),
+    "e-prop+, cutoff": ("eprop_plus", {"cutoff": 2}, {READOUT: "yes"}, (1, 1, 1)),
+    "e-prop+": ("eprop_plus", {"cutoff": 2, "rate_cost": 1.0}, {READOUT: "yes"}, (2, 2, 2)),  # ē and ē'
     "rflo": ("rflo", {}, {}, (1, 1, 1)),
     "rflo, murray": ("rflo_online", {"trace": "murray"}, {}, (1, 1, 1)),
     "snap-1": ("snap", {}, {READOUT: "yes"}, (1, 1, 1)),

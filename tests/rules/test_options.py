@@ -75,6 +75,19 @@ def local(p, rule, cost):
     return autograd(p, cost, **no_hop(), **({} if B is None else through(B)))
 
 
+def rated(p, rule, cost):
+    """E-prop of the loss and of the rule's own cost of running rates, c/(2B) Σ_t Σ_j (f_t - f*)²."""
+
+    def of_rates(h):
+        f, total = torch.zeros_like(h[0]), cost(h)
+        for now in h[1:]:
+            f = rule.rate_decay * f + (1 - rule.rate_decay) * now
+            total = total + 0.5 * rule.rate_cost * (f - rule.rate_target).square().sum(-1).mean()
+        return total
+
+    return autograd(p, of_rates, **no_hop())
+
+
 def blind(p, rule, cost):
     """All paths but the one through the outputs."""
     return autograd(p, cost, fed=lambda y, t: y.detach())
@@ -201,6 +214,7 @@ ROWS = {
     "eprop_online": Row({}, local, FORWARD),
     "rflo_online": Row({}, local, FORWARD),
     "d_rtrl": Row({}, local, FORWARD),
+    "eprop_plus": Row({"rate_cost": 3.0, "rate_target": 0.2}, rated, FORWARD),
     "causal_credit": Row({"boost": 0.5}, lambda p, rule, cost: autograd(p, cost, **no_hop())),
     "diffusive_eprop": Row({"density": 0.6}, diffused),
     "diffusive_eprop_online": Row({"density": 0.6}, diffused, FORWARD),
@@ -313,8 +327,9 @@ def test_random_feedback_that_equals_the_readout_is_symmetric_feedback(name):
     assert_equal(other, symmetric, READOUT)
 
 
-def test_there_are_fifteen_rules_with_a_choice_of_feedback():
+def test_there_are_sixteen_rules_with_a_choice_of_feedback():
     assert set(FED_BACK) == {
         *("eprop", "eprop_online", "kernl", "mdgl", "modprop", "rflo", "rflo_online", "three_factor"),
         *("diffusive_eprop", "diffusive_eprop_online", "ottt", "sltt", "superspike", "d_rtrl", "pp_prop"),
+        "eprop_plus",
     }

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from bpgen.rules import (
     Broadcast,
+    Draws,
     Increments,
     Moment,
     Network,
@@ -32,6 +33,7 @@ from bpgen.rules import (
     State,
     Steps,
     Traits,
+    Trajectory,
     gradients_of_currents,
     require,
     trace_met,
@@ -75,6 +77,10 @@ class OTTT(Broadcast, OnlineRule):
         of = len(decay) if isinstance(decay, Tensor) else 1
         return {"trace": params["W_rec"].new_zeros(batch, 1, of, network.n_rec + network.n_in + ("b_rec" in params))}
 
+    def signal(self, at: Moment | Trajectory, error: Tensor, draws: Draws) -> Tensor:
+        """q of equation (2), at one moment [B,N] or at all steps [T,B,N]."""
+        return (1 - at.network.kappa) * self.feedback.signal(at, error)
+
     def step(self, state: State, moment: Moment) -> tuple[State, Increments]:
         """Equations (1) to (3)."""
         decay = self.decay(moment.network)
@@ -82,7 +88,7 @@ class OTTT(Broadcast, OnlineRule):
         trace = decay * state["trace"] + moment.pre[:, None, None]
         if moment.error is None:
             return {"trace": trace}, {}
-        q = (1 - moment.kappa) * self.feedback.signal(moment, moment.error)
+        q = self.signal(moment, moment.error, moment.draws)
         g = torch.einsum("bdkn,bdn->bkn", moment.C, moment.tell(q))
         return {"trace": trace}, _gradients(moment.network, moment.params, trace_met(g, trace), g)
 
@@ -90,7 +96,7 @@ class OTTT(Broadcast, OnlineRule):
         """The same over many steps: Σ_t g_t â_tᵀ = Σ_t c_t a_tᵀ + λ c_1 â_0ᵀ, where c_t = g_t + λ c_{t+1}."""
         run, decay, T = steps.run, self.decay(steps.run.network), steps.run.n_steps
         times = slice(1, T + 1)
-        q = (1 - run.network.kappa) * self.feedback.signal(run, steps.error_at_all)
+        q = self.signal(run, steps.error_at_all, steps.draws)
         g = run.local.C.pull(run.local.D.pull(q.unsqueeze(-2), times), times).squeeze(-2)  # [T,B,N]
         c = _filtered_back(g, decay)
         own = c.flatten(0, 1).mT @ steps.pre.flatten(0, 1)

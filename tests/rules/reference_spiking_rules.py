@@ -2,7 +2,7 @@
 
 The network is that of `reference_spiking`; a_t = (z_{t-1}, x_t, 1) is the presynaptic side, e_t = y_t - y*_t.
     OTTT (Xiao 2022)   â_t = λ â_{t-1} + a_t,   g_t = G ψ_t (1-κ) B e_t,   Δ = Σ_t g_t â_t;  the bias: Σ_t g_t
-    SLTT (Meng 2023)   the same at λ = 0
+    SLTT (Meng 2023)   the same at λ = 0;   SLTT-K: both sums over K steps alone
     SuperSpike (Zenke & Ganguli 2018)   α_t = the sum over s of (1-ρ) ρ^{t-s} (1-δ) δ^s,  Δ = Σ_t B (α*e)_t (α*el)_t
                        el the eligibility trace of e-prop
 """
@@ -33,13 +33,18 @@ def steps_of(m: Spiking, sample: int) -> Iterator[tuple[np.ndarray, ...]]:
         yield pre, before, psi, z, m.R @ r + m.c - m.target[t, sample]
 
 
-def ottt(m: Spiking, B: np.ndarray, decay: float | np.ndarray) -> dict[str, np.ndarray]:
-    """The gradient with feedback B [O,N] and traces that keep `decay` of themselves, a number or one per neuron."""
+def ottt(m: Spiking, B: np.ndarray, decay: float | np.ndarray, steps: list[int] | None = None) -> dict[str, np.ndarray]:
+    """The gradient with feedback B [O,N] and traces that keep `decay` of themselves, a number or one per neuron.
+
+    steps: those that are learned from, from 0 on; all of them by default.
+    """
     N, I = m.U.shape
     samples, total, kept = m.x.shape[1], np.zeros((N, N + I + 1)), np.broadcast_to(decay, N)
     for sample in range(samples):
         traces = np.zeros((N, N + I))  # of each synapse, though those of one axon are the same where leaks are
-        for pre, _, psi, _, error in steps_of(m, sample):
+        for t, (pre, _, psi, _, error) in enumerate(steps_of(m, sample)):
+            if steps is not None and t not in steps:
+                continue  # without a trace nothing passes by
             g = m.gain * psi * (1 - m.kappa) * (B.T @ error)
             for p in range(N):
                 for q in range(N + I):

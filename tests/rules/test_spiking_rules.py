@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import bpgen
 from bpgen.errors import BpgenError
+from bpgen.losses import Loss
 from bpgen.neurons import ALIF, LIF, Leaky
 from bpgen.rules import Rule
 from tests.oracles import (
@@ -123,6 +125,64 @@ def test_sltt_is_ottt_without_a_trace_and_e_prop_of_neurons_without_memory(make)
 def test_a_trace_that_does_not_decay_is_refused(decay):
     with pytest.raises(BpgenError, match=r"trace_decay must be in \[0, 1\)"):
         bpgen.load_rule("ottt", trace_decay=decay)
+
+
+# SLTT-K
+
+
+def of_steps(p, rule: Rule, steps: list[int]) -> dict[str, torch.Tensor]:
+    """The rule's gradient where these steps are drawn."""
+    learned = torch.zeros(len(p.x), dtype=torch.float64)
+    learned[steps] = 1
+    loss = Loss(p.loss, p.when)
+    asked = bpgen.problem.Problem(p.network, p.network.params(), p.x, p.target, loss, p.s_0)
+    return rule.bind(p.network).gradients(asked, {"learned": learned}).grads
+
+
+def check_sltt_k(rule: Rule, name: str = "ALIF", kappa: float = 0.6) -> None:
+    """SLTT-K against its sum over three steps written out, step after step and at once; the readout learns from all."""
+    p, model = spiking(name, kappa)
+    steps = [1, 4, 5]
+    expected = tensors(reference_spiking_rules.ottt(model, model.R, 0.0, steps))
+    for at_once in (True, False):
+        rule.at_once = at_once
+        got = of_steps(p, rule, steps)
+        assert_equal(got, expected, RECURRENT)
+        assert_equal(got, p.rule("sltt").grads, ["W_out", "b_out"])
+
+
+@every_readout
+@every_neuron
+def test_sltt_k_is_the_sum_over_the_steps_drawn(name, kappa):
+    check_sltt_k(bpgen.load_rule("sltt", steps=3), name, kappa)
+    p, _ = spiking(name, kappa)
+    for steps in (9, 20):  # all there are, as their randperm(T)[:K]
+        assert_equal(p.rule("sltt", steps=steps).grads, p.rule("sltt").grads, tol=1e-12)
+    assert_differ(p.rule("sltt", steps=3).grads, p.rule("sltt").grads, RECURRENT)
+
+
+def test_the_mean_of_sltt_k_over_all_draws_is_k_of_t_parts_of_sltt():
+    p, _ = spiking("LIF", 0.6)
+    rule, draws = bpgen.load_rule("sltt", steps=2), list(combinations(range(9), 2))
+    each = [of_steps(p, rule, list(steps)) for steps in draws]
+    mean = {n: sum(one[n] for one in each) / len(draws) for n in RECURRENT}
+    assert_equal(mean, {n: 2 / 9 * p.rule("sltt").grads[n] for n in RECURRENT}, RECURRENT)
+
+
+def test_sltt_k_draws_k_different_steps_evenly():
+    p, _ = spiking("LIF", 0.0)
+    rule, random = bpgen.load_rule("sltt", steps=3), torch.Generator().manual_seed(0)
+    drawn = torch.stack([rule.draw(p.network, p.x, random)["learned"] for _ in range(3000)])
+    assert (drawn.sum(1) == 3).all()
+    assert (drawn.mean(0) - 1 / 3).abs().max() < 4 * (2 / 9 / 3000) ** 0.5  # four standard errors
+    assert rule.traits.stochastic
+    assert not bpgen.load_rule("sltt").traits.stochastic
+    assert bpgen.load_rule("sltt").draw(p.network, p.x, random) == {}
+
+
+def test_sltt_of_no_step_is_refused():
+    with pytest.raises(BpgenError, match="steps must be at least 1, or null"):
+        bpgen.load_rule("sltt", steps=0)
 
 
 # SuperSpike
@@ -295,7 +355,7 @@ def test_decolle_hears_nothing_of_the_readout_or_of_other_areas():
 MUTANTS = {
     "ottt forgets its trace": ("ottt", 'decay * state["trace"] + moment', "moment", check_ottt),
     "ottt gives the bias a trace": ("ottt", 'if "b_rec" in grads else grads', "if False else grads", check_ottt),
-    "ottt tells all of a filtered readout": ("ottt", "(1 - moment.kappa) * self", "self", check_ottt),
+    "ottt tells all of a filtered readout": ("ottt", "(1 - at.network.kappa) * self", "self", check_ottt),
     "ottt leaves out the drive": (
         "ottt",
         "moment.C, moment.tell",
@@ -338,15 +398,23 @@ MUTANTS = {
     "decolle's readouts do not leak": ("decolle", "else run.r", "else run.h[1:]", check_decolle),
     "decolle hears through W_out": ("decolle", "run.n_steps) @ G", 'run.n_steps) @ run.params["W_out"]', check_decolle),
     "sltt keeps a trace": ("sltt", "trace_decay=0.0", "trace_decay=0.1", lambda rule: check_ottt(rule, 0.0)),
+    "sltt-k learns from the steps that were not drawn": (
+        "sltt",
+        'q * draws["learned"]',
+        'q * (1 - draws["learned"])',
+        check_sltt_k,
+    ),
+    "sltt-k is scaled up by T/K": ("sltt", 'q * draws["learned"]', 'q * 3 * draws["learned"]', check_sltt_k),
 }
 
 
 @pytest.mark.parametrize("row", MUTANTS)
 def test_mutant_is_killed(row):
     name, old, new, check = MUTANTS[row]
-    check(bpgen.load_rule(name))
+    options = {"steps": 3} if check is check_sltt_k else {}
+    check(bpgen.load_rule(name, **options))
     wrong = mutant(name, old, new)
     if name in ("ottt", "sltt"):
         wrong.at_once = False  # what is planted is in `step`; `block` is held to it by the conformance suite
     with pytest.raises(AssertionError):
-        check(wrong())
+        check(wrong(**options))

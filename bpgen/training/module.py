@@ -22,6 +22,7 @@ from bpgen.tasks import Split
 from bpgen.training import callback
 from bpgen.training.continued import DECIDING, reschedule
 from bpgen.training.handed import share_of_update, straight_through
+from bpgen.training.light import LightModule
 from bpgen.training.loaders import Chunk, as_split
 from bpgen.training.options import Optimizer, Schedule, leave_steps_alone, plain_steps
 
@@ -30,7 +31,7 @@ callback.join(pl.Callback)
 warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
 
 
-class RuleTraining(pl.LightningModule):
+class RuleTraining(LightModule):
     """Trains a network with a rule in Lightning's automatic optimisation.
 
     Args:
@@ -100,13 +101,6 @@ class RuleTraining(pl.LightningModule):
             "seed": 0,
         }  # not what a run's config says
         return super().load_from_checkpoint(checkpoint_path, *args, **{**unsaid, **given})
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """As usual, but for the name of the present hook, which Lightning notes some forty times a step."""
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)  # a module's own bookkeeping of attributes costs 0.1 ms a step
-        else:
-            super().__setattr__(name, value)
 
     def on_fit_start(self) -> None:
         """The trainer's options are known now."""
@@ -215,14 +209,16 @@ class RuleTraining(pl.LightningModule):
             purpose: what the random numbers are for, each of noise and draws from a stream of its own.
             counters: where along the run, e.g. the step.
         """
-        x = batch.x
+        noise, draws = self.drawn(batch.x, purpose, *counters)
+        params, loss = self.network.params(), loss.with_mask(batch.mask)
+        return Problem(self.network, params, batch.x, batch.target, loss, current_noise=noise), draws
+
+    def drawn(self, x: Tensor, purpose: str, *counters: int) -> tuple[Tensor | None, Draws]:
+        """The random numbers of a batch: current noise, and the rule's draws; arguments as for `problem`."""
         draws = self.rule.draw(self.network, x, generator(self.seed, purpose, *counters))
         random = generator(self.seed, f"{purpose} noise", *counters)
         noise = self.network.draw_noise(x.shape[0], x.shape[1], random)
-        noise = None if noise is None else noise.to(x.device)
-        params, loss = self.network.params(), loss.with_mask(batch.mask)
-        problem = Problem(self.network, params, x, batch.target, loss, current_noise=noise)
-        return problem, {name: value.to(x.device) for name, value in draws.items()}
+        return None if noise is None else noise.to(x.device), {name: d.to(x.device) for name, d in draws.items()}
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """A step of the optimizer, and back to the weights that the network's constraints allow."""

@@ -26,6 +26,7 @@ from bpgen.rules.memory import require_room
 from bpgen.tasks import Split
 from bpgen.training.data import TaskData
 from bpgen.training.handed import share_of_update, straight_through
+from bpgen.training.light import LightModule
 from bpgen.training.loaders import SeededLoader, on_device
 from bpgen.training.module import RuleTraining
 
@@ -33,7 +34,7 @@ TOLERANCE = 1e-3  # of the largest entry of a gradient in float32, within which 
 Rows = dict[str, Tensor]  # [S,...] by name
 
 
-class SeedsTraining(pl.LightningModule):
+class SeedsTraining(LightModule):
     """Trains several seeds at once.
 
     Args:
@@ -133,12 +134,11 @@ class SeedsTraining(pl.LightningModule):
 
     def _gradients(self, splits: Sequence[Split], *counters: int) -> tuple[Tensor, Rows, Rows]:
         """Losses [S], gradients and what rules report, of the present weights on a batch of each seed."""
-        asked = [m.problem(s, m.loss, "draws", *counters) for m, s in zip(self.members, splits, strict=True)]
-        problems = [problem for problem, _ in asked]
-        parts: dict[str, list[Any]] = {"x": [p.x for p in problems], "target": [p.target for p in problems]}
-        parts |= {"mask": [p.loss.mask for p in problems], "noise": [p.current_noise for p in problems]}
+        drawn = [m.drawn(s.x, "draws", *counters) for m, s in zip(self.members, splits, strict=True)]
+        parts: dict[str, list[Any]] = {name: [getattr(s, name) for s in splits] for name in ("x", "target", "mask")}
+        parts["noise"] = [noise for noise, _ in drawn]
         rows = {name: torch.stack(part) for name, part in parts.items() if part[0] is not None}
-        draws = {name: torch.stack([drawn[name] for _, drawn in asked]) for name in asked[0][1]}
+        draws = {name: torch.stack([own[name] for _, own in drawn]) for name in drawn[0][1]}
         module, weights = self._asked[0], {name: w.detach() for name, w in self.weights.items()}
 
         def one(own: Rows, *given: Rows) -> tuple[Tensor, Rows, Rows]:

@@ -38,39 +38,32 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
     """Of the noise-free network on a split; nan where there is none."""
     if split is None:
         return Performance()
-    from torchmetrics import MeanMetric  # slow to import, and not needed by those who read the options
-    from torchmetrics.classification import MulticlassAccuracy
-
     labels = evaluation.module.loss.kind == "binary_cross_entropy"
     whole, splits = evaluation.problem(split), evaluation.splits
-    loss, network, device = evaluation.module.loss, evaluation.network, split.x.device
-    # a diverged loss stays nan: torchmetrics' "warn" drops it, and "disable" forgets the weights
-    mean_loss, mean_activity = (
-        MeanMetric(nan_strategy=float("nan")).to(device).set_dtype(torch.float64) for _ in range(2)
-    )
-    n_answers = 2 if labels or splits.continuous else max(2, network.n_out)
-    accuracy = MulticlassAccuracy(n_answers, average="micro").to(device)
+    loss, network = evaluation.module.loss, evaluation.network
+    total, cost, hits, answers = 0.0, 0.0, 0, 0
     finite, squared = True, 0.0
     right, asked = torch.zeros(2, 0 if splits.continuous else network.n_out, dtype=torch.float64)
     for part, _ in whole.chunks(_sequences(whole)):
         run = part.run()
-        mean_loss.update(part.loss.data(run.outputs, part.target).double(), part.batch)
+        total += part.batch * float(part.loss.data(run.outputs, part.target))
         if part.loss.cost is not None:
-            mean_activity.update(part.loss.cost.value(run.h).double(), part.batch)
+            cost += part.batch * float(part.loss.cost.value(run.h))
         finite = finite and bool(run.outputs.isfinite().all())
         predicted, wanted = _answers(part, run.outputs, splits.tolerance, splits.continuous)
-        accuracy.update(predicted, wanted)
+        met = predicted == wanted
+        hits, answers = hits + int(met.sum()), answers + len(met)
         if splits.continuous or labels:
             squared += float(_counted(part.loss.mask, run.outputs - part.target).double().square().sum())
         else:
-            right += torch.bincount(wanted[predicted == wanted].cpu(), minlength=network.n_out)
+            right += torch.bincount(wanted[met].cpu(), minlength=network.n_out)
             asked += torch.bincount(wanted.cpu(), minlength=network.n_out)
     defined = finite and (labels or (splits.tolerance is not None if splits.continuous else network.n_out > 1))
     some = asked > 0
     return Performance(
-        float(mean_loss.compute()),
-        float(accuracy.compute()) if defined else math.nan,
-        float(mean_activity.compute()) if loss.activity is not None else 0.0,
+        total / whole.batch,
+        float(torch.tensor(hits) / torch.tensor(max(1, answers))) if defined else math.nan,
+        cost / whole.batch if loss.activity is not None else 0.0,
         float((right[some] / asked[some]).mean()) if defined and bool(some.any()) else math.nan,
         bool(some.any()) and float(asked.max()) > _UNEVEN * float(asked[some].min()),
         _r2(split, squared) if splits.continuous and finite and not labels else math.nan,

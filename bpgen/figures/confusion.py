@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from bpgen.figures.style import sheet
+from bpgen.figures.style import Margins, sheet
 
 _TITLES = {"test": "test inputs", "test_noisy": "noisy test inputs"}
+_MARGINS = Margins(left=0.55, right=0.55, bottom=0.5, top=0.25)
 _WRITTEN = 20  # classes up to which a cell has room for its number
 
 
@@ -30,7 +31,9 @@ def confusion_figure(table: pd.DataFrame, title: str) -> Figure:
     met = table[table["n"] > 0]
     classes = sorted({*met["target"], *met["answer"]})
     side = 3.4 + 0.17 * min(len(classes), _WRITTEN)
-    figure, axes = sheet(len(splits), f"{title}: classes that the last network confuses", size=(side, side - 0.4))
+    figure, axes = sheet(
+        len(splits), f"{title}: classes that the last network confuses", size=(side, side - 0.4), margins=_MARGINS
+    )
     for ax, name in zip(axes, splits, strict=True):
         own = table[table["split"] == name].pivot_table(index="target", columns="answer", values="n", aggfunc="sum")
         own = own.reindex(index=classes, columns=classes, fill_value=0)

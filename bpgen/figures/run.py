@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from bpgen.analysis.proportions import wilson
 from bpgen.columns import Column
-from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, log_axis, sheet
+from bpgen.figures.cut import Pixels, cut, pixels
+from bpgen.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, Margins, log_axis, sheet
 
 _LINES: dict[str, dict[str, Any]] = {
     "train": {"color": BLACK, "ls": "-"},
@@ -24,6 +25,7 @@ _LINES: dict[str, dict[str, Any]] = {
     "test": {"color": BLUE, "ls": "-."},
     "test_noisy": {"color": VERMILION, "ls": ":"},
 }
+_MARGINS = Margins(left=0.7, right=0.2, bottom=1.05, top=0.3)  # below: numbers, their name, three lines of a legend
 _SERIES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":"))
 _NAMES = {"train": "training", "val": "validation", "test": "test", "test_noisy": "test, noisy inputs"}
 
@@ -160,7 +162,7 @@ def lines(ax: Axes, table: pd.DataFrame, about: About, columns: Sequence[Column]
 
 def run_figures(
     table: pd.DataFrame, title: str, columns: Sequence[Column] = (), about: About = NOTHING
-) -> dict[str, Figure]:
+) -> dict[str, Pixels]:
     """All pictures of a run by name: an overview of the four main panels, and every panel alone.
 
     What was not measured is left out.
@@ -171,6 +173,20 @@ def run_figures(
         columns: what the run's measurements say of their columns; a panel that has no drawing here is drawn from them.
         about: what the table does not say of itself.
     """
+    shown, overview = _shown(table, columns)
+    panels = [*overview, *[None] * (len(overview) % 2), *(name for name in shown if name not in overview)]
+    figure, axes = sheet(len(panels), title, size=(5.0, 3.5), margins=_MARGINS)
+    for ax, name in zip(axes, panels, strict=True):
+        if name is None:
+            ax.remove()
+            continue
+        shown[name](ax, table, about)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
+    return cut(pixels(figure), panels, min(2, len(panels)), len(overview), _MARGINS.title)
+
+
+def _shown(table: pd.DataFrame, columns: Sequence[Column]) -> tuple[dict[str, Panel], list[str]]:
+    """The panels of what was measured by name, and those of the overview."""
     first = "performance" if _has_accuracy(table) else "loss"
     stable = any(column.startswith("stability/") for column in table)
     curvature = "stability" if stable and not _has(table, "sharpness/lambda_max") else "sharpness"
@@ -186,9 +202,7 @@ def run_figures(
         if own:
             shown[panel] = partial(lines, columns=own)
     last = "alignment" if "alignment" in shown else "loss"  # of an exact gradient there is nothing to see
-    overview = [shown[name] for name in dict.fromkeys((first, "gap", curvature, last)) if name in shown]
-    figures = {"overview": _sheet(table, title, overview, about)}
-    return figures | {name: _sheet(table, title, [draw], about) for name, draw in shown.items()}
+    return shown, [name for name in dict.fromkeys((first, "gap", curvature, last)) if name in shown]
 
 
 def _has_accuracy(table: pd.DataFrame) -> bool:
@@ -199,15 +213,6 @@ def _exact(table: pd.DataFrame) -> bool:
     """Whether the rule's gradient is the true one at every evaluation."""
     parts = table[["alignment/cosine", "alignment/rho"]].dropna()
     return bool(((parts - 1).abs() < 1e-4).all(axis=None))
-
-
-def _sheet(table: pd.DataFrame, title: str, panels: Sequence[Panel], about: About) -> Figure:
-    size = (5.5, 4.0) if len(panels) == 1 else (5.0, 3.5 if len(panels) > 2 else 3.8)
-    figure, axes = sheet(len(panels), title, size=size)
-    for ax, draw in zip(axes, panels, strict=True):
-        draw(ax, table, about)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
-    return figure
 
 
 def _has(table: pd.DataFrame, column: str) -> bool:
@@ -223,12 +228,7 @@ def _line(ax: Axes, table: pd.DataFrame, column: str, scale: float = 1.0, **styl
 def _band(ax: Axes, table: pd.DataFrame, split: str, about: About, ends: Callable[..., Any]) -> bool:
     """Where 95 % of samples of as many test sequences would put an accuracy; whether there was anything to draw.
 
-    Args:
-        ax: where to draw.
-        table: of the run's evaluations.
-        split: of which accuracy; training is what it is, and validation has the same band as a test of its size.
-        about: with the numbers of sequences.
-        ends: of the band, from those of the accuracy.
+    Training is what it is, and validation's is as wide. `ends`: of the band, from those of the accuracy.
     """
     column = f"{split}/accuracy"
     if not split.startswith("test") or split not in about.sequences or not _has(table, column):
@@ -244,5 +244,7 @@ def _legend(ax: Axes, n: int | None = None) -> None:
     if n is not None:
         handles.append(Patch(color="0.6", alpha=0.4, lw=0))
         labels.append(f"bands: 95 %, n = {n} test sequences")
-    options = {"frameon": False, "fontsize": "small", "ncols": 2, "handlelength": 2.8}
-    ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), **options)
+    below = offset_copy(ax.transAxes, ax.get_figure(), y=-0.42)  # inches: numbers and the name of the axis
+    options: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 2.8, "columnspacing": 1.2}
+    options["ncols"] = max(2, -(-len(handles) // 3))  # there is room for three lines
+    ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, **options)

@@ -53,8 +53,22 @@ def styles(conditions: Iterable[str], fixed: Styles | None = None) -> dict[str, 
     return {name: chosen[name]._replace(label=chosen[name].label or name) for name in names}
 
 
+class Margins(NamedTuple):
+    """Room around the axes of every panel, in inches, and for the title above all of them."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+    title: float = 0.3
+
+
 def sheet(
-    panels: int, title: str, columns: int = 2, size: tuple[float, float] = (5.0, 3.6)
+    panels: int,
+    title: str,
+    columns: int = 2,
+    size: tuple[float, float] = (5.0, 3.6),
+    margins: Margins | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """An empty sheet and its axes.
 
@@ -63,18 +77,31 @@ def sheet(
         title: above all of them.
         columns: panels in a row, at most.
         size: of one panel, in inches.
+        margins: where it is known what they hold; else matplotlib finds them, in which drawing takes twice as long.
     """
     columns = min(columns, panels)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained", dpi=DPI)
-    axes = list(np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).flat)
+    shape = (size[0] * columns, size[1] * rows)
+    figure = Figure(figsize=shape, layout=None if margins else "constrained", dpi=DPI)
+    grid = None if margins is None else _grid(margins, shape, size)
+    axes = list(np.atleast_1d(figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid)).flat)
     for spare in axes[panels:]:
         spare.remove()
     for ax in axes[:panels]:
         ax.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(title, fontsize="medium", **({"y": 1 - 0.06 / shape[1]} if margins else {}))
     return figure, axes[:panels]
+
+
+def _grid(room: Margins, shape: tuple[float, float], size: tuple[float, float]) -> dict[str, float]:
+    """The same in parts of the sheet, and between its panels in parts of their axes."""
+    (W, H), across, above = shape, room.left + room.right, room.bottom + room.top
+    rows = round(H / size[1])
+    ends = {"left": room.left / W, "right": 1 - room.right / W}
+    ends |= {"bottom": room.bottom / H, "top": 1 - (room.top + room.title) / H}
+    high = (H - room.title) / rows - above
+    return ends | {"wspace": across / (size[0] - across), "hspace": above / high}
 
 
 def explained(ax: Axes, handles: Sequence[Any]) -> None:

@@ -17,7 +17,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from bpgen.run.table import Table
 from bpgen.training.trainer import PREVIOUS
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from bpgen.figures.cut import Pixels
 
 _KEPT = 2_000_000  # characters of metrics.csv that a checkpoint keeps a copy of
 _NEEDED = ("task", "neuron", "rule", "network", "loss", "trainer", "seed")
@@ -144,10 +144,12 @@ class RunFolder:
             raise BpgenError(f"{file} is damaged: delete it, and the run can be resumed from its checkpoint.")
         return summary
 
-    def write_figures(self, figures: Mapping[str, Figure]) -> None:
+    def write_figures(self, pictures: Mapping[str, Pixels]) -> None:
         """Write pictures by name."""
-        for name, figure in figures.items():
-            durable.write(self.path / "figures" / f"{name.replace('/', '_')}.png", figure.savefig)
+        from bpgen.figures.cut import write_png
+
+        for name, picture in pictures.items():
+            durable.write(self.path / "figures" / f"{name.replace('/', '_')}.png", partial(write_png, picture))
 
     # rows
 

@@ -11,6 +11,7 @@ import pandas as pd
 from bpgen import durable
 from bpgen.columns import Column
 from bpgen.figures.confusion import confusion_figure
+from bpgen.figures.cut import pixels
 from bpgen.figures.run import About, run_figures
 from bpgen.run.folder import RunFolder
 
@@ -46,5 +47,5 @@ def draw(folder: RunFolder, columns: Sequence[Column]) -> None:
     figures = run_figures(pd.read_csv(folder.metrics_file), title, columns, about)
     confused = folder.path / f"{CONFUSION}.csv"
     if confused.exists():
-        figures[CONFUSION] = confusion_figure(pd.read_csv(confused), title)
+        figures[CONFUSION] = pixels(confusion_figure(pd.read_csv(confused), title))
     folder.write_figures(figures)

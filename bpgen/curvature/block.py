@@ -85,7 +85,8 @@ class FreeEntries:
 
     def vectors(self, directions: Mapping[str, Tensor]) -> Tensor:
         """The way back: the free entries [V,P] of tensors [V,...]."""
-        return torch.cat([directions[name].flatten(1)[:, index] for name, index in self._index.items()], dim=1)
+        rows = [directions[name].flatten(1).index_select(1, index) for name, index in self._index.items()]
+        return torch.cat(rows, dim=1)
 
 
 class BlockProblem:

@@ -215,9 +215,12 @@ class RuleTraining(LightModule):
 
     def drawn(self, x: Tensor, purpose: str, *counters: int) -> tuple[Tensor | None, Draws]:
         """The random numbers of a batch: current noise, and the rule's draws; arguments as for `problem`."""
-        draws = self.rule.draw(self.network, x, generator(self.seed, purpose, *counters))
-        random = generator(self.seed, f"{purpose} noise", *counters)
-        noise = self.network.draw_noise(x.shape[0], x.shape[1], random)
+        draws: Draws = {}
+        if type(self.rule).draw is not Rule.draw:  # a generator that nobody asks is a hundredth of a step
+            draws = self.rule.draw(self.network, x, generator(self.seed, purpose, *counters))
+        noise = None
+        if self.network.sigma_rec != 0:
+            noise = self.network.draw_noise(*x.shape[:2], generator(self.seed, f"{purpose} noise", *counters))
         return None if noise is None else noise.to(x.device), {name: d.to(x.device) for name, d in draws.items()}
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:

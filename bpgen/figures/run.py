@@ -211,8 +211,7 @@ def _has_accuracy(table: pd.DataFrame) -> bool:
 
 def _exact(table: pd.DataFrame) -> bool:
     """Whether the rule's gradient is the true one at every evaluation."""
-    parts = table[["alignment/cosine", "alignment/rho"]].dropna()
-    return bool(((parts - 1).abs() < 1e-4).all(axis=None))
+    return bool(((table[["alignment/cosine", "alignment/rho"]].dropna() - 1).abs() < 1e-4).all(axis=None))
 
 
 def _has(table: pd.DataFrame, column: str) -> bool:
@@ -244,7 +243,8 @@ def _legend(ax: Axes, n: int | None = None) -> None:
     if n is not None:
         handles.append(Patch(color="0.6", alpha=0.4, lw=0))
         labels.append(f"bands: 95 %, n = {n} test sequences")
-    below = offset_copy(ax.transAxes, ax.get_figure(), y=-0.42)  # inches: numbers and the name of the axis
+    figure: Any = ax.figure
+    below = offset_copy(ax.transAxes, figure, y=-0.42)  # inches: numbers and the name of the axis
     options: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 2.8, "columnspacing": 1.2}
     options["ncols"] = max(2, -(-len(handles) // 3))  # there is room for three lines
     ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, **options)

@@ -220,7 +220,8 @@ class RuleTraining(LightModule):
             draws = self.rule.draw(self.network, x, generator(self.seed, purpose, *counters))
         noise = None
         if self.network.sigma_rec != 0:
-            noise = self.network.draw_noise(*x.shape[:2], generator(self.seed, f"{purpose} noise", *counters))
+            random = generator(self.seed, f"{purpose} noise", *counters)
+            noise = self.network.draw_noise(x.shape[0], x.shape[1], random)
         return None if noise is None else noise.to(x.device), {name: d.to(x.device) for name, d in draws.items()}
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,8 +42,9 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
     labels = evaluation.module.loss.kind == "binary_cross_entropy"
     whole, splits = evaluation.problem(split), evaluation.splits
     loss, network = evaluation.module.loss, evaluation.network
-    total, cost, hits, answers = 0.0, 0.0, 0, 0
-    finite, squared = True, 0.0
+    accuracy = _accuracy(2 if labels or splits.continuous else max(2, network.n_out), split.x.device)
+    accuracy.reset()
+    total, cost, finite, squared = 0.0, 0.0, True, 0.0
     right, asked = torch.zeros(2, 0 if splits.continuous else network.n_out, dtype=torch.float64)
     for part, _ in whole.chunks(_sequences(whole)):
         run = part.run()
@@ -51,23 +53,30 @@ def performance(evaluation: Evaluation, split: Split | None) -> Performance:
             cost += part.batch * float(part.loss.cost.value(run.h))
         finite = finite and bool(run.outputs.isfinite().all())
         predicted, wanted = _answers(part, run.outputs, splits.tolerance, splits.continuous)
-        met = predicted == wanted
-        hits, answers = hits + int(met.sum()), answers + len(met)
+        accuracy.update(predicted, wanted)
         if splits.continuous or labels:
             squared += float(_counted(part.loss.mask, run.outputs - part.target).double().square().sum())
         else:
-            right += torch.bincount(wanted[met].cpu(), minlength=network.n_out)
+            right += torch.bincount(wanted[predicted == wanted].cpu(), minlength=network.n_out)
             asked += torch.bincount(wanted.cpu(), minlength=network.n_out)
     defined = finite and (labels or (splits.tolerance is not None if splits.continuous else network.n_out > 1))
     some = asked > 0
     return Performance(
         total / whole.batch,
-        float(torch.tensor(hits) / torch.tensor(max(1, answers))) if defined else math.nan,
+        float(accuracy.compute()) if defined else math.nan,
         cost / whole.batch if loss.activity is not None else 0.0,
         float((right[some] / asked[some]).mean()) if defined and bool(some.any()) else math.nan,
         bool(some.any()) and float(asked.max()) > _UNEVEN * float(asked[some].min()),
         _r2(split, squared) if splits.continuous and finite and not labels else math.nan,
     )
+
+
+@lru_cache(maxsize=8)
+def _accuracy(n_answers: int, device: torch.device) -> Any:
+    """Torchmetrics' accuracy, kept: making one for every evaluation costs as much as counting the answers."""
+    from torchmetrics.classification import MulticlassAccuracy  # slow to import, and not needed to read options
+
+    return MulticlassAccuracy(n_answers, average="micro", validate_args=False).to(device)
 
 
 @torch.no_grad()

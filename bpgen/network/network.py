@@ -83,6 +83,10 @@ class Network(Structure):
         torus: σ of a connectivity by distance: neurons are placed at random on a torus, and a synapse exists with the
             probability 1/(1 + exp(d²/(4σ))) (`bpgen.network.torus`; 0.012 in Barretto-Bittar 2026); none is all.
         readout_density: fraction of the neurons that an output reads, in (0, 1], drawn from the seed for every output.
+        input_density: probability that a neuron sees an input, in (0, 1], drawn from the seed.
+        rescale: whether what `density`, `torus`, `input_density` and `readout_density` leave of the initial weights is
+            scaled up, so that the summed variance stays (equations (1) to (3) of `bpgen.network.wiring`), or stays
+            as drawn.
         output_feedback: scale of the fixed weights W_fb by which the output of the step before drives the neurons,
             drawn uniformly in ± this number from the seed; 0 is no feedback.
 
@@ -116,6 +120,8 @@ class Network(Structure):
         areas: dict[str, dict[str, Any]] | None = None,
         torus: float | None = None,
         readout_density: float = 1.0,
+        input_density: float = 1.0,
+        rescale: bool = True,
         output_feedback: float = 0.0,
     ) -> None:
         for name, size in (("n_in", n_in), ("n_rec", n_rec), ("n_out", n_out)):
@@ -128,7 +134,9 @@ class Network(Structure):
         _require_room(neuron.n_currents * n_rec * (n_rec + n_in), n_rec)
         neuron = neuron.populate(n_rec, generator(seed, "neuron"), dtype)
         neuron.check(n_rec, dtype)
-        connectivity = Connectivity(autapses, cell_types, dale, density, ring, areas, torus, readout_density)
+        connectivity = Connectivity(
+            autapses, cell_types, dale, density, ring, areas, torus, readout_density, input_density, rescale
+        )
         wiring = connectivity.draw(neuron, n_rec, n_in, n_out, generator(seed, "synapses"))
         W_fb = None
         if output_feedback > 0:

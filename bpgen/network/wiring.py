@@ -1,10 +1,12 @@
 """Which weights exist: the blocks of a neuron's currents, areas, synapses, readout; and initial weights to fit.
 
-With p_i the fraction of neurons from which neuron i is expected to have a synapse, and q the fraction of neurons that
-feed the readout:
+With p_i the fraction of neurons from which neuron i is expected to have a synapse, q the fraction of neurons that
+feed the readout, and u the fraction of inputs that a neuron sees:
     (1) W_rec = W_rec⁰ / √p_i on the synapses, zero elsewhere: the variance g²/(p_i N) keeps the summed variance of a
         neuron's inputs (Sussillo & Abbott 2009, Neuron 63:544)
     (2) W_out = W_out⁰ / √q from the neurons that feed the readout, zero elsewhere
+    (3) W_in = W_in⁰ / √u from the inputs that a neuron sees, zero elsewhere
+without the roots where `rescale` is false, so that fewer synapses are a weaker drive (Barretto-Bittar 2026).
 A synapse carries all K currents or none.
 """
 
@@ -38,6 +40,8 @@ class Connectivity:
     areas: Mapping[str, Mapping[str, Any]] | None = None
     torus: float | None = None
     readout_density: float = 1.0
+    input_density: float = 1.0
+    rescale: bool = True
 
     def __post_init__(self) -> None:
         require(0 < self.density <= 1, f"network.density must be in (0, 1] (1 is all-to-all), got {self.density}.")
@@ -52,6 +56,10 @@ class Connectivity:
             0 < self.readout_density <= 1,
             f"network.readout_density must be in (0, 1] (1 reads all neurons), got {self.readout_density}.",
         )
+        require(
+            0 < self.input_density <= 1,
+            f"network.input_density must be in (0, 1] (1 sees all inputs), got {self.input_density}.",
+        )
 
     def draw(self, neuron: Neuron, N: int, I: int, O: int, random: torch.Generator) -> Wiring:
         """The wiring of N such neurons with I inputs and O outputs.
@@ -65,7 +73,8 @@ class Connectivity:
         synapses, p = self._synapses(areas, site, random)
         rec_blocks = _blocks(neuron, "recurrent_currents", N, N)
         present = [synapses, None if self.autapses else ~torch.eye(N, dtype=torch.bool)]
-        seen = None if areas.sees_input.all() else areas.sees_input.unsqueeze(1).expand(N, I)
+        out_mask = self._readout(areas.feeds_readout, O, random)
+        seen = self._inputs(areas.sees_input, I, random)
         return Wiring(
             areas=areas,
             names=names,
@@ -73,11 +82,21 @@ class Connectivity:
             signs=signs_of(names, cell_type, neuron) if self.dale else None,
             rec_mask=_product(rec_blocks, *(None if m is None else m.repeat(K, 1) for m in present)),
             in_mask=_product(_blocks(neuron, "input_currents", N, I), None if seen is None else seen.repeat(K, 1)),
-            out_mask=self._readout(areas.feeds_readout, O, random),
+            out_mask=out_mask,
             rec_blocks=rec_blocks,
             synapses=synapses,
             site=site,
             p=p,
+            u=self.input_density,
+            rescale=self.rescale,
+        )
+
+    def _inputs(self, sees: Tensor, I: int, random: torch.Generator) -> Tensor | None:
+        """Which inputs the neurons that see any, bool [N], see: bool [N,I], None where all."""
+        if self.input_density == 1:
+            return None if sees.all() else sees.unsqueeze(1).expand(-1, I)
+        return (torch.rand(len(sees), I, generator=random, dtype=torch.float64) < self.input_density) & sees.unsqueeze(
+            1
         )
 
     def _readout(self, feeds: Tensor, O: int, random: torch.Generator) -> Tensor | None:
@@ -113,6 +132,7 @@ class Wiring:
     rec_blocks: rec_mask, but for the blocks of the currents alone.
     synapses: bool [N,N], or None where all exist. p: as in equation (1), [N,1].
     site: int64 [N], where the neurons are on a torus, or None.
+    u: as in equation (3). rescale: whether (1) to (3) have their roots.
     """
 
     areas: Areas
@@ -126,21 +146,24 @@ class Wiring:
     synapses: Tensor | None
     p: Tensor
     site: Tensor | None = None
+    u: float = 1.0
+    rescale: bool = True
 
     def fit(self, W_rec: Tensor, W_in: Tensor, W_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The weights of a scheme, made to fit: missing ones are zero; equations (1), (2) and Dale's start."""
+        """The weights of a scheme, made to fit: missing ones are zero; equations (1) to (3) and Dale's start."""
         if self.rec_blocks is not None:
             W_rec = W_rec * self.rec_blocks
         if self.synapses is not None:
             K = len(W_rec) // len(self.synapses)
-            root = torch.tensor([[p**0.5] if p > 0 else [1.0] for p in self.p.flatten().tolist()], dtype=W_rec.dtype)
+            expected = [p if self.rescale and p > 0 else 1.0 for p in self.p.flatten().tolist()]
+            root = torch.tensor([[p**0.5] for p in expected], dtype=W_rec.dtype)
             W_rec = W_rec * self.synapses.repeat(K, 1) / root.repeat(K, 1)
         if self.signs is not None:
             W_rec = with_signs(W_rec, self.signs, self.rec_mask)
         if self.in_mask is not None:
-            W_in = W_in * self.in_mask
+            W_in = W_in * self.in_mask / (self.u**0.5 if self.rescale else 1.0)
         if self.out_mask is not None:
-            W_out = W_out * self.out_mask / float(self.out_mask.double().mean()) ** 0.5
+            W_out = W_out * self.out_mask / (float(self.out_mask.double().mean()) ** 0.5 if self.rescale else 1.0)
         return W_rec, W_in, W_out
 
     def feedback(self, rows: int, O: int, scale: float, random: torch.Generator) -> Tensor:

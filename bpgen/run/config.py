@@ -58,6 +58,8 @@ _YOUNGER = (
     Younger("network", None, "areas", None),
     Younger("network", None, "torus", None),
     Younger("network", None, "readout_density", 1.0),
+    Younger("network", None, "input_density", 1.0),
+    Younger("network", None, "rescale", True),
     Younger("neuron", None, "adaptive", 1.0),
     Younger("neuron", None, "learn_alpha", False),
     Younger("neuron", "alif", "adaptation", "plain"),

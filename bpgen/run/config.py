@@ -67,6 +67,7 @@ _YOUNGER = (
     Younger("trainer", None, "patience", None),
     Younger("task", "copy_memory", "held_out", False),
     Younger("task", "cue_accumulation", "perturbation", "gaussian"),
+    Younger("task", "cue_accumulation", "side", 0.7),
     Younger("task", "digits", "n_train", 1197),
     Younger("task", "pattern_generation", "input_rate", None),
     Younger("task", "npz", "step_weights", "sum"),

@@ -29,13 +29,14 @@ _RATE, _BACKGROUND = 0.040, 0.010  # spikes per ms
 class CueAccumulation(TrialTask):
     """Cue accumulation (Bellec 2020): spiking cues left and right, a delay; the class is the side with more cues.
 
-    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials. Inputs are spikes, and
+    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials (66 % with coins). Inputs are spikes, and
     perturbed as spikes: some are deleted, and as many, on average over trials, are inserted anywhere.
 
     Args:
         cues: number of cues, odd.
         delay: ms between the last cue and recall; the published task draws 500 to 1,500.
         dt: ms in a step; the published one is 1.
+        side: probability that a cue falls on the trial's side; 0.5 tosses a coin for every cue (Barretto-Bittar 2026).
         perturbation: of test inputs; "gaussian" is that of version 0.1, numbers added to the spikes.
         noise_sd: how strong it is: the probability that a spike is deleted, or the standard deviation of the numbers.
         **trials: see `TrialTask`.
@@ -50,6 +51,7 @@ class CueAccumulation(TrialTask):
         cues: int = 7,
         delay: float = 500.0,
         dt: float = 10.0,
+        side: float = 0.7,
         perturbation: Perturbation = "spikes",
         noise_sd: float = 0.2,
         **trials: Any,
@@ -58,7 +60,8 @@ class CueAccumulation(TrialTask):
         require(cues >= 1 and cues % 2 == 1, f"task.cues must be odd, so that there is a majority, got {cues}.")
         require(delay >= 0, f"task.delay must be >= 0 ms, got {delay:g}.")
         require(0 < dt <= _PAUSE, f"task.dt must be in (0, {_PAUSE:g}] ms, got {dt:g}.")
-        self.cues, self.dt = cues, dt
+        require(0.5 <= side <= 1, f"task.side must be a probability in [0.5, 1], got {side:g}.")
+        self.cues, self.dt, self.side = cues, dt, side
         self.recall = round((cues * (_CUE + _PAUSE) + delay) / dt)
         self.n_steps = self.recall + round(_RECALL / dt)
         self.perturbation = choice("task.perturbation", perturbation, Perturbation)
@@ -69,7 +72,7 @@ class CueAccumulation(TrialTask):
 
     def conditions(self, n: int, random: torch.Generator) -> dict[str, torch.Tensor]:
         """The side of every cue in their order [n,cues], 1 is right."""
-        towards_right = 0.3 + 0.4 * coin(n, random)
+        towards_right = (1 - self.side) + (2 * self.side - 1) * coin(n, random)
         return {"cues": torch.stack([coin(n, random, towards_right) for _ in range(self.cues)], 1)}
 
     def trials(self, n: int, random: torch.Generator) -> Split:

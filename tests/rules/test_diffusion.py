@@ -225,7 +225,43 @@ def test_an_output_reads_some_of_the_neurons():
     assert net.out_mask.sum(1).tolist() == [10, 10]
 
 
-@pytest.mark.parametrize("options", [{"torus": 0.0}, {"torus": -1.0}, {"readout_density": 0.0}, {"readout_density": 2}])
+def test_a_neuron_sees_some_of_the_inputs():
+    net, plain = (bpgen.Network(Leaky(0.5), 40, 400, 3, dtype=torch.float64, **o) for o in ({"input_density": 0.1}, {}))
+    assert abs(float(net.in_mask.mean()) - 0.1) < 4 * (0.09 / 16000) ** 0.5
+    torch.testing.assert_close(net.W_in, plain.W_in * net.in_mask / 0.1**0.5)
+    torch.testing.assert_close(net.W_rec, plain.W_rec, rtol=0, atol=0)
+    x = torch.rand(5, 2, 40, dtype=torch.float64)
+    grads = bpgen.gradients("bptt", net, x, torch.tensor([0, 1])).grads
+    assert not grads["W_in"][net.in_mask == 0].any()
+    assert bool(grads["W_in"].any())
+    areas = {"V1": {"size": 0.5, "input": True}, "PFC": {"size": 0.5, "readout": True, "from": {"V1": 1.0}}}
+    net = bpgen.Network(Leaky(0.5), 4, 40, 2, areas=areas, input_density=0.5)
+    assert net.in_mask[20:].sum() == 0
+    assert 0 < net.in_mask[:20].mean() < 1
+
+
+def test_thinned_weights_stay_as_drawn_if_asked():
+    thin = {"torus": 0.012, "input_density": 0.1, "readout_density": 0.1}
+    drawn = bpgen.Network(Leaky(0.5), 40, 100, 3, dtype=torch.float64, autapses=True)
+    net, larger = (bpgen.Network(Leaky(0.5), 40, 100, 3, dtype=torch.float64, rescale=r, **thin) for r in (False, True))
+    for name, mask in (("W_rec", net.rec_mask), ("W_in", net.in_mask), ("W_out", net.out_mask)):
+        here = mask == 1
+        torch.testing.assert_close(getattr(net, name)[here], getattr(drawn, name)[here], rtol=0, atol=0)
+        assert (getattr(larger, name)[here].abs() > 2 * getattr(net, name)[here].abs()).all()
+        torch.testing.assert_close(mask, getattr(larger, name.replace("W_", "") + "_mask"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"torus": 0.0},
+        {"torus": -1.0},
+        {"readout_density": 0.0},
+        {"readout_density": 2},
+        {"input_density": 0.0},
+        {"input_density": 1.5},
+    ],
+)
 def test_a_network_that_cannot_be_is_refused(options):
     with pytest.raises(BpgenError, match=f"network.{next(iter(options))} must be"):
         bpgen.Network(Leaky(0.5), 4, 10, 3, **options)

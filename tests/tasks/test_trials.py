@@ -297,6 +297,7 @@ def test_pattern_generation():
         ("spiking_delayed_match", {"noise_sd": 2}, "probability that a spike is deleted"),
         ("cue_accumulation", {"cues": 4}, "must be odd"),
         ("cue_accumulation", {"dt": 80.0}, "dt must be in"),
+        ("cue_accumulation", {"side": 0.4}, "side must be a probability"),
         ("romo", {"difference": 30.0}, "difference must be in"),
         ("pattern_generation", {"repeats": 0}, "repeats must be positive"),
     ],

@@ -29,8 +29,8 @@ _RATE, _BACKGROUND = 0.040, 0.010  # spikes per ms
 class CueAccumulation(TrialTask):
     """Cue accumulation (Bellec 2020): spiking cues left and right, a delay; the class is the side with more cues.
 
-    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials (66 % with coins). Inputs are spikes, and
-    perturbed as spikes: some are deleted, and as many, on average over trials, are inserted anywhere.
+    Chance is 50 %; answering with the last cue alone is right in about 72 % of the trials (66 % with coins). Inputs are
+    spikes, and perturbed as spikes: some are deleted, and as many, on average over trials, are inserted anywhere.
 
     Args:
         cues: number of cues, odd.

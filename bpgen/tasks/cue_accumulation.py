@@ -36,9 +36,9 @@ class CueAccumulation(TrialTask):
         cues: number of cues, odd.
         delay: ms between the last cue and recall; the published task draws 500 to 1,500.
         dt: ms in a step; the published one is 1.
-        side: probability that a cue falls on the trial's side; 0.5 tosses a coin for every cue (Barretto-Bittar 2026).
         perturbation: of test inputs; "gaussian" is that of version 0.1, numbers added to the spikes.
         noise_sd: how strong it is: the probability that a spike is deleted, or the standard deviation of the numbers.
+        side: probability that a cue falls on the trial's side; 0.5 tosses a coin for every cue (Barretto-Bittar 2026).
         **trials: see `TrialTask`.
     """
 
@@ -51,9 +51,9 @@ class CueAccumulation(TrialTask):
         cues: int = 7,
         delay: float = 500.0,
         dt: float = 10.0,
-        side: float = 0.7,
         perturbation: Perturbation = "spikes",
         noise_sd: float = 0.2,
+        side: float = 0.7,
         **trials: Any,
     ) -> None:
         super().__init__(noise_sd=noise_sd, **trials)

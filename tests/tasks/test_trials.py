@@ -229,6 +229,16 @@ def test_cue_accumulation():
     assert float(x[:, :, 30:].mean()) == pytest.approx(1 - math.exp(-0.1), rel=0.03)
 
 
+@pytest.mark.parametrize(("side", "last", "share"), [(0.5, 0.656, 0.5), (0.7, 0.72, 0.7), (1.0, 1.0, 1.0)])
+def test_cues_fall_on_the_trials_side_as_often_as_asked(side, last, share):
+    sides = task("cue_accumulation", side=side).conditions(20000, torch.Generator().manual_seed(0))["cues"]
+    majority = (sides.sum(1) > 3.5).long()
+    assert float((sides[:, -1] == majority).double().mean()) == pytest.approx(last, abs=0.015)
+    alike = (sides[:, 0] == sides[:, 1]).double().mean()  # s² + (1-s)², whichever the trial's side
+    assert float(alike) == pytest.approx(share**2 + (1 - share) ** 2, abs=0.015)
+    assert float(majority.double().mean()) == pytest.approx(0.5, abs=0.015)
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.2, 1.0])
 def test_spikes_of_delayed_match_are_perturbed_too(noise):
     made = task("spiking_delayed_match", noise_sd=noise)

@@ -95,9 +95,8 @@ class Connectivity:
         """Which inputs the neurons that see any, bool [N], see: bool [N,I], None where all."""
         if self.input_density == 1:
             return None if sees.all() else sees.unsqueeze(1).expand(-1, I)
-        return (torch.rand(len(sees), I, generator=random, dtype=torch.float64) < self.input_density) & sees.unsqueeze(
-            1
-        )
+        drawn = torch.rand(len(sees), I, generator=random, dtype=torch.float64) < self.input_density
+        return drawn & sees.unsqueeze(1)
 
     def _readout(self, feeds: Tensor, O: int, random: torch.Generator) -> Tensor | None:
         """Which of the neurons that feed the readout, bool [N], an output reads: bool [O,N], None where all."""

@@ -15,7 +15,7 @@ from bpgen.tasks import Split
 from bpgen.training.splits import Splits
 
 _CHUNK = 1024  # most sequences run at once,
-_NUMBERS = 2**24  # and most numbers T·B·N·(d+K) that a run keeps: bounds of memory that change nothing
+_NUMBERS = 2**26  # and most numbers T·B·N·(d+K) that a run keeps: bounds of memory that change nothing
 _UNEVEN = 1.5  # how many times as often as the rarest class the commonest is, where balanced accuracy says more
 
 

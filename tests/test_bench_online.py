@@ -9,6 +9,7 @@ import torch
 from bpgen import load_rule
 from bpgen.bench import online
 from bpgen.cli import main
+from bpgen.registry import plugins
 
 
 def test_the_peak_is_counted_to_the_byte():
@@ -28,6 +29,11 @@ def test_the_peak_is_counted_to_the_byte():
     assert online.peak_of(call, before) == 12_004
     assert online.living() - before == 8_000
     assert online.peak_of(lambda: None, before) == 8_000  # what the call before left behind
+
+
+def test_every_built_in_online_rule_is_measured():
+    builtin = {n for n, p in plugins("rule").items() if p.class_path.startswith("bpgen_rules")}
+    assert set(online.ORDERS) == {name for name in builtin if load_rule(name).traits.online}
 
 
 @pytest.mark.parametrize("rule", online.ORDERS)

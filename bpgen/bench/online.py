@@ -39,10 +39,10 @@ from bpgen.tasks.delayed_recall import DelayedRecall
 TIMES, CHUNK, FLAT = (100, 1_000, 10_000), 10, 0.05
 SIZES = (64, 128, 256)
 ORDERS = {  # rule -> p and B: cost N^p a step; enough samples that a step is more than its fixed costs
-    "rtrl": (4, 1),
-    "kf_rtrl": (3, 4),
-    "sk_rtrl": (3, 4),
-    **{rule: (2, 8) for rule in ("snap", "uoro", "kernl", "dni", "eprop_online", "rflo_online", "pp_prop")},
+    **{rule: (4, 1) for rule in ("rtrl", "ostl")},
+    **{rule: (3, 4) for rule in ("kf_rtrl", "sk_rtrl")},
+    **{rule: (2, 8) for rule in ("snap", "uoro", "kernl", "dni", "eprop_online", "d_rtrl", "eprop_plus")},
+    **{rule: (2, 8) for rule in ("diffusive_eprop_online", "rflo_online", "pp_prop", "ottt", "sltt")},
 }
 _LOSS = Loss("cross_entropy", "all")
 

@@ -16,6 +16,14 @@ def _the_same_numbers_in_every_run():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(request, monkeypatch):
+    """Runs draw nothing, which would be half of their time, but in tests marked `pictures`, which look at them."""
+    fit = sys.modules.get("bpgen.run.fit")  # too slow to import for tests that train nothing
+    if fit is not None and request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(fit, "draw_run", lambda folder, columns: None)
+
+
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Install a package as pip would: a module and its metadata, on the path of this test alone."""

@@ -22,6 +22,7 @@ from bpgen.analysis.statistics import RNG, Array, Effect, Location, Side, not_me
 from bpgen.analysis.worst import Bounded, jackknife
 
 PERMUTATIONS = 500
+_ROUNDING = 1e-13  # what is left, in parts of the sum, of a measure that does not vary by itself
 
 
 def correlation(
@@ -120,14 +121,25 @@ class _Runs:
 
     @property
     def r(self) -> float:
-        """The correlation; 0 where one of the measures does not vary."""
-        x, y, *given = stats.rankdata(self.measures, axis=1) if self.rank else self.measures
+        """The correlation; 0 where one of the measures does not vary, or only as its condition and the third one do."""
+        return float(self.rs(self.measures[:1])[0])
+
+    def rs(self, x: Array) -> Array:
+        """The correlations of many x [·,runs] with y, in the place of the own one."""
+        _, y, *given = self.measures
+        columns = [x, *(v[np.newaxis] for v in (y, *given))]
+        if self.rank:
+            columns = [stats.rankdata(v, axis=1) for v in columns]
+        least = [_ROUNDING * np.abs(v).sum(axis=1) for v in columns]
         if self.within:
-            x, y, *given = (self._within(v) for v in (x, y, *given))
-        if given and np.ptp(given[0]) > 0:
-            design = np.column_stack([np.ones_like(x), given[0]])
-            x, y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
-        return 0.0 if x.std() == 0 or y.std() == 0 else float(stats.pearsonr(x, y).statistic)
+            columns = [self._within(v) for v in columns]
+        if given and np.ptp(columns[2]) > 0:
+            basis = np.linalg.qr(np.column_stack([np.ones(x.shape[1]), columns[2][0]]))[0]
+            columns = [v - v @ basis @ basis.T for v in columns]
+        x, y = (v - v.mean(axis=1, keepdims=True) for v in columns[:2])
+        sizes = [np.linalg.norm(v, axis=1) for v in (x, y)]
+        varies = (sizes[0] > least[0]) & (sizes[1] > least[1])
+        return np.divide(x @ y[0], sizes[0] * sizes[1], out=np.zeros(len(x)), where=varies).clip(-1, 1)
 
     @property
     def z(self) -> float:
@@ -141,18 +153,17 @@ class _Runs:
         cells = cells[(cells >= 0).all(axis=1)]  # [seeds, conditions]: which run
         if len(cells) < 4:
             return math.nan, np.zeros(0)
-        complete = np.isin(np.arange(len(self.seed)), cells)
-        rng, results = np.random.default_rng(RNG), np.empty(PERMUTATIONS)
-        for i in range(PERMUTATIONS):
-            measures = self.measures.copy()
-            measures[0, cells] = measures[0, cells[rng.permutation(len(cells))]]
-            results[i] = replace(self, measures=measures).take(complete).r
-        return self.take(complete).r, results
+        is_complete = np.isin(np.arange(len(self.seed)), cells)
+        complete, cells = self.take(is_complete), (is_complete.cumsum() - 1)[cells]
+        rng, x = np.random.default_rng(RNG), complete.measures[0]
+        moved = np.tile(x, (PERMUTATIONS, 1))
+        moved[:, cells] = x[cells[[rng.permutation(len(cells)) for _ in moved]]]
+        return complete.r, complete.rs(moved)
 
     def _within(self, v: Array) -> Array:
-        """Without the mean of each condition."""
-        n = np.bincount(self.condition).clip(1)
-        return v - (np.bincount(self.condition, v) / n)[self.condition]
+        """Rows [·,runs] without the mean of each condition."""
+        belongs = self.condition[:, np.newaxis] == np.arange(self.condition.max() + 1)  # [runs, conditions]
+        return v - (v @ belongs / belongs.sum(axis=0).clip(1))[:, self.condition]
 
 
 def _cells(table: pd.DataFrame, columns: list[str]) -> Array:

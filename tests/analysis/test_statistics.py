@@ -9,7 +9,7 @@ from scipy import stats
 
 from bpgen.analysis import matching
 from bpgen.analysis import statistics as st
-from bpgen.analysis.correlation import correlation
+from bpgen.analysis.correlation import PERMUTATIONS, correlation
 from bpgen.analysis.variability import spread
 from bpgen.study.sections import how_rough, paired_differences
 
@@ -238,6 +238,45 @@ def test_spearman_is_scipys():
     values = pd.DataFrame({"condition": "a", "seed": range(20), "x": x, "y": np.exp(3 * x) + rng.normal(size=20)})
     ours = math.tanh(correlation(values, "x", "y", rank=True).estimate)
     assert ours == pytest.approx(stats.spearmanr(values["x"], values["y"]).statistic)
+
+
+@pytest.mark.parametrize("rank", [False, True])
+@pytest.mark.parametrize("given", [None, "loss"])
+def test_permutations_are_those_of_a_plain_loop(given, rank):
+    """Whole seeds change places, of those that all conditions have; each r by scipy, from residuals by polyfit."""
+    rng = np.random.default_rng(5)
+    values = pd.DataFrame(rng.normal(size=(27, 3)), columns=["x", "y", "loss"])
+    values = values.assign(condition=np.repeat(["a", "b", "c"], 9), seed=[*range(9)] * 3)
+    values.loc[[3, 17], "x"] = np.nan  # seeds 3 and 8 are not complete
+    found = correlation(values, "x", "y", within=True, given=given, rank=rank)
+    whole = values[~values["seed"].isin([3, 8])]
+    wide = {c: whole.pivot(index="seed", columns="condition", values=c).to_numpy() for c in ("x", "y", "loss")}
+
+    def r(x):
+        measures = [v.ravel() for v in (x, wide["y"], wide["loss"])]
+        if rank:
+            measures = [stats.rankdata(v) for v in measures]
+        x, y, loss = ((v.reshape(7, 3) - v.reshape(7, 3).mean(axis=0)).ravel() for v in measures)
+        if given is not None:
+            x, y = (v - np.polyval(np.polyfit(loss, v, 1), loss) for v in (x, y))
+        return stats.pearsonr(x, y).statistic
+
+    order = np.random.default_rng(st.RNG)
+    expected = np.array([r(wide["x"][order.permutation(7)]) for _ in range(PERMUTATIONS)])
+    own, permuted = found.permuted()
+    assert own == pytest.approx(r(wide["x"]), abs=1e-12)
+    np.testing.assert_allclose(permuted, expected, atol=1e-12)
+    assert found.p_permutation == (np.sum(np.abs(expected) >= abs(own)) + 1) / (PERMUTATIONS + 1)
+
+
+@pytest.mark.parametrize("rank", [False, True])
+def test_what_does_not_vary_by_itself_correlates_with_nothing(rank):
+    """x is what its condition and the third measure make of it: what is left is rounding."""
+    rng = np.random.default_rng(6)
+    values = pd.DataFrame(rng.normal(size=(20, 2)), columns=["y", "loss"])
+    values = values.assign(condition=np.repeat(["a", "b"], 10), seed=[*range(10)] * 2, x=3 * values["loss"] + 1e3)
+    assert correlation(values, "x", "y", given="loss", rank=rank).estimate == 0
+    assert correlation(values, "x", "y", rank=rank).estimate != 0
 
 
 def test_holm_against_a_worked_example():

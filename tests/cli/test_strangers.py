@@ -87,6 +87,7 @@ def test_a_neuron_from_the_command_line(install, tmp_path, capsys):
     assert "Did you mean 'leaking'" in capsys.readouterr().err
 
 
+@pytest.mark.pictures
 def test_a_measurement_from_the_command_line(norm, tmp_path, capsys):
     run = fit(tmp_path, "--weight_norm.order", "2")
     out = capsys.readouterr().out

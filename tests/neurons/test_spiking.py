@@ -382,6 +382,7 @@ def test_noise_gives_the_potential_the_asked_standard_deviation(drive):
     assert torch.stack(seen[200:]).std().item() == pytest.approx(0.3, rel=0.05)
 
 
+@pytest.mark.pictures
 @every_neuron
 def test_a_run_learns_and_leaves_the_columns_of_the_true_loss_empty(name, tmp_path):
     assert find("neuron", name).load().spiking

@@ -162,6 +162,7 @@ def test_what_cannot_be_or_is_no_faster_is_looped_and_said(tmp_path, options, re
     assert "together" not in endings[0].folder.summary()
 
 
+@pytest.mark.pictures
 def test_the_command_shows_the_seeds_together(tmp_path, capsys):
     assert main(["fit", *SMALL, "--seeds", "2", "--seed", "7", "--name", "pilot", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out

@@ -85,6 +85,7 @@ def test_it_goes_on_where_it_was_stopped(study, explained, capsys, tmp_path):
     assert (out / "ranking.csv").read_text() == (explained / "ranking.csv").read_text()
 
 
+@pytest.mark.slow
 def test_matched_networks_give_the_same_at_matched_loss(study, explained, tmp_path):
     argv = ["explain", str(study), "--samples", "64", "--networks", "matched", "--out", str(tmp_path)]
     assert main(argv) == 0

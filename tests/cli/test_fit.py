@@ -111,20 +111,27 @@ RESUMED = [
 ]
 
 
+FOUR_EPOCHS = [*RESUMED, "--trainer.max_epochs", "4"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("whole"), *FOUR_EPOCHS)
+
+
 @pytest.mark.parametrize(
-    ("after", "sign", "code"),
+    ("sign", "code"),
     [
-        *(("epoch 1,", signal.SIGINT, 130), ("epoch 1,", signal.SIGTERM, 143), ("epoch 1,", signal.SIGKILL, -9)),
-        ("epoch 1,", signal.SIGUSR1, 128 + signal.SIGUSR1),  # a batch system's warning
+        *((signal.SIGINT, 130), (signal.SIGKILL, -9)),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 128 + signal.SIGUSR1, marks=pytest.mark.slow),  # a batch system's warning
     ],
 )
-def test_a_stopped_run_continues_bit_for_bit(tmp_path, after, sign, code):
-    options = [*RESUMED, "--trainer.max_epochs", "4"]
-    whole = fit(tmp_path / "whole", *options)
-    command = [sys.executable, "-m", "bpgen", "fit", *SMALL, *options, "--out", str(tmp_path / "stopped")]
+def test_a_stopped_run_continues_bit_for_bit(whole, tmp_path, sign, code):
+    command = [sys.executable, "-m", "bpgen", "fit", *SMALL, *FOUR_EPOCHS, "--out", str(tmp_path / "stopped")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            if line.startswith(after):
+            if line.startswith("epoch 1,"):
                 time.sleep(0.01)
                 process.send_signal(sign)
                 break

@@ -13,6 +13,10 @@ from bpgen.conformance import plan
 
 EVERY = [("rule", style) for style in STYLES] + [(kind, "") for kind in PARTS if kind != "rule"]
 every_part = pytest.mark.parametrize(("kind", "style"), EVERY, ids=lambda value: value or None)
+ONE_OF_A_KIND = [
+    pytest.param(kind, style, marks=[pytest.mark.slow] if style and style != STYLES[0] else [], id=f"{kind}-{style}")
+    for kind, style in EVERY
+]
 QUICK = ["--trainer.max_steps", "6", "--sharpness.samples", "0", "--alignment.samples", "8", "--wandb", "off"]
 USE = {
     "rule": ["--rule", "my_rule"],
@@ -48,7 +52,7 @@ def installed(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-@every_part
+@pytest.mark.parametrize(("kind", "style"), ONE_OF_A_KIND)
 def test_it_installs_conforms_and_trains(kind, style, installed, tmp_path, capsys):
     installed(kind, style)
     assert main(["plugins"]) == 0

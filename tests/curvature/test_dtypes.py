@@ -95,7 +95,7 @@ MEASURES = {
 ONLY = {  # measures that ask a neuron for nothing that the others do not
     **dict.fromkeys(("pyhessian", "trace", "density", "survey"), ("leaky",)),
     **dict.fromkeys(("module", "stability of rflo"), ("leaky, drawn", "alif")),
-    "stability of bptt": ("lstm", "stranger"),
+    "stability of bptt": ("lstm",),
 }
 
 

@@ -17,6 +17,7 @@ def fit(**options):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own machinery
 def test_a_notebook_has_one_bar(tmp_path):
     few = "trainer={'max_steps': 9}"

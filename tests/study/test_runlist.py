@@ -58,6 +58,7 @@ def test_what_was_begun_is_continued(tmp_path):
     assert commands(mine) == []
 
 
+@pytest.mark.slow
 def test_a_tuned_study_hands_out_its_tuning_first(tmp_path):
     tune = {"axes": {"optimizer.lr": [0.01, 0.02]}, "seeds": [9]}
     mine = study(tmp_path, axes={"rule": ["bptt"]}, seeds=1, tune=tune)
@@ -102,6 +103,7 @@ def test_status_needs_no_study(plan, capsys, tmp_path):
     assert main(["study", plan, "--status", "--commands"]) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_is_done_by_an_agent(plan, capsys, tmp_path):
     """Its command as wandb's own agent makes it, against a server; the study finds the run."""
     printed(capsys, "study", plan, "--sweep", "sweep.yaml")

@@ -175,6 +175,7 @@ def test_conditions_that_are_one_run_are_refused(tmp_path):
         study(tmp_path, axes=axes, seeds=1)
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path):
     """Finished runs stay untouched, the killed ones are continued, and the table is that of an undisturbed study."""
     content = {**BASE, "name": "k", "axes": {"rule": ["bptt", "rflo", "three_factor"]}, "seeds": 8}

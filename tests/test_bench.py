@@ -143,6 +143,7 @@ def test_threads_are_restored_after_an_error(monkeypatch):
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_trainer_rows_time_the_same_batch_in_the_trainer_and_bare():
     found = trainer.rows((2,), rounds=1)
     assert [row.peer for row in found] == [trainer.PEER] * len(trainer._CASES)

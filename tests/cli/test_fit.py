@@ -148,10 +148,14 @@ def test_a_stopped_run_continues_bit_for_bit(whole, tmp_path, sign, code):
     assert main(["fit", "--resume", str(stopped)]) == 2  # it is finished now
 
 
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("resumed"), *RESUMED)
+
+
 @pytest.mark.parametrize("batch", [0, 1, 73, 74])
-def test_a_run_stopped_at_any_batch_continues_bit_for_bit(tmp_path, monkeypatch, batch):
+def test_a_run_stopped_at_any_batch_continues_bit_for_bit(resumed, tmp_path, monkeypatch, batch):
     """Between the two batches of an update there is nothing to continue from: the run goes on to the update."""
-    whole = fit(tmp_path / "whole", *RESUMED)
     passed_on = Interrupt.on_train_batch_end
 
     def stop(self, trainer, module, outputs, data, batch_idx):
@@ -163,7 +167,7 @@ def test_a_run_stopped_at_any_batch_continues_bit_for_bit(tmp_path, monkeypatch,
     stopped = fit(tmp_path / "stopped", *RESUMED, code=130)
     monkeypatch.undo()
     assert main(["fit", "--resume", str(stopped)]) == 0
-    assert (stopped / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert (stopped / "metrics.csv").read_bytes() == (resumed / "metrics.csv").read_bytes()
 
 
 def test_divergence_is_data(tmp_path, capsys):

@@ -89,9 +89,9 @@ def test_the_worst_case_is_no_smaller_than_what_a_search_finds_and_fits_the_quad
 def test_weight_noise_raises_the_loss_by_half_its_variance_times_the_trace():
     p = PROBLEMS["rate, cross-entropy, last"]()
     true = 0.5 * SIGMA**2 * dense_hessian(p, "all").trace().item()
-    found = np.array([under_noise(trained(p, seed=seed)) for seed in range(400)])
-    assert abs(found.mean() - true) < 4 * found.std() / 20 + 0.01 * true
-    assert found.std() / 20 < 0.1 * true
+    found = np.array([under_noise(trained(p, seed=seed)) for seed in range(100)])
+    assert abs(found.mean() - true) < 4 * found.std() / 10 + 0.01 * true
+    assert found.std() / 10 < 0.2 * true
 
 
 def moved(p, change):

@@ -133,7 +133,7 @@ def test_a_table_alone_gives_the_verdicts_of_the_study(tmp_path, capsys):
 
     study = tmp_path / "study"
     study.mkdir()
-    table = planted.study(np.random.default_rng(0), 12, YES)
+    table = planted.study(np.random.default_rng(0), 6, YES)
     write_tables(table, study)
     claims_section(Liu2022(), table, study)
     for name in ("table.csv", "table.csv.gz"):

@@ -53,7 +53,8 @@ def test_it_is_listed_with_its_package_and_first_line(site):
 
 def test_its_options_are_in_the_help_and_its_rule_trains(site, tmp_path):
     assert "--rule.scale" in bpgen(site, "fit", "--rule", "sign_feedback", "--help").stdout
-    options = ["--trainer.max_epochs", "8", "--sharpness.samples", "0", "--alignment.samples", "64", "--wandb", "off"]
+    measured = "--evaluation.every 300 --sharpness.samples 0 --alignment.samples 64"
+    options = f"--trainer.max_epochs 8 {measured} --wandb off".split()
     result = bpgen(site, "fit", "--rule", "sign_feedback", "--rule.scale", "0.5", *options, "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
     rows = (tmp_path / "digits-sign_feedback-seed0" / "metrics.csv").read_text().splitlines()

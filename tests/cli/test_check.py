@@ -211,11 +211,13 @@ def test_what_a_right_rule_leaves_unclaimed_is_found(style, when, capsys, tmp_pa
     ("rule", "said"),
     [
         ("hebbian", "NOT CHECKED: whether its updates are right."),
-        ("mdgl", "CHECKED IN PART ONLY: its credit crosses recurrent weights (recurrence='sparse')"),
+        pytest.param(
+            *("mdgl", "CHECKED IN PART ONLY: its credit crosses recurrent weights (recurrence='sparse')"),
+            marks=pytest.mark.slow,
+        ),
         ("noisy_bptt", "CHECKED IN PART ONLY: it was compared with BPTT under scale=0"),
         ("three_factor", ""),
-        ("bptt", ""),
-        ("weight_perturbation", ""),
+        *(pytest.param(rule, "", marks=pytest.mark.slow) for rule in ("bptt", "weight_perturbation")),
     ],
 )
 def test_what_was_not_checked_of_the_rules_here(rule, said, capsys):

@@ -143,6 +143,7 @@ def test_diverged_and_failed_runs_are_listed_with_their_reason_and_stop_nobody(t
     assert "learning rate 1e+08" in text
 
 
+@pytest.mark.slow
 def test_nuisance_parameters_are_tuned_on_validation_data_for_every_rule(tmp_path):
     tune = {"axes": {"optimizer.lr": [1e-6, 0.05, 1e8], "rule.scale": [0.5, 1.0]}, "seeds": [90, 91]}
     launcher = Here()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -30,6 +30,7 @@ class Improvements:
 
     base: str
     remedies: tuple[str, ...]
+    of_sharpness: ClassVar = True
 
     def shown(self, setting: Setting) -> list[str]:
         """The remedies of a setting; none where there is nothing to compare them with."""

@@ -51,17 +51,24 @@ def study_figures(
     Args:
         table: a row per run and evaluation.
         fixed: styles of conditions; the others get theirs in the order of the table.
-        panels: figures beside those of `PANELS`, or instead of those of the same name.
+        panels: figures beside those of `PANELS`, or instead of those of the same name. One that shows sharpness says so
+            (`of_sharpness`), and is left out where none was measured.
     """
     table = by_rule(finished(table))
     if table.empty:
         return {}
     measured, aligned = (c in table and table[c].notna().any() for c in (SHARPNESS, COSINE))
-    drawn = {name: p for name, p in {**PANELS, **(panels or {})}.items() if measured or p in (gap_by_rule, alignment)}
+    drawn = {name: p for name, p in {**PANELS, **(panels or {})}.items() if measured or not _of_sharpness(name, p)}
     drawn = {name: p for name, p in drawn.items() if aligned or p is not alignment}
     style_of = styles(table["condition"], fixed)
     sheets = {name: setting_sheet(table, panel, style_of) for name, panel in drawn.items()}
     return {name: figure for name, figure in sheets.items() if figure is not None}
+
+
+def _of_sharpness(name: str, panel: Panel) -> bool:
+    """Whether a figure has nothing to show without sharpness."""
+    own = name in PANELS and name not in (gap_by_rule.__name__, alignment.__name__)
+    return own or getattr(panel, "of_sharpness", False)
 
 
 def setting_sheet(table: pd.DataFrame, panel: Panel, style_of: Styles) -> Figure | None:

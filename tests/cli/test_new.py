@@ -14,7 +14,9 @@ from bpgen.conformance import plan
 EVERY = [("rule", style) for style in STYLES] + [(kind, "") for kind in PARTS if kind != "rule"]
 every_part = pytest.mark.parametrize(("kind", "style"), EVERY, ids=lambda value: value or None)
 ONE_OF_A_KIND = [
-    pytest.param(kind, style, marks=[pytest.mark.slow] if style and style != next(iter(STYLES)) else [], id=f"{kind}-{style}")
+    pytest.param(
+        kind, style, marks=[pytest.mark.slow] if style and style != next(iter(STYLES)) else [], id=f"{kind}-{style}"
+    )
     for kind, style in EVERY
 ]
 QUICK = ["--trainer.max_steps", "6", "--sharpness.samples", "0", "--alignment.samples", "8", "--wandb", "off"]

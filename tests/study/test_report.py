@@ -5,6 +5,7 @@ import pytest
 
 from bpgen.analysis.markdown import markdown_table
 from bpgen.figures.study import study_figures
+from bpgen.papers.liu2022 import Liu2022
 from bpgen.study.sections import over_bounds
 from tests.analysis import planted
 
@@ -44,4 +45,14 @@ def test_ratios_without_a_logarithm_are_counted(table):
 
 
 def test_figures_of_what_was_not_measured_are_left_out(table):
-    assert set(study_figures(table.drop(columns="sharpness/lambda_max"))) == {"gap_by_rule", "alignment"}
+    flat = table.drop(columns="sharpness/lambda_max")
+    assert set(study_figures(flat)) == {"gap_by_rule", "alignment"}
+    assert set(study_figures(flat, panels=Liu2022.figures)) == {"gap_by_rule", "alignment"}
+    assert set(study_figures(table, panels=Liu2022.figures)) >= {"sharpness_against_steps"}
+
+
+def test_a_papers_own_figure_needs_no_sharpness(table):
+    def here(ax, setting, style_of):
+        ax.plot([0, 1], [0, 1])
+
+    assert set(study_figures(table.drop(columns="sharpness/lambda_max"), panels={"here": here})) >= {"here"}

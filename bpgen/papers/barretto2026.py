@@ -144,11 +144,12 @@ class Barretto2026(Paper):
         ),
         "default": Size(
             [Experiment("barretto2026")],
-            "cue accumulation and delayed match at their settings, 300 updates and 3 seeds: about an hour on 2 cores",
+            "cue accumulation and delayed match at their settings, 400 and 800 updates, 2 seeds: about an hour and a "
+            "half on 2 cores",
         ),
         "full": Size(
             [Experiment("barretto2026_full")],
-            "their settings, 2,000 updates, 20 seeds: about 5 days on 2 cores (extrapolated: an update takes 2.3, 1.0 "
+            "their settings, 2,000 updates, 20 seeds: about 5 days on 2 cores (extrapolated: an update takes 1.8, 1.0 "
             "and 0.45 s in the three tasks)",
         ),
     }

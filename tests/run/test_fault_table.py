@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.faults.broken import At, begun, config_of, forked, resumed, run_in, same
+
+pytestmark = pytest.mark.pictures  # a picture is a file that a run writes
 
 
 def test_no_fault_loses_anything():

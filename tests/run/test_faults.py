@@ -18,6 +18,8 @@ from bpgen.run.folder import RunFolder
 from bpgen.run.replay import load_run
 from tests.faults.damages import DAMAGES, spoil
 
+pytestmark = pytest.mark.pictures  # a picture is a file that a run writes
+
 TINY = [
     *("--network.n_rec", "8", "--trainer.max_steps", "6", "--evaluation.every", "2", "--wandb", "off"),
     *("--sharpness.samples", "0", "--alignment.samples", "0", "--gap.train_samples", "8", "--gap.test_samples", "8"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bpgen.analysis.markdown import markdown_table
+from bpgen.figures.changes import Improvements
 from bpgen.figures.study import study_figures
 from bpgen.papers.liu2022 import Liu2022
 from bpgen.study.sections import over_bounds
@@ -47,8 +48,9 @@ def test_ratios_without_a_logarithm_are_counted(table):
 def test_figures_of_what_was_not_measured_are_left_out(table):
     flat = table.drop(columns="sharpness/lambda_max")
     assert set(study_figures(flat)) == {"gap_by_rule", "alignment"}
-    assert set(study_figures(flat, panels=Liu2022.figures)) == {"gap_by_rule", "alignment"}
-    assert set(study_figures(table, panels=Liu2022.figures)) >= {"sharpness_against_steps"}
+    own = {**Liu2022.figures, "remedies": Improvements("bptt", ("rflo",))}
+    assert set(study_figures(flat, panels=own)) == {"gap_by_rule", "alignment"}
+    assert set(study_figures(table, panels=own)) >= {"sharpness_against_steps", "remedies"}
 
 
 def test_a_papers_own_figure_needs_no_sharpness(table):

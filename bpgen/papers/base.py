@@ -74,8 +74,8 @@ class Paper(ABC):
             as `Check.text` words them without the matched loss.
         remark: what a reader of the verdicts has to know; stands below them.
         styles: colour, marker and label of conditions; those without one get theirs in the order of the study.
-        figures: panels beside the ones of every study (`bpgen.figures.study.PANELS`), or instead of them; one that shows
-            sharpness has an attribute `of_sharpness`, which is true.
+        figures: panels beside the ones of every study (`bpgen.figures.study.PANELS`), or instead of them; one that
+            shows sharpness has an attribute `of_sharpness`, which is true.
     """
 
     title: ClassVar[str]
